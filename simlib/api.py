@@ -1,0 +1,246 @@
+"""What notebooks, commands and users call: run an architecture, replicate it, compare several on common random numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from simlib import architectures, draws, paths
+from simlib.architectures.parameters import calibration_files
+from simlib.domain import KINDS
+from simlib.engines import ENGINES
+from simlib.errors import BadInput, unknown
+from simlib.history import History
+from simlib.quantities import per_second
+from simlib.scenario import Scenario, load_scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = "0.1.0"
+
+
+@cache
+def version() -> str:
+    """Version of the package with a hash of its code: what a result was made by."""
+    digest = hashlib.blake2b(digest_size=6)
+    for file in sorted(paths.PACKAGE.rglob("*")):
+        if file.suffix in {".py", ".yaml", ".sql"}:
+            digest.update(file.relative_to(paths.PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return f"{VERSION}+{digest.hexdigest()}"
+
+
+def calibration(architecture: str, broker: str | None) -> dict[str, str]:
+    """The calibration files that an architecture stands on, with a hash of each; empty where nothing was measured."""
+    files = [file for file in calibration_files(architecture, broker) if file.exists()]
+    return {file.name: hashlib.blake2b(file.read_bytes(), digest_size=6).hexdigest() for file in files}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One architecture on one scenario with one set of parameters: everything of a run but its seed."""
+
+    architecture: str
+    scenario: Scenario
+    parameters: Any
+    messages: int
+    engine: str = "simpy"
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a history says of where it comes from, but for the seed."""
+        broker = getattr(self.parameters, "broker", None)
+        goods = self.scenario.goods
+        return {
+            "architecture": self.architecture,
+            "scenario": self.scenario.name,
+            "engine": self.engine,
+            "messages": self.messages,
+            "rate": self.scenario.rate,
+            "parameters": self.parameters.model_dump(mode="json"),
+            "parameters_hash": self.parameters.hash(),
+            "calibration": calibration(self.architecture, broker) or None,
+            "version": version(),
+            "draws": draws.DRAWS,
+            "stationary": self.scenario.stationary,
+            "timeout": self.scenario.patience,
+            "stock": {"units": goods.units, "sale": goods.units if goods.sale_units is None else goods.sale_units},
+        }
+
+    def run(self, seed: int) -> History:
+        """The history of one run."""
+        if self.engine == "live":
+            from simlib.engines.live import perform
+
+            twin = architectures.get(self.architecture).live
+            return perform(twin, self.parameters, self.scenario, seed, self.messages, self.meta)
+        arrivals = self.scenario.draw(seed, self.messages)
+        flow = architectures.get(self.architecture).build(self.parameters, self.scenario)
+        meta = {**self.meta, "seed": seed, "issuing_ends": float(arrivals.issued[-1])}
+        return ENGINES[self.engine](flow, arrivals, KINDS, seed, self.scenario, meta)
+
+
+def case(
+    architecture: str,
+    scenario: str | Scenario = "steady",
+    params: Mapping[str, Any] | None = None,
+    messages: int | None = None,
+    rate: float | str | None = None,
+    engine: str = "simpy",
+) -> Case:
+    """A case from names and overrides; raises BadInput for an unknown name, a bad value, a flow that cannot run."""
+    known = architectures.get(architecture)
+    if engine != "live" and engine not in ENGINES:
+        raise unknown("engine", engine, [*ENGINES, "live"])
+    workload = load_scenario(scenario) if isinstance(scenario, str) else scenario
+    if rate is not None:
+        base = per_second(rate)
+        if not isinstance(base, float) or base <= 0:
+            raise BadInput(f"a rate must be above 0, got {rate}: write --rate 100/s")
+        workload = workload.with_rate(base)
+    parameters = known.load_parameters(params)
+    flow = known.build(parameters, workload)
+    flow.check()
+    for fault in workload.faults:
+        for what, table in (("part", flow.parts), ("link", flow.links)):
+            name = getattr(fault, what, None)
+            if name is not None and name not in table:
+                raise unknown(f"{what} of a fault", name, table)
+    return Case(architecture, workload, parameters, workload.messages if messages is None else messages, engine)
+
+
+def run(
+    architecture: str,
+    scenario: str | Scenario = "steady",
+    params: Mapping[str, Any] | None = None,
+    seed: int = 1,
+    messages: int | None = None,
+    rate: float | str | None = None,
+    engine: str = "simpy",
+) -> History:
+    """One run of an architecture on a scenario; raises BadInput as `case` does."""
+    return case(architecture, scenario, params, messages, rate, engine).run(seed)
+
+
+def _run(job: tuple[Case, int]) -> History:
+    one, seed = job
+    return one.run(seed)
+
+
+def histories(one: Case, count: int, seed: int, workers: int = 1) -> Iterator[History]:
+    """The histories of the replications of a case, in order, made on `workers` processes (1: in this one)."""
+    jobs = [(one, draws.replication_seed(seed, r)) for r in range(count)]
+    if workers <= 1 or count == 1 or one.engine == "live":
+        yield from map(_run, jobs)
+        return
+    with ProcessPoolExecutor(min(workers, count)) as pool:
+        yield from pool.map(_run, jobs)
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Replications of a case: a row each replication, a column each metric; and the seed they come from."""
+
+    case: Case
+    seed: int
+    values: pd.DataFrame
+
+    def table(self) -> pd.DataFrame:
+        """A row each metric: name, value, low, high (95 %, Student's t over replications), unit."""
+        import pandas as pd
+
+        from simlib.metrics import unit_of
+        from simlib.statistics import mean_interval
+
+        rows = []
+        for name in self.values.columns:
+            interval = mean_interval(self.values[name].to_numpy())
+            rows.append((name, interval.value, interval.low, interval.high, unit_of(name)))
+        return pd.DataFrame(rows, columns=["name", "value", "low", "high", "unit"])
+
+
+def replicate(
+    architecture: str,
+    scenario: str | Scenario = "steady",
+    params: Mapping[str, Any] | None = None,
+    replications: int = 10,
+    seed: int = 1,
+    messages: int | None = None,
+    rate: float | str | None = None,
+    engine: str = "simpy",
+    workers: int = 1,
+) -> Replicates:
+    """Independent replications of a case, the warm-up (the longest that MSER-5 finds) cut from all of them alike."""
+    (result,) = _replicated([case(architecture, scenario, params, messages, rate, engine)], replications, seed, workers)
+    return result
+
+
+def _replicated(cases: Sequence[Case], count: int, seed: int, workers: int) -> list[Replicates]:
+    import pandas as pd
+
+    from simlib.metrics import measure, warmup
+    from simlib.statistics import longest
+
+    if count < 1:
+        raise BadInput(f"replications must be at least 1, got {count}: ask for more")
+    runs = [list(histories(one, count, seed, workers)) for one in cases]
+    cut = (longest(warmup(history) for row in runs for history in row) or 0) if cases[0].scenario.stationary else 0
+    return [Replicates(one, seed, pd.DataFrame([measure(h, cut) for h in row])) for one, row in zip(cases, runs, strict=True)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Architectures on one scenario and common random numbers."""
+
+    replicates: list[Replicates]
+
+    def table(self) -> pd.DataFrame:
+        """A row each architecture and metric, with its interval."""
+        import pandas as pd
+
+        tables = [r.table().assign(architecture=r.case.architecture) for r in self.replicates]
+        return pd.concat(tables, ignore_index=True)
+
+    def paired(self) -> pd.DataFrame:
+        """A row each pair and metric: a, b, metric, difference (a - b), low, high (95 %), unit."""
+        import pandas as pd
+
+        from simlib.metrics import unit_of
+        from simlib.statistics import paired
+
+        rows = []
+        for i, b in enumerate(self.replicates):
+            for a in self.replicates[i + 1 :]:
+                for name in a.values.columns.intersection(b.values.columns):
+                    interval = paired(a.values[name].to_numpy(), b.values[name].to_numpy())
+                    ends = (a.case.architecture, b.case.architecture)
+                    rows.append((*ends, name, interval.value, interval.low, interval.high, unit_of(name)))
+        return pd.DataFrame(rows, columns=["a", "b", "metric", "difference", "low", "high", "unit"])
+
+
+def compare(
+    names: Iterable[str] | None = None,
+    scenario: str | Scenario = "steady",
+    params: Mapping[str, Any] | None = None,
+    replications: int = 10,
+    seed: int = 1,
+    messages: int | None = None,
+    rate: float | str | None = None,
+    engine: str = "simpy",
+    workers: int = 1,
+) -> Comparison:
+    """Architectures (all, when none is named) on one scenario, paired on common random numbers."""
+    chosen = list(names) if names else architectures.names()
+    cases = [case(name, scenario, _own(name, params), messages, rate, engine) for name in chosen]
+    return Comparison(_replicated(cases, replications, seed, workers))
+
+
+def _own(name: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The overrides that an architecture knows; one that none knows is refused by `case`."""
+    everywhere = set().union(*(architectures.get(n).parameters.model_fields for n in architectures.names()))
+    fields = architectures.get(name).parameters.model_fields
+    return {key: value for key, value in (params or {}).items() if key in fields or key not in everywhere}

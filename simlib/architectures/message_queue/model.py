@@ -1,0 +1,146 @@
+"""A message queue between the sides: durable, confirmed on both ends, read by competing consumers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Time
+from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, Side, arrive, leave, side
+from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.flow import (
+    RESULT,
+    Backoff,
+    Flow,
+    Link,
+    Pool,
+    Queue,
+    Steps,
+    Table,
+    ack,
+    apply,
+    branch,
+    call,
+    nack,
+    point,
+    publish,
+    reject,
+    reply,
+    rescue,
+    retry,
+    spawn,
+    supersede,
+)
+from simlib.quantities import Duration
+from simlib.scenario import Scenario
+
+
+class MessageQueue(Parameters):
+    """Parameters of the message queue."""
+
+    broker: Literal["nats"] = Field("nats", description="whose semantics and times the queue has")
+    uplink: Time = Field("0.1 ms", validate_default=True, description="between a side and the broker, each way")
+    store: Time = Field("1 ms", validate_default=True, description="the broker's write of a message to disk, one at a time in a queue")
+    publish_client: Time = Field("0.1 ms", validate_default=True, description="CPU to publish, and as much to take the confirm")
+    consume_client: Time = Field("0.1 ms", validate_default=True, description="CPU to take a delivery, and as much to acknowledge it")
+    consumers: Count = Field(4, description="consumers of each queue: tasks in the side's one process")
+    prefetch: Count = Field(50, description="unacknowledged deliveries of a queue that all its consumers may hold together")
+    confirm: bool = Field(True, description="whether a publisher waits for the broker's confirm")
+    confirm_timeout: PositiveDuration = Field(1.0, description="after which a publisher takes a confirm for lost, s")
+    confirm_retries: int = Field(3, ge=0, le=100, description="further publications of a message without a confirm")
+    deduplication: Duration = Field(120.0, description="within which the broker drops a message that it has, s")
+    manual_ack: bool = Field(True, description="whether a delivery is acknowledged after its effect, or when handed out")
+    ack_wait: PositiveDuration = Field(5.0, description="after which a delivery without acknowledgement is delivered again, s")
+    redelivery_delay: Duration = Field(0.05, description="before a refused delivery is delivered again, s")
+    max_deliveries: Count = Field(5, description="after which a message is parked")
+    park: bool = Field(True, description="whether what was delivered too often is kept aside, or dropped")
+    idempotent_receiver: bool = Field(True, description="whether a consumer remembers what it has handled")
+    write_if_newer: bool = Field(True, description="whether the copy refuses a version older than its own")
+    answered_on: Literal["confirm", "reply"] = Field("confirm", description="what answers a customer's order")
+
+
+def build(p: MessageQueue, scenario: Scenario) -> Flow:
+    """The flow of the message queue."""
+    flow = Flow("message_queue")
+    accounting, broker, shop = side(flow, "accounting", p), flow.part("broker"), side(flow, "shop", p)
+    left, right = flow.link(accounting.part, broker, p.uplink), flow.link(broker, shop.part, p.uplink)
+    updates_log, orders_log = broker.pool("updates_log", capacity=1), broker.pool("orders_log", capacity=1)
+    queue = {
+        "prefetch": p.prefetch, "shared": True, "automatic_ack": not p.manual_ack, "ack_wait": p.ack_wait,
+        "max_deliveries": p.max_deliveries, "dead_letter": p.park, "deduplicate": p.deduplication,
+    }  # fmt: skip
+    updates, orders = broker.queue("updates", link=right, **queue), broker.queue("orders", link=left, **queue)
+    stock = accounting.part.table("stock", stocked=True)
+    copy = shop.part.table("copy", stocked=True)
+    handled_here = accounting.part.table("accounting.handled", key="message")
+    handled_there = shop.part.table("shop.handled", key="message")
+
+    def once(table: Table, steps: Steps) -> Steps:
+        return [table.once(steps)] if p.idempotent_receiver else steps
+
+    def write_copy(effect: str) -> Steps:
+        if not p.write_if_newer:
+            return once(handled_there, [copy.write(), apply(effect, COPY)])
+        return once(handled_there, [copy.write_if_newer([apply(effect, COPY)], otherwise=[supersede()] if effect == COPIED else [])])
+
+    flow.source(STOCK_UPDATE, at=accounting.part, steps=[
+        *arrive(p, "update"), *accounting.receive("update.accounting"),
+        *accounting.commit("update.accounting"), stock.add(), apply(ISSUED, STOCK, sign=1),
+        *send(p, "update", accounting, left, updates_log, updates),
+        *accounting.answer("update.accounting"), *leave(p, "update"),
+    ])  # fmt: skip
+
+    promised = [
+        *send(p, "order", shop, right, orders_log, orders, reply_wanted=p.answered_on == "reply"),
+        *shop.answer("order.shop"), *leave(p, "order"),
+    ]  # fmt: skip
+    if p.answered_on == "confirm":
+        refused = [*shop.answer("order.shop.refused"), *leave(p, "order.refused")]
+        promised = [*shop.commit("order.shop"), copy.take(promised, otherwise=[reject(), *refused], versioned=False)]
+    flow.source(ORDER, at=shop.part, steps=[*arrive(p, "order"), *shop.receive("order.shop"), *promised])
+
+    flow.source(STOCK_QUERY, at=shop.part, steps=[
+        *arrive(p, "query"), *shop.receive("query.shop"),
+        *shop.handle(scenario), *shop.read("query.shop"), copy.read(),
+        *shop.answer("query.shop"), *leave(p, "query", answer_from=COPY),
+    ])  # fmt: skip
+
+    flow.consumers(updates, at=shop.part, count=p.consumers, steps=[
+        shop.part.cpu.serve(p.consume_client, stream="updates.take"), point("updates.delivered"),
+        rescue([
+            branch(IS_ORDER, shop.handle(scenario, ANNOUNCEMENT_WORK), otherwise=shop.handle(scenario)),
+            *shop.commit("updates.shop"),
+            branch(IS_ORDER, write_copy(ANNOUNCED), otherwise=write_copy(COPIED)), point("updates.applied"),
+            shop.part.cpu.serve(p.consume_client, stream="updates.ack"), ack(),
+        ], otherwise=[nack(p.redelivery_delay)]),
+    ])  # fmt: skip
+
+    take = [stock.take([apply(TAKEN, STOCK, sign=-1)], otherwise=[reject()])]
+    answer = [spawn([left.send(stream="orders.reply.there"), right.send(stream="orders.reply.back"), reply()])]
+    flow.consumers(orders, at=accounting.part, count=p.consumers, steps=[
+        accounting.part.cpu.serve(p.consume_client, stream="orders.take"), point("orders.delivered"),
+        rescue([
+            *accounting.handle(scenario), *accounting.commit("orders.accounting"),
+            *once(handled_here, take), point("orders.applied"),
+            *(answer if p.answered_on == "reply" else []),
+            branch(RESULT.equals("ok"), send(p, "announce", accounting, left, updates_log, updates)),
+            accounting.part.cpu.serve(p.consume_client, stream="orders.ack"), ack(),
+        ], otherwise=[nack(p.redelivery_delay)]),
+    ])  # fmt: skip
+    return flow
+
+
+def send(p: MessageQueue, label: str, here: Side, link: Link, log: Pool, queue: Queue, reply_wanted: bool = False) -> Steps:
+    """Publish to a queue: with a confirm that is waited for, and publication again where it does not come; with a reply that
+    is waited for instead; or without either."""
+    there = [link.send(stream=f"{label}.publish.there"), log.serve(p.store, stream=f"{label}.store"), publish(queue)]
+    ask = here.part.cpu.serve(p.publish_client, stream=f"{label}.publish.send")
+    took = here.part.cpu.serve(p.publish_client, stream=f"{label}.publish.took")
+    if reply_wanted:
+        return [rescue([ask, call(there, timeout=p.confirm_timeout), took], otherwise=[])]
+    if not p.confirm:
+        return [ask, spawn(there)]
+    confirmed = [*there, link.send(stream=f"{label}.publish.back"), reply("ok")]
+    attempt = [ask, call(confirmed, timeout=p.confirm_timeout), took]
+    return [retry(Backoff(retries=p.confirm_retries), attempt, stream=f"{label}.publish.backoff")]

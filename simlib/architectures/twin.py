@@ -1,0 +1,295 @@
+"""What the live services of all architectures have in common: their messages, database, handler work, stamps and server.
+
+A side is one process with one event loop. The code of a pattern stands in its `live.py`; this is the ground under it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import Response
+import orjson
+from psycopg.rows import namedtuple_row
+from psycopg_pool import AsyncConnectionPool
+from pydantic import BaseModel
+
+from simlib.domain import ANNOUNCED, COPIED
+
+SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+
+
+class Config(BaseModel):
+    """What a service is started with; a JSON file."""
+
+    side: str
+    port: int
+    peer: str
+    database: str
+    nats: str | None = None
+    prefix: str = ""
+    parameters: dict[str, Any]
+    completions: int | None = None
+    """UDP port that is told the number of each message whose effect was committed, where someone wants to know."""
+
+
+class Drawn(BaseModel):
+    """Work of a handler in seconds, and whether it fails, by attempt: drawn ahead, so that every engine meets the same."""
+
+    work: list[float]
+    fails: list[bool]
+
+
+class Update(BaseModel):
+    """Accounting changed the stock of a SKU."""
+
+    message: int
+    sku: int
+    change: int
+    handling: Drawn
+
+
+class Order(BaseModel):
+    """A customer buys; `announcing` is the shop's handling of the change that the order makes."""
+
+    message: int
+    sku: int
+    quantity: int
+    handling: Drawn
+    announcing: Drawn
+    reply_to: str = ""
+
+
+class Query(BaseModel):
+    """A visitor asks what there is of a SKU."""
+
+    message: int
+    sku: int
+    handling: Drawn
+
+
+class Level(BaseModel):
+    """The stock of a SKU at a version, as accounting tells the shop: the effect is 'copied' or 'announced'."""
+
+    message: int
+    effect: str
+    sku: int
+    level: int
+    version: int
+    change: int
+    handling: Drawn
+
+
+class Receipt(BaseModel):
+    """What became of an order at accounting: result 'taken' or 'rejected', and the stock after it."""
+
+    result: str
+    level: int
+    version: int
+
+
+def level_of(update: Update, level: int, version: int) -> Level:
+    """What the shop must know after an update."""
+    return Level(
+        message=update.message, effect=COPIED, sku=update.sku, level=level, version=version,
+        change=update.change, handling=update.handling,
+    )  # fmt: skip
+
+
+def level_after(order: Order, receipt: Receipt) -> Level:
+    """What the shop must know after an order."""
+    return Level(
+        message=order.message, effect=ANNOUNCED, sku=order.sku, level=receipt.level, version=receipt.version,
+        change=-order.quantity, handling=order.announcing,
+    )  # fmt: skip
+
+
+class HandlingFailed(Exception):
+    """The handler failed, as drawn."""
+
+
+class Stamp(NamedTuple):
+    """A stage that a message went through: monotonic times in ns, comparable between processes of one machine."""
+
+    message: int
+    block: str
+    attempt: int
+    start: int
+    end: int
+    result: str
+
+
+class Trace:
+    """The stamps of a service, kept in memory until they are asked for."""
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        self.stamps: list[Stamp] = []
+
+    @contextmanager
+    def stage(self, message: int, block: str, attempt: int = 1) -> Iterator[None]:
+        """Stamp the block around a stage."""
+        start, result = time.monotonic_ns(), "ok"
+        try:
+            yield
+        except BaseException as error:
+            result = type(error).__name__
+            raise
+        finally:
+            end = time.monotonic_ns()
+            self.stamps.append(Stamp(message, f"{self.side}.{block}", attempt, start, end, result))
+
+
+class Side:
+    """A service's own ground: its database, its handler work, its background tasks, and what it says of itself."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.trace = Trace(config.side)
+        self.once = bool(config.parameters.get("idempotency", config.parameters.get("idempotent_receiver", True)))
+        self.newer = bool(config.parameters.get("write_if_newer", True))
+        self.database = AsyncConnectionPool(
+            config.database,
+            min_size=config.parameters["database_connections"],
+            max_size=config.parameters["database_connections"],
+            kwargs={"autocommit": True, "row_factory": namedtuple_row},
+            open=False,
+        )
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.requests = 0
+        self.pending: Callable[[], Coroutine[Any, Any, int]] | None = None
+        self._told = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run in the background what nobody waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def handle(self, message: int, drawn: Drawn, attempt: int) -> None:
+        """The handler's work: burn the CPU for as long as was drawn for this attempt (from 1 on), then perhaps fail."""
+        k = min(attempt, len(drawn.work)) - 1
+        with self.trace.stage(message, "handle", attempt):
+            end = time.perf_counter_ns() + round(drawn.work[k] * 1e9)
+            while time.perf_counter_ns() < end:
+                pass
+            if drawn.fails[k]:
+                raise HandlingFailed(f"message {message}, attempt {attempt}")
+
+    async def change(self, update: Update) -> tuple[int, int]:
+        """Accounting: the update's own change; the new level and version."""
+        row = await self._call(
+            update.message, "change", 1, "SELECT * FROM change_stock(%s, %s, %s, %s) AS t (level, version)",
+            update.message, update.sku, update.change, time.monotonic_ns(),
+        )  # fmt: skip
+        return row.level, row.version
+
+    async def take(self, order: Order, delivery: int) -> tuple[Receipt, bool]:
+        """Accounting: take the order's units, or reject it; and whether it was received before."""
+        row = await self._call(
+            order.message, "take", delivery, "SELECT * FROM take_stock(%s, %s, %s, %s, %s, %s) AS t (result, level, version, again)",
+            order.message, order.sku, order.quantity, time.monotonic_ns(), delivery, self.once,
+        )  # fmt: skip
+        self.tell(order.message)
+        return Receipt(result=row.result, level=row.level, version=row.version), row.again
+
+    async def write(self, level: Level, delivery: int) -> None:
+        """Shop: write the copy, where the level is newer and was not received before."""
+        await self._call(
+            level.message, "write", delivery, "SELECT write_copy(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            level.message, level.effect, level.sku, level.level, level.version, level.change,
+            time.monotonic_ns(), delivery, self.once, self.newer,
+        )  # fmt: skip
+        if level.effect == COPIED:
+            self.tell(level.message)
+
+    async def promise(self, order: Order) -> bool:
+        """Shop: take the units from its own copy; whether it showed enough."""
+        row = await self._call(order.message, "promise", 1, "SELECT promise(%s, %s) AS promised", order.sku, order.quantity)
+        return bool(row.promised)
+
+    async def read(self, query: Query, attempt: int = 1) -> dict[str, int]:
+        """The level and version of a SKU in this side's store."""
+        row = await self._call(query.message, "read", attempt, "SELECT level, version FROM goods WHERE sku = %s", query.sku)
+        return {"level": row.level, "version": row.version}
+
+    async def park(self, message: int, effect: str, delivery: int) -> None:
+        """Keep what cannot be handled for a human to look at."""
+        async with self.database.connection() as connection:
+            await connection.execute("INSERT INTO parked VALUES (%s, %s, %s, %s)", (message, effect, delivery, time.monotonic_ns()))
+
+    def tell(self, message: int) -> None:
+        """Tell whoever counts completions that a message had its effect."""
+        if self.config.completions:
+            self._told.sendto(message.to_bytes(4, "little", signed=True), ("127.0.0.1", self.config.completions))
+
+    async def _call(self, message: int, block: str, attempt: int, statement: str, *arguments: Any) -> Any:
+        with self.trace.stage(message, block, attempt):
+            async with self.database.connection() as connection:
+                cursor = await connection.execute(statement, arguments)
+                return await cursor.fetchone()
+
+
+class Counted:
+    """ASGI middleware that counts the requests under way, those too whose caller has left."""
+
+    def __init__(self, app: Any, side: Side) -> None:
+        self.app, self.side = app, side
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.side.requests += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.side.requests -= 1
+
+
+def service(side: Side, lifespan: Callable[[], Any]) -> FastAPI:
+    """A FastAPI application with what every side answers: whether it is ready, what is still at work, and its stamps."""
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        await side.database.open(wait=True)
+        async with lifespan():
+            gc.collect()
+            gc.freeze()
+            yield
+        await side.database.close()
+
+    app = FastAPI(title=side.config.side, lifespan=running, openapi_url=None)
+    app.add_middleware(Counted, side=side)
+
+    @app.get("/pending")
+    async def pending() -> int:
+        """How much is still at work here: requests, background tasks, and what the pattern itself knows of."""
+        waiting = side.requests - 2  # this request, and the server's own lifespan
+        return waiting + len(side.tasks) + (await side.pending() if side.pending else 0)
+
+    @app.get("/stamps")
+    async def stamps() -> Response:
+        """The stamps since the last time they were asked for."""
+        taken, side.trace.stamps = side.trace.stamps, []
+        return Response(orjson.dumps([list(stamp) for stamp in taken]), media_type="application/json")
+
+    return app
+
+
+def serve(app: FastAPI, port: int) -> None:
+    """Run a service on its port until SIGTERM: one process, one event loop."""
+    uvicorn.run(app, host="127.0.0.1", port=port, loop="uvloop", http="httptools", log_level="warning", access_log=False)
+
+
+def main(sides: dict[str, Callable[[Side], FastAPI]]) -> None:
+    """Start the side that the configuration file on the command line names."""
+    config = Config.model_validate(json.loads(Path(sys.argv[1]).read_text()))
+    serve(sides[config.side](Side(config)), config.port)

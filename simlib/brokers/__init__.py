@@ -1,0 +1,35 @@
+"""Find or start the real parts: a server named in the environment, else a binary on the PATH, else one from a Python package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Part:
+    """A real part that was found: its name, version, and where (the variable, the path, or the Python package)."""
+
+    name: str
+    version: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers at `url`. `pid` is None where it is not ours (named in the environment)."""
+
+    part: Part
+    url: str
+    pid: int | None = None
+
+    def processes(self) -> list[psutil.Process]:
+        """The server's own process and its children; none where it is not ours."""
+        if self.pid is None:
+            return []
+        try:
+            main = psutil.Process(self.pid)
+            return [main, *main.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []

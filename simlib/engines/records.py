@@ -1,0 +1,181 @@
+"""What an engine writes while it runs, and how it becomes a history: message columns, effects, areas by bins of time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from simlib.domain import ISSUED, OUTCOMES, RESPONSES
+from simlib.history import SCHEMAS, History, to_table
+from simlib.scenario import Arrivals
+
+BINS = 50
+"""Bins between the start and the last arrival; a run that goes on adds bins, and doubles their width at four times as many."""
+APPLIED, ANSWERED, SUPERSEDED, REJECTED, DEAD_LETTERED = 1, 2, 4, 8, 16
+"""What was noted of a message: bits of `Records.noted`."""
+
+
+class Meter:
+    """Areas of busy, waiting and unacknowledged under their steps, in equal bins of time."""
+
+    def __init__(self, name: str, kind: str, capacity: float, width: float) -> None:
+        self.name, self.kind, self.capacity, self.width = name, kind, capacity, width
+        self.busy = self.waiting = self.unacknowledged = 0
+        self.since, self.edge = 0.0, width
+        self.areas: list[list[float]] = [[0.0, 0.0, 0.0]]
+        self.most, self.completed = [0], [0]
+
+    def change(self, now: float, busy: int = 0, waiting: int = 0, unacknowledged: int = 0, completed: int = 0) -> None:
+        """Levels go up or down at `now`, and something is completed."""
+        if now > self.edge:
+            self.advance(now)
+        elif now > self.since:
+            self._add(now - self.since)
+            self.since = now
+        self.busy += busy
+        self.waiting += waiting
+        self.unacknowledged += unacknowledged
+        self.completed[-1] += completed
+
+    def advance(self, now: float) -> None:
+        """Add the areas up to `now`; what happens at the edge of two bins belongs to the first."""
+        while now > self.edge:
+            self._add(self.edge - self.since)
+            self.since, self.edge = self.edge, (len(self.areas) + 1) * self.width
+            self.areas.append([0.0, 0.0, 0.0])
+            self.most.append(0)
+            self.completed.append(0)
+            if len(self.areas) == 4 * BINS:
+                self._coarsen()
+        if now > self.since:
+            self._add(now - self.since)
+            self.since = now
+
+    def _coarsen(self) -> None:
+        """Bins of twice the width, half as many."""
+        self.areas = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(self.areas[::2], self.areas[1::2], strict=True)]
+        self.most = [max(pair) for pair in zip(self.most[::2], self.most[1::2], strict=True)]
+        self.completed = [a + b for a, b in zip(self.completed[::2], self.completed[1::2], strict=True)]
+        self.width *= 2
+        self.edge = len(self.areas) * self.width
+
+    def _add(self, time: float) -> None:
+        """The levels have lasted so long; what lasts no time, within an instant, is never seen."""
+        area = self.areas[-1]
+        if self.busy:
+            area[0] += self.busy * time
+        if self.waiting:
+            area[1] += self.waiting * time
+            if self.waiting > self.most[-1]:
+                self.most[-1] = self.waiting
+        if self.unacknowledged:
+            area[2] += self.unacknowledged * time
+
+
+class Records:
+    """Columns of the messages and rows of the effects and faults, as a run writes them."""
+
+    def __init__(self, arrivals: Arrivals, kinds: list[str], width: float) -> None:
+        n = len(arrivals)
+        self.arrivals, self.kinds, self.width = arrivals, kinds, width
+        self.issued: list[float] = arrivals.issued.tolist()
+        self.responded, self.applied = [math.nan] * n, [math.nan] * n
+        self.response, self.noted, self.alive = [0] * n, [0] * n, [0] * n
+        self.version, self.answer, self.read_from = [-1] * n, [-1] * n, [""] * n
+        self.attempts, self.deliveries, self.effects, self.duplicates, self.copies = ([0] * n for _ in range(5))
+        self.marks: dict[str, list[float]] = {}
+        self.done: set[tuple[int, str, str]] = set()
+        self.effect_rows: list[tuple[int, str, str, int, int, int, float, int]] = []
+        self.fault_rows: list[tuple[str, str, float, float, int]] = []
+        self.attempt_rows: list[tuple[int, str, int, float, float, str]] = []
+        self.meters: list[Meter] = []
+
+    def meter(self, name: str, kind: str, capacity: float) -> Meter:
+        """A new meter of a noun."""
+        meter = Meter(name, kind, capacity, self.width)
+        self.meters.append(meter)
+        return meter
+
+    def respond(self, message: int, now: float, response: int) -> None:
+        """Note what the caller believes, at the first response."""
+        if math.isnan(self.responded[message]):
+            self.responded[message], self.response[message] = now, response
+
+    def effect(self, message: int, effect: str, store: str, sku: int, version: int, change: int, now: float, delivery: int) -> None:
+        """Note an effect; one that was there before is a duplicate."""
+        self.effect_rows.append((message, effect, store, sku, version, change, now, delivery))
+        if effect == ISSUED:
+            return
+        self.effects[message] += 1
+        if (message, effect, store) in self.done:
+            self.duplicates[message] += 1
+        self.done.add((message, effect, store))
+        self.noted[message] |= APPLIED
+        if math.isnan(self.applied[message]):
+            self.applied[message] = now
+
+    def outcome(self, message: int) -> str:
+        """What is so at the end, by the order of `domain.OUTCOMES`."""
+        noted = self.noted[message]
+        for bit, name in ((APPLIED, "applied"), (ANSWERED, "answered"), (SUPERSEDED, "superseded"), (REJECTED, "rejected")):
+            if noted & bit:
+                return name
+        if noted & DEAD_LETTERED:
+            return "dead_lettered"
+        if self.alive[message]:
+            return "in_flight"
+        return "lost" if self.response[message] == RESPONSES.index("ok") else "failed"
+
+    def history(self, now: float, meta: Mapping[str, Any]) -> History:
+        """The five tables, at the end of a run."""
+        n = len(self.issued)
+        a = self.arrivals
+        outcomes = [self.outcome(i) for i in range(n)]
+        assert set(outcomes) <= set(OUTCOMES)
+        messages = {
+            "message": np.arange(n),
+            "kind": [self.kinds[k] for k in a.kind.tolist()],
+            "sku": a.sku,
+            "session": a.session,
+            "quantity": a.quantity,
+            "version": self.version,
+            "answer": self.answer,
+            "read_from": self.read_from,
+            "issued": self.issued,
+            "responded": self.responded,
+            "applied": self.applied,
+            "response": [RESPONSES[r] for r in self.response],
+            "outcome": outcomes,
+            "attempts": self.attempts,
+            "deliveries": self.deliveries,
+            "effects": self.effects,
+            "duplicates": self.duplicates,
+            **{f"mark.{name}": values for name, values in self.marks.items()},
+        }
+        return History(
+            messages=to_table("messages", messages),
+            effects=to_table("effects", _columns("effects", self.effect_rows)),
+            parts=to_table("parts", self._parts(now)),
+            faults=to_table("faults", _columns("faults", self.fault_rows)),
+            attempts=to_table("attempts", _columns("attempts", self.attempt_rows)),
+            meta=dict(meta),
+        )
+
+    def _parts(self, now: float) -> dict[str, list[Any]]:
+        rows: list[tuple[Any, ...]] = []
+        for meter in self.meters:
+            meter.advance(now)
+            for i, (busy, waiting, unacknowledged) in enumerate(meter.areas):
+                end = min((i + 1) * meter.width, now)
+                if end > i * meter.width:
+                    row = (meter.name, meter.kind, meter.capacity, i * meter.width, end)
+                    rows.append((*row, busy, waiting, unacknowledged, meter.most[i], meter.completed[i]))
+        return _columns("parts", rows)
+
+
+def _columns(name: str, rows: list[Any]) -> dict[str, list[Any]]:
+    names = SCHEMAS[name].names
+    return {column: [row[i] for row in rows] for i, column in enumerate(names)}

@@ -1,0 +1,55 @@
+"""The vocabulary in which architectures and textbook queues are written."""
+
+from simlib.distributions import (
+    Constant,
+    Distribution,
+    Erlang,
+    Exponential,
+    Hyperexponential,
+    Lognormal,
+    Quantiles,
+    Uniform,
+    Weibull,
+)
+from simlib.flow.blocks import (
+    ATTEMPT,
+    DELIVERY,
+    KIND,
+    POISONED,
+    RESULT,
+    Backoff,
+    Condition,
+    Field,
+    Step,
+    Steps,
+    ack,
+    apply,
+    branch,
+    call,
+    choose,
+    delay,
+    fail,
+    fork,
+    mark,
+    nack,
+    point,
+    publish,
+    reject,
+    repeat,
+    reply,
+    rescue,
+    respond,
+    retry,
+    spawn,
+    supersede,
+    timeout,
+)
+from simlib.flow.model import Consumers, Flow, Link, Part, Pool, Queue, Source, Table
+
+__all__ = [
+    "ATTEMPT", "DELIVERY", "KIND", "POISONED", "RESULT", "Backoff", "Condition", "Constant", "Consumers", "Distribution",
+    "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Lognormal", "Part", "Pool", "Quantiles",
+    "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "call", "choose",
+    "delay", "fail", "fork", "mark", "nack", "point", "publish", "reject", "repeat", "reply", "rescue", "respond",
+    "retry", "spawn", "supersede", "timeout",
+]  # fmt: skip

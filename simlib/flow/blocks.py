@@ -1,0 +1,436 @@
+"""The verbs: what a message goes through, as data. Steps hold no Python, so that every engine reads the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from simlib.distributions import Distribution, adapter
+from simlib.domain import RESPONSES
+
+if TYPE_CHECKING:
+    from simlib.flow.model import Link, Pool, Queue, Table
+
+FIELDS = ("kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version")
+"""What a condition can read: columns of the message, counters of the path, and the registers of the row: `result` (of
+the last call, index into `domain.RESPONSES`), `level` and `version` (of the last cell read or written, as carried in
+messages)."""
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+
+
+class Step:
+    """A step of a flow."""
+
+
+Steps = Sequence[Step]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A comparison of a field with a number."""
+
+    field: str
+    comparison: str
+    value: float
+
+
+class Field:
+    """A field to compare: `Field("result").equals("ok")`, `Field("attempt").at_least(2)`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def equals(self, value: float | str) -> Condition:
+        """True where the field has this value: a number, or a response's name for `result`, a kind's for `kind`."""
+        return Condition(self.name, "==", _code(self.name, value))
+
+    def differs(self, value: float | str) -> Condition:
+        """True where the field has another value."""
+        return Condition(self.name, "!=", _code(self.name, value))
+
+    def at_least(self, value: float) -> Condition:
+        """True where the field is this or more."""
+        return Condition(self.name, ">=", value)
+
+
+def _code(field: str, value: float | str) -> float:
+    if field == "result" and isinstance(value, str):
+        return RESPONSES.index(value)
+    if isinstance(value, str):
+        from simlib.domain import KINDS
+
+        return KINDS.index(value)
+    return value
+
+
+KIND, RESULT, POISONED, DELIVERY, ATTEMPT = (Field(name) for name in ("kind", "result", "poison", "delivery", "attempt"))
+
+
+def duration(value: Any) -> Distribution:
+    """A distribution from whatever a model gives: a distribution, seconds, or a text such as "5 ms"."""
+    return value if isinstance(value, Distribution) else adapter.validate_python(value)
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Delay(Step):
+    """Wait, with no resource."""
+
+    duration: Distribution
+    stream: str | None = None
+
+
+@dataclass(frozen=True)
+class Seize(Step):
+    """Take a unit of a pool, waiting for it; fails with "full" where the pool's queue limit is reached."""
+
+    pool: Pool
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Release(Step):
+    """Give a unit of a pool back."""
+
+    pool: Pool
+
+
+@dataclass(frozen=True)
+class Serve(Step):
+    """Seize, delay, release."""
+
+    pool: Pool
+    duration: Distribution
+    stream: str | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Send(Step):
+    """Travel to the other end of a link; what the link loses ends here, and nobody is told."""
+
+    link: Link
+    stream: str | None = None
+
+
+# --- control --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Branch(Step):
+    """The first steps where the condition holds (or with the probability), else the others."""
+
+    when: Condition | float
+    then: Steps
+    otherwise: Steps = ()
+    stream: str | None = None
+
+
+@dataclass(frozen=True)
+class Choose(Step):
+    """Go on at one of the named stages, each with a probability; what is left over ends the row."""
+
+    stages: tuple[tuple[str, float], ...]
+    stream: str | None = None
+
+
+@dataclass(frozen=True)
+class Repeat(Step):
+    """The steps, and again with a probability each time."""
+
+    steps: Steps
+    again: float
+    stream: str | None = None
+
+
+@dataclass(frozen=True)
+class Fail(Step):
+    """Give up: the nearest retry or rescue goes on; `result` becomes "failed"."""
+
+    reason: str = "failed"
+
+
+@dataclass(frozen=True)
+class Rescue(Step):
+    """The steps; where they fail, the others."""
+
+    steps: Steps
+    otherwise: Steps
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """When to try again: after base · factor^k, at most `longest`, times a uniform draw where there is jitter
+    ("full jitter": Brooker, AWS Architecture Blog 2015)."""
+
+    retries: int
+    base: float = 0.0
+    factor: float = 2.0
+    longest: float = 60.0
+    jitter: bool = False
+
+
+@dataclass(frozen=True)
+class Retry(Step):
+    """The steps, again after a backoff where they fail, as often as the policy says; then the others."""
+
+    policy: Backoff
+    steps: Steps
+    otherwise: Steps = ()
+    stream: str | None = None
+
+
+@dataclass(frozen=True)
+class Timeout(Step):
+    """The steps; where they last longer, this row gives up its own waits and holdings and does the others."""
+
+    after: Distribution
+    steps: Steps
+    otherwise: Steps
+    stream: str | None = None
+
+
+# --- together -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fork(Step):
+    """All branches at once; goes on when `join` of them have ended (None: all)."""
+
+    branches: tuple[Steps, ...]
+    join: int | None = None
+
+
+@dataclass(frozen=True)
+class Spawn(Step):
+    """Start the steps beside this row and go on at once."""
+
+    steps: Steps
+
+
+@dataclass(frozen=True)
+class Call(Step):
+    """Start the steps and wait for their reply; after `timeout` seconds fail with "timed_out": the far side works on."""
+
+    steps: Steps
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Reply(Step):
+    """Answer whoever called (or published with a call waiting): registers go back, and this result or the row's own; this
+    row goes on."""
+
+    result: str | None = None
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Publish(Step):
+    """Put a delivery of this message, with its registers, into a queue at this part."""
+
+    queue: Queue
+
+
+@dataclass(frozen=True)
+class Ack(Step):
+    """Settle the delivery in hand; the acknowledgement travels while the consumer goes on."""
+
+
+@dataclass(frozen=True)
+class Nack(Step):
+    """Hand the delivery back, to be delivered again after `delay` seconds, or parked after the last delivery."""
+
+    delay: float = 0.0
+
+
+# --- state ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Read(Step):
+    """The cell's level and version into the registers; `result` becomes ok."""
+
+    table: Table
+
+
+@dataclass(frozen=True)
+class Write(Step):
+    """The registers into the cell."""
+
+    table: Table
+
+
+@dataclass(frozen=True)
+class WriteIfNewer(Step):
+    """The registers into the cell where their version is newer than the cell's, and the first steps; else the others."""
+
+    table: Table
+    then: Steps = ()
+    otherwise: Steps = ()
+
+
+@dataclass(frozen=True)
+class Add(Step):
+    """Add the message's quantity to the cell: a new version, both into the registers."""
+
+    table: Table
+
+
+@dataclass(frozen=True)
+class Take(Step):
+    """Take the message's quantity from the cell where it is there, and do the first steps; else the others. `versioned`:
+    it makes a new version, which goes into the registers."""
+
+    table: Table
+    then: Steps = ()
+    otherwise: Steps = ()
+    versioned: bool = True
+
+
+@dataclass(frozen=True)
+class Once(Step):
+    """The steps, which take no time, once for each message, as under a unique key in the same transaction; where they were
+    done before, only the result they had then is in the register."""
+
+    table: Table
+    steps: Steps
+
+
+# --- record ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Respond(Step):
+    """Tell the caller at the flow's edge: by default the result of the last call. Only the first response counts."""
+
+    result: str | None = None
+    answer_from: str = ""
+
+
+@dataclass(frozen=True)
+class Apply(Step):
+    """Record an effect of this message, in a store, with the version in the register and a change of sign · quantity;
+    `result` becomes ok."""
+
+    effect: str
+    store: str = ""
+    sign: Literal[-1, 0, 1] = 0
+
+
+@dataclass(frozen=True)
+class Reject(Step):
+    """Record that the destination refused the message; `result` becomes refused."""
+
+
+@dataclass(frozen=True)
+class Supersede(Step):
+    """Record that a newer version took this message's place; `result` becomes ok."""
+
+
+@dataclass(frozen=True)
+class Mark(Step):
+    """Note the time in the message's column `mark.NAME` (the first time counts)."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Point(Step):
+    """A named place where a fault may strike."""
+
+    name: str
+
+
+# --- the words that models write ------------------------------------------------------------------------------------
+
+
+def delay(value: Any, stream: str | None = None) -> Delay:
+    return Delay(duration(value), stream)
+
+
+def branch(when: Condition | float, then: Steps, otherwise: Steps = (), stream: str | None = None) -> Branch:
+    return Branch(when, then, otherwise, stream)
+
+
+def choose(stages: dict[str, float], stream: str | None = None) -> Choose:
+    return Choose(tuple(stages.items()), stream)
+
+
+def repeat(steps: Steps, again: float, stream: str | None = None) -> Repeat:
+    return Repeat(steps, again, stream)
+
+
+def fail(reason: str = "failed") -> Fail:
+    return Fail(reason)
+
+
+def rescue(steps: Steps, otherwise: Steps) -> Rescue:
+    return Rescue(steps, otherwise)
+
+
+def retry(policy: Backoff, steps: Steps, otherwise: Steps = (), stream: str | None = None) -> Retry:
+    return Retry(policy, steps, otherwise, stream)
+
+
+def timeout(after: Any, steps: Steps, otherwise: Steps = (), stream: str | None = None) -> Timeout:
+    return Timeout(duration(after), steps, otherwise, stream)
+
+
+def fork(*branches: Steps, join: int | None = None) -> Fork:
+    return Fork(branches, join)
+
+
+def spawn(steps: Steps) -> Spawn:
+    return Spawn(steps)
+
+
+def call(steps: Steps, timeout: float | None = None) -> Call:
+    return Call(steps, timeout)
+
+
+def reply(result: str | None = None) -> Reply:
+    return Reply(result)
+
+
+def publish(queue: Queue) -> Publish:
+    return Publish(queue)
+
+
+def ack() -> Ack:
+    return Ack()
+
+
+def nack(delay: float = 0.0) -> Nack:
+    return Nack(delay)
+
+
+def respond(result: str | None = None, answer_from: str = "") -> Respond:
+    return Respond(result, answer_from)
+
+
+def apply(effect: str, store: str = "", sign: Literal[-1, 0, 1] = 0) -> Apply:
+    return Apply(effect, store, sign)
+
+
+def reject() -> Reject:
+    return Reject()
+
+
+def supersede() -> Supersede:
+    return Supersede()
+
+
+def mark(name: str) -> Mark:
+    return Mark(name)
+
+
+def point(name: str) -> Point:
+    return Point(name)
+
+

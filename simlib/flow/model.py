@@ -1,0 +1,289 @@
+"""The nouns, and the flow that holds them: an architecture's model as data, which reads as its diagram does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from simlib.distributions import Distribution
+from simlib.errors import BadInput
+from simlib.flow.blocks import Add, Once, Read, Release, Seize, Send, Serve, Step, Steps, Take, Write, WriteIfNewer, duration
+
+if TYPE_CHECKING:
+    from simlib.flow.bounds import Bounds
+
+Select = Literal["round_robin", "random", "two_choices", "least_requests", "key"]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A process or host: what crashes, with everything that runs or is kept there."""
+
+    flow: Flow
+    name: str
+
+    @property
+    def cpu(self) -> Pool:
+        """The pool of the part's cores."""
+        return self.flow.pools[f"{self.name}.cpu"]
+
+    def pool(self, name: str, capacity: int, **options: Any) -> Pool:
+        """A pool at this part; see `Flow.pool`."""
+        return self.flow.pool(f"{self.name}.{name}", capacity, at=self, **options)
+
+    def queue(self, name: str, **options: Any) -> Queue:
+        """A queue kept at this part; see `Flow.queue`."""
+        return self.flow.queue(name, at=self, **options)
+
+    def table(self, name: str, **options: Any) -> Table:
+        """A table kept at this part; see `Flow.table`."""
+        return self.flow.table(name, at=self, **options)
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """What delays and loses between two parts; transit takes no resource."""
+
+    name: str
+    ends: tuple[Part, Part]
+    delay: Distribution
+    loss: float = 0.0
+
+    def send(self, stream: str | None = None) -> Send:
+        """Travel to the other end."""
+        return Send(self, stream)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Units that rows hold for a while. `members` are alike; `select` says which one a row goes to.
+
+    `queue_limit` counts those who wait, at each member; one more fails with "full".
+    """
+
+    name: str
+    capacity: int
+    at: Part | None = None
+    members: int = 1
+    select: Select = "round_robin"
+    queue_limit: int | None = None
+
+    def serve(self, time: Any, stream: str | None = None, priority: int = 0) -> Serve:
+        """Hold a unit for a time. A lower priority number is served first (non-preemptive)."""
+        return Serve(self, duration(time), stream, priority)
+
+    def seize(self, priority: int = 0) -> Seize:
+        """Take a unit."""
+        return Seize(self, priority)
+
+    def release(self) -> Release:
+        """Give the unit back."""
+        return Release(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Queue:
+    """Deliveries of messages, kept at a part, handed to consumers over a link.
+
+    `prefetch` limits the unacknowledged, of each consumer (as RabbitMQ's basic.qos) or of all together (`shared`, as
+    JetStream's max_ack_pending). `ack_wait`: a delivery not acknowledged for so long is delivered again. `max_deliveries`:
+    after so many it is parked (`dead_letter`) or dropped. `automatic_ack`: settled when handed out. `deduplicate`: a
+    message published again within so many seconds is dropped, but confirmed.
+    """
+
+    name: str
+    at: Part
+    link: Link | None = None
+    prefetch: int | None = None
+    shared: bool = False
+    automatic_ack: bool = False
+    ack_wait: float | None = None
+    max_deliveries: int | None = None
+    dead_letter: bool = True
+    deduplicate: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Cells with a level and a version, by SKU or by message. Durable tables outlive a crash of their part."""
+
+    name: str
+    at: Part
+    key: Literal["sku", "message"] = "sku"
+    stocked: bool = False
+    durable: bool = True
+
+    def read(self) -> Read:
+        """The cell into the registers."""
+        return Read(self)
+
+    def write(self) -> Write:
+        """The registers into the cell."""
+        return Write(self)
+
+    def write_if_newer(self, then: Steps = (), otherwise: Steps = ()) -> WriteIfNewer:
+        """The registers into the cell where their version is newer."""
+        return WriteIfNewer(self, then, otherwise)
+
+    def add(self) -> Add:
+        """Add the message's quantity."""
+        return Add(self)
+
+    def take(self, then: Steps = (), otherwise: Steps = (), versioned: bool = True) -> Take:
+        """Take the message's quantity where it is there."""
+        return Take(self, then, otherwise, versioned)
+
+    def once(self, steps: Steps) -> Once:
+        """The steps, once for each message."""
+        return Once(self, steps)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where messages of a kind begin. Without `interarrival` and `population` they come from the scenario."""
+
+    kind: str
+    steps: Steps
+    at: Part | None = None
+    interarrival: Distribution | None = None
+    batch: int = 1
+    population: int | None = None
+    think: Distribution | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Consumers:
+    """`count` loops at a part, each taking a delivery and going through the steps with it."""
+
+    queue: Queue
+    at: Part
+    count: int
+    steps: Steps
+
+    @property
+    def name(self) -> str:
+        return f"{self.queue.name}.consumers"
+
+
+@dataclass(eq=False)
+class Flow:
+    """An architecture's model, or a textbook queue: nouns, sources and consumers, under one name."""
+
+    name: str
+    parts: dict[str, Part] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    queues: dict[str, Queue] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    consumer_groups: dict[str, Consumers] = field(default_factory=dict)
+    stages: dict[str, Steps] = field(default_factory=dict)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        for each in fields(self)[1:]:
+            setattr(self, each.name, {})
+
+    def part(self, name: str, cores: int = 1) -> Part:
+        """A part with `cores` units of processor."""
+        part = _add(self.parts, name, Part(self, name), "part")
+        self.pool(f"{name}.cpu", cores, at=part)
+        return part
+
+    def link(self, one: Part, other: Part, delay: Any, loss: float = 0.0, name: str | None = None) -> Link:
+        """A link between two parts; `delay` each way, `loss` the probability that what is sent never arrives."""
+        name = name or f"{one.name}-{other.name}"
+        return _add(self.links, name, Link(name, (one, other), duration(delay), loss), "link")
+
+    def pool(self, name: str, capacity: int = 1, *, at: Part | None = None, **options: Any) -> Pool:
+        """A pool of `capacity` units at each of its members."""
+        _at_least(1, capacity, f"capacity of pool '{name}'")
+        return _add(self.pools, name, Pool(name, capacity, at, **options), "pool")
+
+    def queue(self, name: str, *, at: Part, **options: Any) -> Queue:
+        """A queue kept at a part; options as in `Queue`."""
+        return _add(self.queues, name, Queue(name, at, **options), "queue")
+
+    def table(self, name: str, *, at: Part, **options: Any) -> Table:
+        """A table kept at a part; `stocked` starts with the scenario's units."""
+        return _add(self.tables, name, Table(name, at, **options), "table")
+
+    def source(
+        self,
+        kind: str,
+        steps: Steps,
+        at: Part | None = None,
+        interarrival: Any = None,
+        batch: int = 1,
+        population: int | None = None,
+        think: Any = None,
+    ) -> Source:
+        """Where messages of a kind begin: from the scenario, or `batch` at a time every `interarrival`, or each of a
+        `population` of customers issues one, waits for it to settle, and thinks."""
+        between = None if interarrival is None else duration(interarrival)
+        thinks = None if think is None else duration(think)
+        source = Source(kind, tuple(steps), at, between, _at_least(1, batch, f"batch of source '{kind}'"), population, thinks)
+        return _add(self.sources, kind, source, "source")
+
+    def consumers(self, queue: Queue, at: Part, count: int, steps: Steps) -> Consumers:
+        """Consumers that compete for a queue's deliveries."""
+        group = Consumers(queue, at, _at_least(1, count, f"consumers of queue '{queue.name}'"), tuple(steps))
+        return _add(self.consumer_groups, queue.name, group, "consumers of queue")
+
+    def stage(self, name: str, steps: Steps) -> None:
+        """Named steps that `choose` goes on at."""
+        _add(self.stages, name, tuple(steps), "stage")
+
+    def programs(self) -> Iterator[tuple[str, Steps]]:
+        """Every list of steps with the name around it: sources, consumers, stages."""
+        for source in self.sources.values():
+            yield source.kind, source.steps
+        for group in self.consumer_groups.values():
+            yield group.name, group.steps
+        for name, steps in self.stages.items():
+            yield f"stage.{name}", steps
+
+    def check(self) -> list[str]:
+        """Warnings; raises BadInput where the flow cannot run. See `simlib.flow.check`."""
+        from simlib.flow.check import check
+
+        return check(self)
+
+    def diagram(self) -> str:
+        """The flow as SVG. See `simlib.flow.diagram`."""
+        from simlib.flow.diagram import diagram
+
+        return diagram(self)
+
+    def bounds(self, rates: Mapping[str, float] | None = None) -> Bounds:
+        """Utilisation and bottleneck throughput by theory. See `simlib.flow.bounds`."""
+        from simlib.flow.bounds import bounds
+
+        return bounds(self, rates)
+
+
+def children(step: Step) -> list[Steps]:
+    """The lists of steps inside a step, in order."""
+    inside: list[Steps] = []
+    for each in fields(step):  # type: ignore[arg-type]
+        value = getattr(step, each.name)
+        if isinstance(value, tuple | list):
+            if value and all(isinstance(one, Step) for one in value):
+                inside.append(value)
+            elif value and all(isinstance(one, tuple | list) and all(isinstance(s, Step) for s in one) for one in value):
+                inside.extend(value)
+    return inside
+
+
+def _add(table: dict[str, Any], name: str, value: Any, what: str) -> Any:
+    if name in table:
+        raise BadInput(f"{what} '{name}' stands in the flow twice: give each its own name")
+    table[name] = value
+    return value
+
+
+def _at_least(least: int, value: int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInput(f"{what} must be a whole number of at least {least}, got {value!r}")
+    return value

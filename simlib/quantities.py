@@ -1,0 +1,68 @@
+"""Numbers with units as a user writes them: "5 ms", "100/s", "2 min". Inside, times are seconds and rates are 1/s."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from simlib.errors import BadInput
+
+SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_DURATION = re.compile(rf"\s*{_NUMBER}\s*([a-zµ]+)\s*\Z")
+_RATE = re.compile(rf"\s*{_NUMBER}\s*/\s*([a-zµ]+)\s*\Z")
+_PLAIN = re.compile(rf"\s*{_NUMBER}\s*\Z")
+
+
+def _finite(text: object, value: float) -> float:
+    if not math.isfinite(value):
+        raise BadInput(f"a number must be finite, got {text}: give a finite one")
+    return value
+
+
+def seconds(value: Any) -> Any:
+    """Seconds of "5 ms" or of a bare number, which is already in seconds; other types pass through to the type check.
+
+    Raises BadInput where the text is neither, or its unit is no unit of time.
+    """
+    if isinstance(value, bool):
+        raise BadInput(f"a duration must be a number or a text such as '5 ms', got {value}")
+    if isinstance(value, (int, float)):
+        return _finite(value, float(value))
+    if not isinstance(value, str):
+        return value
+    if match := _PLAIN.match(value):
+        return _finite(value, float(match[1]))
+    match = _DURATION.match(value)
+    if not match or match[2] not in SECONDS:
+        raise BadInput(f"a duration must be a number and a unit of {', '.join(SECONDS)}, got '{value}': write '5 ms'")
+    return _finite(value, float(match[1]) * SECONDS[match[2]])
+
+
+def per_second(value: Any) -> Any:
+    """Events a second of "100/s", "6000/min" or of a bare number; raises BadInput as `seconds` does."""
+    if isinstance(value, bool):
+        raise BadInput(f"a rate must be a number or a text such as '100/s', got {value}")
+    if isinstance(value, (int, float)):
+        return _finite(value, float(value))
+    if not isinstance(value, str):
+        return value
+    if match := _PLAIN.match(value):
+        return _finite(value, float(match[1]))
+    match = _RATE.match(value)
+    if not match or match[2] not in SECONDS:
+        raise BadInput(f"a rate must be a number, a slash and a unit of time, got '{value}': write '100/s'")
+    return _finite(value, float(match[1]) / SECONDS[match[2]])
+
+
+Duration = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+"""A time of zero or more, in seconds."""
+PositiveDuration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+"""A time above zero, in seconds."""
+Rate = Annotated[float, BeforeValidator(per_second), Field(gt=0)]
+"""Events a second, above zero."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""A probability between 0 and 1."""

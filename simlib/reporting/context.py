@@ -1,0 +1,95 @@
+"""What the report is filled with: titles, architectures, numbers, tables, figures and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from simlib.errors import BadInput, explained
+from simlib.reporting.numbers import Difference, Number
+
+
+class TitlePage(BaseModel):
+    """The texts of the title page, as `report/report.yaml` has them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    ministry: str
+    university: str
+    department: str
+    discipline: str
+    title: str
+    student: str
+    group: str
+    supervisor: str
+    city: str
+    year: str
+
+    @classmethod
+    def load(cls, path: Path) -> TitlePage:
+        """The title page of a YAML file; raises BadInput where the file is missing, or a key is missing or unknown."""
+        try:
+            return cls.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {})
+        except OSError as error:
+            raise BadInput(f"{path}: {error.strerror}: a title page must be a readable YAML file") from None
+        except YAMLError as error:
+            raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}: correct the file") from None
+        except ValidationError as error:
+            raise explained(error, str(path)) from None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with Russian column labels, its caption, and the runs that it comes from.
+
+    Cells are numbers, `Number`s (printed with their interval), texts, truths, None or NaN (printed as a dash).
+    """
+
+    frame: pd.DataFrame
+    caption: str
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture file (PNG or SVG), its caption, the runs that it comes from, and the width to print it with, in cm."""
+
+    path: Path
+    caption: str
+    run: str = ""
+    width: float = 16.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An architecture by its folder's name, its Russian title ("вызовы REST") and its diagram.
+
+    The report's text on it is `report/architectures/NAME.md.j2`.
+    """
+
+    name: str
+    title: str
+    diagram: Figure
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """Everything that the report's template needs.
+
+    `numbers`, `tables`, `figures` are by the names that the template uses. `differences` are by topic ("response_time",
+    "delivery_time", "saturation", "lost", "duplicated", "oversold", "stale"); the first of each topic is its headline,
+    which the conclusion repeats.
+    """
+
+    title_page: TitlePage
+    architectures: tuple[Architecture, ...]
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    differences: Mapping[str, tuple[Difference, ...]] = field(default_factory=dict)

@@ -1,0 +1,387 @@
+"""What happens to an architecture: the workload (arrivals, goods, customers) and the faults; the same for all of them.
+
+A scenario is frozen. `Scenario.draw` turns it into a table of arrivals ahead of the run, by the streams of the seed:
+every architecture and every engine, the live one too, gets the same table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from simlib import draws, paths
+from simlib.distributions import AnyDistribution, Lognormal
+from simlib.domain import KINDS, ORDER, STOCK_QUERY, STOCK_UPDATE
+from simlib.errors import BadInput, explained, unknown
+from simlib.quantities import Duration, PositiveDuration, Probability, Rate
+
+HANDLER_WORK, HANDLER_FAILURE, POISON = "handler_work", "handler_failure", "poison"
+"""Shared streams: the work of a message's handler and its failures, by (message, attempt); poison, by message."""
+
+
+class Frozen(BaseModel):
+    """Frozen, validated, with unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Poisson(Frozen):
+    """Poisson arrivals at one rate."""
+
+    process: Literal["poisson"] = "poisson"
+    rate: Rate
+
+    @property
+    def stationary(self) -> bool:
+        return True
+
+    def at_rate(self, rate: float) -> Poisson:
+        return Poisson(rate=rate)
+
+    @property
+    def mean_rate(self) -> float:
+        return self.rate
+
+    def times(self, n: int, seed: int) -> np.ndarray:
+        """n arrival times in seconds, ascending, shape (n,)."""
+        return _operational(n, seed) / self.rate
+
+
+class Bursts(Frozen):
+    """Markov-modulated Poisson process of two states: `rates` while in each, exponential stays of mean `stays`."""
+
+    process: Literal["mmpp"] = "mmpp"
+    rates: tuple[Rate, Rate]
+    stays: tuple[PositiveDuration, PositiveDuration]
+
+    @property
+    def stationary(self) -> bool:
+        return True
+
+    def at_rate(self, rate: float) -> Bursts:
+        return self.model_copy(update={"rates": (rate, rate * self.rates[1] / self.rates[0])})
+
+    @property
+    def mean_rate(self) -> float:
+        (a, b), (s, t) = self.rates, self.stays
+        return (a * s + b * t) / (s + t)
+
+    def times(self, n: int, seed: int) -> np.ndarray:
+        """n arrival times in seconds, ascending, shape (n,)."""
+        target = _operational(n, seed)
+        stays = max(16, int(2 * n / (self.mean_rate * sum(self.stays)) * 2) + 16)
+        while True:
+            units = -np.array([np.log(u) for u in draws.uniforms(draws.stream_key(seed, "arrivals.stay"), stays)])
+            lengths = units * np.resize(self.stays, stays)
+            times = _inverse(target, lengths, np.resize(self.rates, stays))
+            if times is not None:
+                return times
+            stays *= 2
+
+
+class Phase(Frozen):
+    """A stretch of a profile: `times` the base rate for `lasts`."""
+
+    lasts: PositiveDuration
+    times: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Profile(Frozen):
+    """Arrivals whose rate follows phases in turn: once (the base rate after the last), or every day again."""
+
+    process: Literal["profile"] = "profile"
+    rate: Rate
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
+    repeats: bool = False
+
+    @property
+    def stationary(self) -> bool:
+        return False
+
+    def at_rate(self, rate: float) -> Profile:
+        return self.model_copy(update={"rate": rate})
+
+    @property
+    def mean_rate(self) -> float:
+        length = sum(p.lasts for p in self.phases)
+        return self.rate * sum(p.lasts * p.times for p in self.phases) / length
+
+    def times(self, n: int, seed: int) -> np.ndarray:
+        """n arrival times in seconds, ascending, shape (n,)."""
+        target = _operational(n, seed)
+        lengths = np.array([p.lasts for p in self.phases])
+        rates = np.array([p.times * self.rate for p in self.phases])
+        if self.repeats:
+            turns = int(target[-1] / float(lengths @ rates)) + 1
+            lengths, rates = np.tile(lengths, turns), np.tile(rates, turns)
+        rest = max(1.0, target[-1] / self.rate)
+        times = _inverse(target, np.append(lengths, rest), np.append(rates, self.rate))
+        assert times is not None
+        return times
+
+    def needed(self) -> int:
+        """How many messages reach past the last phase, on average and two standard deviations more."""
+        expected = sum(p.lasts * p.times for p in self.phases) * self.rate
+        return int(expected + 2 * expected**0.5) + 1
+
+
+class Trace(Frozen):
+    """Recorded arrivals: a text file with one time in seconds a line, ascending."""
+
+    process: Literal["trace"] = "trace"
+    file: Path
+
+    @property
+    def stationary(self) -> bool:
+        return False
+
+    def at_rate(self, rate: float) -> Trace:
+        raise BadInput(f"a recorded trace has its own rate, got --rate {rate:g}: leave the rate out")
+
+    @cached_property
+    def recorded(self) -> np.ndarray:
+        """All times of the file, shape (n,); raises BadInput where it is missing, no list of numbers or not ascending."""
+        try:
+            times = np.loadtxt(self.file, ndmin=1)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"trace {self.file} cannot be read as one time a line: {error}") from None
+        if times.ndim != 1 or not np.all(np.isfinite(times)) or np.any(np.diff(times) < 0) or np.any(times < 0):
+            raise BadInput(f"trace {self.file} must hold ascending times from 0 on: correct it")
+        return times
+
+    @property
+    def mean_rate(self) -> float:
+        return self.recorded.size / float(self.recorded[-1])
+
+    def times(self, n: int, seed: int) -> np.ndarray:
+        """The first n recorded times, shape (n,); the seed does not matter."""
+        if n > self.recorded.size:
+            raise BadInput(f"trace {self.file} has {self.recorded.size} arrivals, asked for {n}: ask for fewer messages")
+        return self.recorded[:n].copy()
+
+
+def _operational(n: int, seed: int) -> np.ndarray:
+    """Arrival times of a Poisson process of rate 1: every process is this one with its clock stretched."""
+    gaps = draws.samples(draws.EXPONENTIAL, 1.0, 0.0, 0.0, draws.NO_TABLE, draws.stream_key(seed, "arrivals"), n)
+    return np.add.accumulate(gaps)
+
+
+def _inverse(target: np.ndarray, lengths: np.ndarray, rates: np.ndarray) -> np.ndarray | None:
+    """Times at which the integral of a step-wise rate reaches `target`; None where the steps end before it does."""
+    ends, areas = np.add.accumulate(lengths), np.add.accumulate(lengths * rates)
+    if areas[-1] < target[-1]:
+        return None
+    step = np.searchsorted(areas, target)
+    before = np.where(step > 0, areas[step - 1], 0.0)
+    start = np.where(step > 0, ends[step - 1], 0.0)
+    return start + (target - before) / rates[step]
+
+
+class Mix(Frozen):
+    """Shares of the kinds of message."""
+
+    stock_update: Probability = 0.6
+    order: Probability = 0.1
+    stock_query: Probability = 0.3
+
+    @model_validator(mode="after")
+    def _whole(self) -> Mix:
+        total = self.stock_update + self.order + self.stock_query
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares of the mix must add up to 1, they make {total:g}")
+        return self
+
+
+class Goods(Frozen):
+    """The SKUs: popularity by Zipf's law, units of each at the start, receipts, and one SKU on sale."""
+
+    skus: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    zipf: Annotated[float, Field(ge=0)] = 1.0
+    units: Annotated[int, Field(ge=0, le=2_000_000_000)] = 100
+    receipts: bool = True
+    """Whether updates bring what orders take, on average; without, an update changes no quantity (a price)."""
+    sale_share: Probability = 0.0
+    """Share of the orders that go to the SKU on sale, which is SKU 0."""
+    sale_units: Annotated[int, Field(ge=0, le=2_000_000_000)] | None = None
+
+
+class Loss(Frozen):
+    """A link loses what is sent over it, each with a probability; `direction` one end's name limits it to what leaves there."""
+
+    fault: Literal["loss"] = "loss"
+    link: str
+    probability: Probability
+    direction: str | None = None
+
+
+class Crash(Frozen):
+    """A part's process dies and starts again after `restart`: at times, or at a named point with a probability."""
+
+    fault: Literal["crash"] = "crash"
+    part: str
+    at: tuple[Duration, ...] = ()
+    point: str | None = None
+    probability: Probability = 0.0
+    restart: Duration = 1.0
+
+    @model_validator(mode="after")
+    def _placed(self) -> Crash:
+        if bool(self.at) == (self.point is not None):
+            raise ValueError("a crash strikes either `at` times or at a `point` with a probability: give one of them")
+        return self
+
+
+class Slowdown(Frozen):
+    """Service on a part takes `factor` times as long from `start` on for `lasts`."""
+
+    fault: Literal["slowdown"] = "slowdown"
+    part: str
+    start: Duration
+    lasts: PositiveDuration
+    factor: Annotated[float, Field(gt=0)]
+
+
+class Poison(Frozen):
+    """Messages of a kind whose handler fails at every attempt, each with a probability."""
+
+    fault: Literal["poison"] = "poison"
+    kind: Literal["stock_update", "order"] = STOCK_UPDATE
+    probability: Probability
+
+
+Fault = Annotated[Loss | Crash | Slowdown | Poison, Field(discriminator="fault")]
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Messages drawn ahead, one row each: arrays of shape (n,). `change` is the units an update brings, or an order takes."""
+
+    issued: np.ndarray
+    """Seconds, ascending."""
+    kind: np.ndarray
+    """Index into `domain.KINDS`."""
+    sku: np.ndarray
+    session: np.ndarray
+    """The customer of an order or a query, -1 for an update."""
+    quantity: np.ndarray
+
+    def __len__(self) -> int:
+        return self.issued.size
+
+
+class Scenario(Frozen):
+    """A workload and its faults. Times in seconds, rates in 1/s."""
+
+    name: str
+    arrivals: Annotated[Poisson | Bursts | Profile | Trace, Field(discriminator="process")]
+    messages: Annotated[int, Field(ge=1, le=2_000_000_000)] = 20_000
+    mix: Mix = Mix()
+    goods: Goods = Goods()
+    customers: Annotated[int, Field(ge=1, le=100_000_000)] = 500
+    asks_for_own_order: Probability = 0.3
+    """Share of the queries that ask for the SKU of that customer's last order."""
+    handler_work: AnyDistribution = Lognormal(mean=0.002, cv=0.5)
+    handler_failure: Probability = 0.0
+    patience: PositiveDuration = 1.0
+    """How long a caller waits before an answer is worth nothing: what goodput counts by."""
+    faults: tuple[Fault, ...] = ()
+    horizon: PositiveDuration = 3600.0
+    """How long after the last arrival a run may go on before what is left counts as in flight."""
+
+    @property
+    def stationary(self) -> bool:
+        """Whether the workload has no profile, so that a warm-up may be cut."""
+        return self.arrivals.stationary
+
+    @property
+    def rate(self) -> float:
+        """Mean arrivals a second."""
+        return self.arrivals.mean_rate
+
+    def with_rate(self, rate: float) -> Scenario:
+        """The same scenario with another base rate; other phases keep their ratio to it and their times."""
+        return self.model_copy(update={"arrivals": self.arrivals.at_rate(rate)})
+
+    def stock(self) -> np.ndarray:
+        """Units of each SKU at the start, shape (skus,)."""
+        units = np.full(self.goods.skus, self.goods.units, np.int64)
+        if self.goods.sale_units is not None:
+            units[0] = self.goods.sale_units
+        return units
+
+    def draw(self, seed: int, messages: int | None = None) -> Arrivals:
+        """The messages of a run; raises BadInput where they end before the last phase of a profile."""
+        n = self.messages if messages is None else messages
+        if n < 1:
+            raise BadInput(f"messages must be at least 1, got {n}: ask for more")
+        if isinstance(self.arrivals, Profile) and not self.arrivals.repeats and n < self.arrivals.needed():
+            raise BadInput(
+                f"{n} messages end before the last phase of scenario '{self.name}': ask for {self.arrivals.needed()} or more"
+            )
+        u = {name: draws.uniforms(draws.stream_key(seed, name), n) for name in ("kind", "sku", "sale", "session", "change", "own")}
+        shares = np.add.accumulate([self.mix.stock_update, self.mix.order])
+        kind = np.searchsorted(shares, u["kind"], side="right").astype(np.int8)
+        weights = np.array([float(k) ** -self.goods.zipf for k in range(1, self.goods.skus + 1)])
+        popularity = np.add.accumulate(weights)
+        sku = np.searchsorted(popularity / popularity[-1], u["sku"], side="right").astype(np.int32)
+        order, query, update = (kind == KINDS.index(k) for k in (ORDER, STOCK_QUERY, STOCK_UPDATE))
+        sku[order & (u["sale"] < self.goods.sale_share)] = 0
+        session = np.where(update, -1, (u["session"] * self.customers).astype(np.int64)).astype(np.int32)
+        last: dict[int, int] = {}
+        for i in np.flatnonzero(order | query).tolist():
+            customer = int(session[i])
+            if order[i]:
+                last[customer] = int(sku[i])
+            elif u["own"][i] < self.asks_for_own_order and customer in last:
+                sku[i] = last[customer]
+        received = self.mix.order / self.mix.stock_update if self.goods.receipts and self.mix.stock_update else 0.0
+        receipt = np.floor(received) + (u["change"] < received % 1.0)
+        quantity = np.where(update, receipt, np.where(order, 1, 0)).astype(np.int32)
+        return Arrivals(self.arrivals.times(n, seed), kind, sku, session, quantity)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML 1.2 as plain Python data; raises BadInput for bad syntax, duplicate keys, aliases."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        for event in yaml.parse(text):
+            if type(event).__name__ == "AliasEvent":
+                raise BadInput(f"{where}: a YAML alias is not allowed: write the value out")
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        line = " ".join(str(error).split())
+        raise BadInput(f"{where}: not valid YAML: {line[:200]}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The data of a YAML file; raises BadInput where it cannot be read."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from None
+
+
+def scenario_names() -> list[str]:
+    """Names of the scenarios that come with the package."""
+    return sorted(path.stem for path in paths.SCENARIOS.glob("*.yaml"))
+
+
+def load_scenario(name: str) -> Scenario:
+    """The named scenario, or the one in a YAML file; raises BadInput for an unknown name or a bad file."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else paths.SCENARIOS / f"{name}.yaml"
+    if path.parent == paths.SCENARIOS and not path.exists():
+        raise unknown("scenario", name, scenario_names())
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise BadInput(f"{path}: a scenario must be a mapping of keys to values")
+    try:
+        return Scenario.model_validate({"name": path.stem, **data})
+    except ValidationError as error:
+        raise explained(error, str(path)) from None

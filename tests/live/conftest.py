@@ -1,0 +1,67 @@
+"""Real servers for the tests of the live twins, started once, and short ways to run a twin on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.conftest import require_part
+
+from simlib import architectures
+from simlib.brokers import Server
+from simlib.brokers import nats as nats_part
+from simlib.brokers import postgres as postgres_part
+from simlib.engines.live import Bench
+from simlib.history import History
+from simlib.scenario import Mix, Scenario, load_scenario
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    require_part(postgres_part.found() is not None, f"no PostgreSQL: {postgres_part.INSTALL}")
+    with postgres_part.postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[Server]:
+    require_part(nats_part.found() is not None, f"no NATS: {nats_part.INSTALL}")
+    with nats_part.nats() as server:
+        yield server
+
+
+@pytest.fixture
+def bench(postgres: Server, nats: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bench]:
+    """Makes the bench of an architecture, with parameters, on the servers of the session."""
+    monkeypatch.setenv(postgres_part.URL, postgres.url)
+    monkeypatch.setenv(nats_part.URL, nats.url)
+
+    def make(name: str, **parameters: Any) -> Bench:
+        architecture = architectures.get(name)
+        return Bench(architecture.live, architecture.load_parameters(parameters))
+
+    return make
+
+
+@pytest.fixture
+def run(bench: Callable[..., Bench]) -> Callable[..., History]:
+    """Runs a scenario on a twin with parameters."""
+
+    def perform(name: str, scenario: Scenario, messages: int, **parameters: Any) -> History:
+        with bench(name, **parameters) as ready:
+            return ready.run(scenario, 1, messages)
+
+    return perform
+
+
+@pytest.fixture
+def workload() -> Callable[..., Scenario]:
+    """The `steady` scenario with other properties; `only` names the one kind of message in it."""
+
+    def make(rate: float, only: str = "", **properties: Any) -> Scenario:
+        if only:
+            properties["mix"] = Mix.model_validate({"stock_update": 0, "order": 0, "stock_query": 0, only: 1})
+        return load_scenario("steady").with_rate(rate).model_copy(update=properties)
+
+    return make

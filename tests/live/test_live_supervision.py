@@ -1,0 +1,47 @@
+"""A live run leaves nothing behind, however it ends, and says in one line why it cannot begin."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.conftest import require_part
+
+from simlib.brokers import nats, postgres
+from simlib.errors import BadInput
+from simlib.scenario import Slowdown
+
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+PROGRAM = "import simlib; simlib.run('message_queue', engine='live', messages=20000)"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_every_process_and_removes_the_data(how):
+    require_part(postgres.found() is not None and nats.found() is not None, "no PostgreSQL or no NATS")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        program = subprocess.Popen([sys.executable, "-c", PROGRAM], env={**os.environ, "TMPDIR": folder}, stderr=subprocess.PIPE)
+        main = psutil.Process(program.pid)
+        deadline = time.monotonic() + 60
+        while not any("driver.py" in " ".join(child.cmdline()) for child in main.children()):
+            assert time.monotonic() < deadline and program.poll() is None
+            time.sleep(0.1)
+        started = main.children(recursive=True)
+        program.send_signal(how)
+        program.communicate(timeout=30)
+        gone, alive = psutil.wait_procs(started, timeout=5)
+        assert len(gone) >= 5 and not alive
+        assert list(Path(folder).iterdir()) == []
+
+
+def test_a_fault_that_cannot_be_made_live_is_refused_before_anything_starts(run, workload):
+    slow = workload(50.0, faults=(Slowdown(part="shop", start=1.0, lasts=1.0, factor=2.0),))
+    with pytest.raises(BadInput, match="slowdown"):
+        run("rest", slow, 10)

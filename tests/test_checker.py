@@ -1,0 +1,230 @@
+"""The checker finds each anomaly and each broken law of a history, and nothing in a sound one."""
+
+import pytest
+
+from simlib.checker import ANOMALIES, LAWS, check
+from simlib.domain import ANNOUNCED, COPIED, ISSUED, ORDER, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.errors import BadInput
+from simlib.history import History
+
+
+def update(issued, version, **more):
+    """An update that was answered and applied, unless said otherwise."""
+    found = {"responded": issued + 0.1, "response": "ok", "outcome": "applied"}
+    return {"kind": STOCK_UPDATE, "issued": issued, "version": version, **found, **more}
+
+
+def order(issued, version, **more):
+    return {**update(issued, version), "kind": ORDER, **more}
+
+
+def query(issued, version, **more):
+    return {**update(issued, version), "kind": STOCK_QUERY, "outcome": "answered", **more}
+
+
+def sound():
+    """An update, an order and a query of one SKU, and one of another; nothing is wrong with them."""
+    messages = [update(0.0, 1), order(1.0, 2), query(2.0, 2), update(3.0, 1, sku=1, outcome="superseded")]
+    effects = [
+        *((0, ISSUED, 0.01, 1, 1), (0, COPIED, 0.1, 1), (1, TAKEN, 1.05, 2, -1), (1, ANNOUNCED, 1.2, 2)),
+        (3, ISSUED, 3.01, 1, 0, 1),
+    ]
+    return messages, effects
+
+
+def only(verdict, *found):
+    """Whether the verdict is of these findings and no others."""
+    names = {name for name, count in verdict.counts.items() if count} | {v.name for v in verdict.violations}
+    return names == set(found)
+
+
+def test_a_sound_history_has_no_findings(make_history):
+    verdict = check(make_history(*sound(), stock={"units": 0, "sale": None}))
+    assert verdict.ok
+    assert only(verdict)
+    assert set(verdict.counts) == set(ANOMALIES)
+
+
+def test_an_empty_history_has_no_findings(make_history):
+    assert only(check(make_history([])))
+
+
+@pytest.mark.parametrize("outcome", ["superseded", "rejected", "dead_lettered", "in_flight"])
+def test_a_message_promised_and_gone_is_lost_unless_something_accounts_for_it(make_history, outcome):
+    gone = update(0.0, 1, outcome="lost")
+    assert check(make_history([gone], [(0, ISSUED, 0.0, 1)])).offenders("lost") == (0,)
+    assert only(check(make_history([{**gone, "outcome": outcome}], [(0, ISSUED, 0.0, 1)])))
+
+
+def test_a_message_that_claims_an_effect_it_never_had_is_lost_and_contradicted(make_history):
+    verdict = check(make_history([update(0.0, 1)], [(0, ISSUED, 0.0, 1)]))
+    assert only(verdict, "lost", "outcome")
+
+
+def test_an_effect_again_is_one_duplicated_message_and_the_issue_of_an_update_is_no_effect(make_history):
+    effects = [(0, TAKEN, 0.1, 1, -1), (0, TAKEN, 0.2, 2, -1), (0, TAKEN, 0.3, 3, -1), (0, ANNOUNCED, 0.4, 3)]
+    verdict = check(make_history([order(0.0, 1)], effects))
+    assert only(verdict, "duplicated")
+    assert verdict.counts["duplicated"] == 1
+    twice = check(
+        make_history([update(0.0, 1)], [(0, ISSUED, 0.0, 1), (0, COPIED, 0.1, 1), (0, COPIED, 0.2, 1)])
+    )
+    assert only(twice, "duplicated")
+    assert only(
+        check(make_history([update(0.0, 1)], [(0, ISSUED, 0, 1), (0, ISSUED, 0, 2), (0, COPIED, 0.1, 2)]))
+    )
+
+
+@pytest.mark.parametrize("response", ["failed", "timed_out", "refused"])
+def test_an_effect_that_the_caller_was_not_told_of_is_recovered(make_history, response):
+    verdict = check(make_history([order(0.0, 1, response=response)], [(0, TAKEN, 0.5, 1, -1)]))
+    assert only(verdict, "recovered")
+    assert only(check(make_history([order(0.0, -1, response=response, outcome="rejected")])))
+
+
+def test_effects_of_nobody_or_of_the_wrong_kind_are_unexpected(make_history):
+    messages, effects = sound()
+    verdict = check(make_history(messages, [*effects, (9, COPIED, 4.0, 1)]))
+    assert only(verdict, "unexpected")
+    assert verdict.offenders("unexpected") == (9,)
+    verdict = check(make_history([*messages, update(4.0, 3)], [*effects, (4, TAKEN, 4.0, 3)]))
+    assert only(verdict, "unexpected")
+    assert verdict.offenders("unexpected") == (4,)
+    asked = check(make_history([query(0.0, 0, outcome="applied")], [(0, COPIED, 0.1)]))
+    assert asked.offenders("unexpected") == (0,)
+
+
+def test_a_workload_of_ones_own_may_have_any_effect(make_history):
+    job = {"kind": "job", "issued": 0.0, "response": "ok", "outcome": "applied"}
+    assert only(check(make_history([job], [(0, "done", 1.0)])))
+
+
+def test_a_read_is_stale_by_what_was_made_before_it_was_issued(make_history):
+    def reads(at, version):
+        return check(
+            make_history([update(0.0, 1), query(at, version)], [(0, ISSUED, 0.5, 1), (0, COPIED, 2.0, 1)])
+        )
+
+    assert only(reads(1.0, 0), "stale")
+    assert only(reads(0.45, 0))  # made while it was under way
+    assert only(reads(0.5, 0))  # made in the same instant
+    assert only(reads(1.0, 1))
+
+
+def test_an_older_version_written_to_the_copy_after_a_newer_one_is_reordered(make_history):
+    messages = [update(0.0, 1), order(1.0, 2), update(2.0, 3), update(2.5, 1, sku=1)]
+    made = [(0, ISSUED, 0.0, 1), (1, TAKEN, 1.0, 2), (2, ISSUED, 2.0, 3), (3, ISSUED, 2.5, 1)]
+    verdict = check(
+        make_history(
+            messages,
+            [*made, (2, COPIED, 3.0, 3), (0, COPIED, 3.1, 1), (1, ANNOUNCED, 3.2, 2), (3, COPIED, 3.3, 1)],
+        )
+    )
+    assert only(verdict, "reordered")
+    assert verdict.offenders("reordered") == (0, 1)
+    in_turn = [(0, COPIED, 3.0, 1), (1, ANNOUNCED, 3.1, 2), (2, COPIED, 3.2, 3), (3, COPIED, 3.3, 1)]
+    assert only(check(make_history(messages, [*made, *in_turn])))
+
+
+BROKEN = {
+    "ids": lambda m, e: m[3].update(message=7),
+    "outcome": lambda m, e: m[0].update(outcome="perished"),
+    "counts": lambda m, e: m[0].update(effects=2),
+    "applied": lambda m, e: m[0].update(applied=0.2),
+    "response_time": lambda m, e: m[1].update(responded=0.5),
+    "effect_time": lambda m, e: e.__setitem__(0, (0, ISSUED, -0.5, 1, 1)),
+    "effect_order": lambda m, e: e.__setitem__(slice(2, 4), e[3:1:-1]),
+    "versions": lambda m, e: (e.__setitem__(4, (3, ISSUED, 3.01, 5, 0, 1)), m[3].update(version=5)),
+    "units": lambda m, e: e.__setitem__(2, (1, TAKEN, 1.05, 2, -2)),
+    "copied": lambda m, e: e.__setitem__(slice(2, 4), [(1, ANNOUNCED, 1.02, 2), (1, TAKEN, 1.05, 2, -1)]),
+    "read": lambda m, e: m[2].update(version=3),
+}
+
+
+def test_there_is_a_breach_for_every_law():
+    assert set(BROKEN) == set(LAWS)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_each_law_is_missed_when_it_alone_is_broken(make_history, law):
+    messages, effects = sound()
+    BROKEN[law](messages, effects)
+    verdict = check(make_history(messages, effects, stock={"units": 0, "sale": None}))
+    assert not verdict.ok
+    assert [violation.name for violation in verdict.violations] == [law]
+    assert verdict.offenders(law)
+    assert LAWS[law] in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("change", "effects"),
+    [
+        ({"outcome": "applied"}, []),
+        ({"outcome": "failed"}, []),
+        ({"outcome": "lost", "response": "failed"}, []),
+        ({"outcome": "dead_lettered"}, [(0, TAKEN, 0.1, 1, -1)]),
+        ({"response": "perhaps"}, [(0, TAKEN, 0.1, 1, -1)]),
+    ],
+)
+def test_an_outcome_must_be_borne_out(make_history, change, effects):
+    verdict = check(make_history([order(0.0, 1, **change)], effects))
+    assert [violation.name for violation in verdict.violations] == ["outcome"]
+
+
+def test_a_message_has_a_version_that_it_made(make_history):
+    messages, effects = sound()
+    messages[1]["version"] = 1
+    assert check(make_history(messages, effects)).offenders("versions") == (1,)
+
+
+def test_a_message_twice_is_not_conserved(make_history):
+    messages, effects = sound()
+    assert check(make_history([*messages, {"message": 3, **messages[3]}], effects)).offenders("ids") == (3,)
+
+
+def test_units_are_judged_only_where_the_initial_stock_is_known(make_history):
+    history = [order(0.0, 1, sku=0), order(1.0, 1, sku=1)], [(0, TAKEN, 0.1, 1, -1), (1, TAKEN, 1.1, 1, -1)]
+    assert check(make_history(*history)).ok
+    assert check(make_history(*history, stock={"units": 1, "sale": 0})).offenders("units") == (0,)
+    assert check(make_history(*history, stock={"units": 0, "sale": 1})).offenders("units") == (1,)
+
+
+def test_a_live_commit_may_be_seen_before_its_stamp_but_not_before_its_message(make_history):
+    messages, effects = sound()
+    effects[2:4] = [(1, ANNOUNCED, 1.02, 2), (1, TAKEN, 1.05, 2, -1)]
+    assert check(make_history(messages, effects, engine="live")).ok
+    effects[2:4] = [(1, ANNOUNCED, 0.9, 2), (1, TAKEN, 1.05, 2, -1)]
+    assert "copied" in {
+        violation.name for violation in check(make_history(messages, effects, engine="live")).violations
+    }
+
+
+def test_the_order_of_the_rows_of_messages_does_not_matter(make_history):
+    messages, effects = sound()
+    shuffled = [{"message": i, **messages[i]} for i in (2, 0, 3, 1)]
+    assert only(check(make_history(shuffled, effects)))
+
+
+def test_a_verdict_can_be_read_counted_and_saved(make_history, tmp_path):
+    messages, effects = sound()
+    messages[3].update(outcome="lost", responded=2.0)
+    history = make_history(messages, effects)
+    history.save(tmp_path)
+    verdict = check(History.load(tmp_path))
+    assert verdict == check(history)
+    assert verdict.as_dict() == {**dict.fromkeys(ANOMALIES, 0), "lost": 1, "violations": {"response_time": 1}}
+    assert "lost             1  3" in str(verdict)
+    assert (
+        "VIOLATED response_time: no message is answered before it is issued: broken by 1 message (3)"
+        in str(verdict)
+    )
+    assert verdict.offenders("duplicated") == verdict.offenders("units") == ()
+    with pytest.raises(BadInput, match="unknown finding 'loost': did you mean 'lost'"):
+        verdict.offenders("loost")
+
+
+def test_a_long_list_of_offenders_is_shown_in_part(make_history):
+    lost = [update(float(i), -1, outcome="lost") for i in range(12)]
+    verdict = check(make_history(lost))
+    assert verdict.offenders("lost") == tuple(range(12))
+    assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …" in str(verdict)
