@@ -1,6 +1,6 @@
 -- The parts of the layout of GOST 7.32-2017 that Markdown has no words for, for DOCX, typst and HTML alike:
--- numbers of sections, appendices, figures, tables and formulas, cross-references (@fig:x, @tbl:x, @eq:x, @sec:x, @app:x),
--- contents, and the counts of the abstract. In DOCX numbers, references, counts and contents are fields.
+-- numbers of sections, appendices, figures, tables and formulas, cross-references (@fig:x, @tbl:x, @eq:x, @sec:x,
+-- @app:x), contents, and the counts of the abstract. In DOCX numbers, references, counts and contents are fields.
 --
 -- Markdown's side of it: `# Heading {.unnumbered}` is a structural element (also `.unlisted`: not in the contents),
 -- `# Heading {.appendix #app:x}` an appendix; `$$ … $$ {#eq:x}` alone in a paragraph a numbered formula;
@@ -15,8 +15,10 @@ local NAMES = { fig = "Рисунок", tbl = "Таблица", eq = "Форму
 local PREFIXES = { fig = true, tbl = true, eq = true, app = true, sec = true }
 local docx, typst, html = FORMAT == "docx", FORMAT:match("^typst") ~= nil, FORMAT:match("^html") ~= nil
 
-local labels = {}   -- label -> { number = as printed, field = that refers to it, sequence = that counts it, prefix, last digits }
-local headings = {} -- in order: { level, text, number, id, listed }
+-- label -> { number = as printed, field = what refers to it, sequence = what counts it, prefix and last = its parts }
+local labels = {}
+-- in order: { level, text, number, id, listed }
+local headings = {}
 local counts = { figures = 0, tables = 0, sources = 0, appendices = 0 }
 
 local function raw(xml) return pandoc.RawInline("openxml", xml) end
@@ -68,8 +70,8 @@ local function count(label, kind)
   local sequence = NAMES[prefix] .. (letter and "_" .. letter or "")
   sequences[sequence] = (sequences[sequence] or 0) + 1
   local before = letter and letter .. "." or ""
-  labels[label] = { number = before .. sequences[sequence], sequence = sequence, prefix = before, last = sequences[sequence],
-    field = "REF %s \\h" }
+  local last = sequences[sequence]
+  labels[label] = { number = before .. last, field = "REF %s \\h", sequence = sequence, prefix = before, last = last }
   if kind then counts[kind] = counts[kind] + 1 end
 end
 
@@ -87,7 +89,7 @@ local function count_heading(heading)
     sections[heading.level] = sections[heading.level] + 1
     for level = heading.level + 1, #sections do sections[level] = 0 end
     entry.number = table.concat(sections, ".", 1, heading.level)
-    if heading.identifier:match("^sec:") then labels[heading.identifier] = { number = entry.number, field = "REF %s \\r \\h" } end
+    if entry.id:match("^sec:") then labels[entry.id] = { number = entry.number, field = "REF %s \\r \\h" } end
   end
   headings[#headings + 1] = entry
 end
@@ -140,7 +142,8 @@ end
 
 local function captioned(label, caption)
   local name = NAMES[label:match("^(%a+):")]
-  local inlines = pandoc.Inlines { pandoc.Str(name .. NBSP), number_of(label), pandoc.Str(NBSP .. "—"), pandoc.Space() }
+  local dash = pandoc.Str(NBSP .. "—")
+  local inlines = pandoc.Inlines { pandoc.Str(name .. NBSP), number_of(label), dash, pandoc.Space() }
   inlines:extend(pandoc.utils.blocks_to_inlines(caption))
   return inlines
 end
@@ -150,7 +153,7 @@ local function heading(element)
   local entry = headings[seen_headings]
   local content = element.content
   if element.classes:includes("appendix") then
-    content = pandoc.Inlines { pandoc.Str("ПРИЛОЖЕНИЕ" .. NBSP .. labels[element.identifier].number), pandoc.LineBreak() }
+    content = pandoc.Inlines { pandoc.Str("ПРИЛОЖЕНИЕ" .. NBSP .. labels[entry.id].number), pandoc.LineBreak() }
     content:extend(element.content)
     element.classes:insert("unnumbered")
   elseif element.classes:includes("unnumbered") then
@@ -186,8 +189,9 @@ local function contents(document_blocks)
     local first = index == 1 and '<w:r><w:fldChar w:fldCharType="begin"/></w:r><w:r><w:instrText xml:space="preserve">'
       .. ' TOC \\o "1-3" \\h \\z \\u </w:instrText></w:r><w:r><w:fldChar w:fldCharType="separate"/></w:r>' or ""
     local last = index == #listed and '<w:r><w:fldChar w:fldCharType="end"/></w:r>' or ""
-    paragraphs[index] = string.format('<w:p><w:pPr><w:pStyle w:val="TOC%d"/></w:pPr>%s<w:hyperlink w:anchor="%s">%s<w:r><w:tab/></w:r>%s'
-      .. "</w:hyperlink>%s</w:p>", each.entry.level, first, each.anchor, run(text), page, last)
+    local link = string.format('<w:hyperlink w:anchor="%s">%s<w:r><w:tab/></w:r>%s</w:hyperlink>', each.anchor, run(text), page)
+    local style = string.format('<w:pPr><w:pStyle w:val="toc%d"/></w:pPr>', each.entry.level)
+    paragraphs[index] = "<w:p>" .. style .. first .. link .. last .. "</w:p>"
   end
   return raw_block(table.concat(paragraphs))
 end
@@ -205,9 +209,11 @@ local function formula(paragraph)
   end
   local cell = '</w:tc><w:tc><w:tcPr><w:tcW w:w="%d" w:type="pct"/><w:vAlign w:val="center"/></w:tcPr>'
   return {
-    raw_block('<w:tbl><w:tblPr><w:tblW w:w="5000" w:type="pct"/><w:tblLayout w:type="fixed"/></w:tblPr><w:tblGrid>'
-      .. '<w:gridCol w:w="935"/><w:gridCol w:w="7484"/><w:gridCol w:w="935"/></w:tblGrid><w:tr><w:trPr><w:cantSplit/></w:trPr>'
-      .. '<w:tc><w:tcPr><w:tcW w:w="500" w:type="pct"/></w:tcPr><w:p/>' .. cell:format(4000)),
+    raw_block('<w:tbl><w:tblPr><w:tblStyle w:val="GOSTFormulaTable"/><w:tblW w:w="5000" w:type="pct"/>'
+      .. '<w:tblLayout w:type="fixed"/></w:tblPr>'
+      .. '<w:tblGrid><w:gridCol w:w="935"/><w:gridCol w:w="7484"/><w:gridCol w:w="935"/></w:tblGrid>'
+      .. '<w:tr><w:trPr><w:cantSplit/></w:trPr><w:tc><w:tcPr><w:tcW w:w="500" w:type="pct"/></w:tcPr>'
+      .. '<w:p><w:pPr><w:pStyle w:val="GOSTFormula"/></w:pPr></w:p>' .. cell:format(4000)),
     styled("GOST Formula", { pandoc.Para { math } }),
     raw_block(cell:format(500)),
     styled("GOST Formula Number", { pandoc.Para { pandoc.Str("("), number_of(label), pandoc.Str(")") } }),
@@ -234,8 +240,9 @@ local function gost_table(element)
   for _, cell in ipairs(element.head.rows[1].cells) do cell.alignment = "AlignCenter" end
   if typst then
     -- A row above the head, repeated with it, that is empty on the table's first page.
-    local continued = pandoc.Cell({ pandoc.Plain { typ('#continued("' .. labels[element.identifier].number .. '")') } }, "AlignLeft", 1,
-      #element.colspecs, pandoc.Attr("", {}, { ["typst:stroke"] = "none", ["typst:inset"] = "0pt" }))
+    local call = pandoc.Plain { typ('#continued("' .. labels[element.identifier].number .. '")') }
+    local bare = pandoc.Attr("", {}, { ["typst:stroke"] = "none", ["typst:inset"] = "0pt" })
+    local continued = pandoc.Cell({ call }, "AlignLeft", 1, #element.colspecs, bare)
     element.head.rows:insert(1, pandoc.Row { continued })
   end
   if not docx then
@@ -245,17 +252,20 @@ local function gost_table(element)
   end
   element.caption.long = {}
   if narrow then
-    element = element:walk { Plain = function(plain) return styled("GOST Narrow Cell", { pandoc.Para(plain.content) }) end }
+    element = element:walk {
+      Plain = function(plain) return styled("GOST Narrow Cell", { pandoc.Para(plain.content) }) end,
+    }
   end
-  return { styled("GOST Table Caption", { pandoc.Para(caption) }), element, styled("GOST After Table", { pandoc.Para { pandoc.Str(NBSP) } }) }
+  local gap = styled("GOST After Table", { pandoc.Para { pandoc.Str(NBSP) } })
+  return { styled("GOST Table Caption", { pandoc.Para(caption) }), element, gap }
 end
 
-local function loose(list)
-  -- Word's lists take the style of the text, which a tight list in pandoc has not.
+local function styled_list(list)
+  -- A tight list has in pandoc the style of a table's cells.
   if not docx then return nil end
   for _, item in ipairs(list.content) do
     for index, block in ipairs(item) do
-      if block.t == "Plain" then item[index] = pandoc.Para(block.content) end
+      if block.t == "Plain" then item[index] = styled("GOST List", { pandoc.Para(block.content) }) end
     end
   end
   return list
@@ -324,8 +334,8 @@ return {
     Figure = figure,
     Table = gost_table,
     Para = formula,
-    BulletList = loose,
-    OrderedList = loose,
+    BulletList = styled_list,
+    OrderedList = styled_list,
     Cite = reference,
     Span = counted,
     Div = division,

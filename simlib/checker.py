@@ -117,9 +117,7 @@ def anomalies(ledger: Ledger) -> dict[str, np.ndarray]:
     """The ids of the messages of each anomaly, by its name; ascending, each once."""
     told = ledger.response
     delivers = ledger.kind.among(*(kind for kind in KINDS if kind != STOCK_QUERY))
-    unexplained = (
-        ledger.outcome.among("applied", "answered", "failed", "lost") & delivers & (ledger.happened == 0)
-    )
+    unexplained = ledger.outcome.among("applied", "answered", "failed", "lost") & delivers & (ledger.happened == 0)
     lost = ledger.outcome.among("lost") | (told.among("ok") & unexplained)
     denied = told.among("refused", "failed", "timed_out")
     found = {
@@ -188,9 +186,7 @@ def _broken(ledger: Ledger) -> Iterator[tuple[str, np.ndarray]]:
     overdrawn = stock.effect[stock.units < 0] if stock.known else np.empty(0, int)
     yield "units", ledger.effect_message[overdrawn]
     copied = np.flatnonzero(ledger.store.among(COPY) & (ledger.effect_version > 0))
-    sku, version, time = (
-        column[copied] for column in (ledger.effect_sku, ledger.effect_version, ledger.effect_time)
-    )
+    sku, version, time = (column[copied] for column in (ledger.effect_sku, ledger.effect_version, ledger.effect_time))
     yield "copied", ledger.effect_message[copied[_foreseen(ledger, sku, version, time)]]
     reads = ledger.reads
     sku, version, time = (column[reads] for column in (ledger.sku, ledger.version, ledger.responded))

@@ -63,11 +63,7 @@ class Stock:
         self.units = total - np.where(first > 0, total[first - 1], 0) + self.initial(self.sku)
         made = self._key(self.sku, self.version)
         by_version = np.argsort(made, kind="stable")
-        self._made, self._maker, self._made_at = (
-            made[by_version],
-            self.effect[by_version],
-            self.time[by_version],
-        )
+        self._made, self._maker, self._made_at = (made[by_version], self.effect[by_version], self.time[by_version])
 
     @property
     def known(self) -> bool:
@@ -150,9 +146,7 @@ class Ledger:
         self.issued, self.responded, self.applied = (
             messages[name].to_numpy() for name in ("issued", "responded", "applied")
         )
-        self.kind, self.response, self.outcome = (
-            Words(messages[name]) for name in ("kind", "response", "outcome")
-        )
+        self.kind, self.response, self.outcome = (Words(messages[name]) for name in ("kind", "response", "outcome"))
         self.effect, self.store = Words(effects["effect"]), Words(effects["store"])
         self.effect_message, self.effect_sku, self.effect_version, self.effect_change, self.effect_time = (
             effects[name].to_numpy() for name in ("message", "sku", "version", "change", "time")

@@ -304,13 +304,7 @@ def _age(facts: Facts, _: str | None) -> np.ndarray:
     return np.maximum(facts.responded[reads] - outdated, 0.0)
 
 
-_WORDS = {
-    "mean": "mean",
-    "p50": "median",
-    "p95": "95th percentile",
-    "p99": "99th percentile",
-    "max": "longest",
-}
+_WORDS = {"mean": "mean", "p50": "median", "p95": "95th percentile", "p99": "99th percentile", "max": "longest"}
 _TIMES: tuple[Statistic, ...] = ("mean", "p50", "p95", "p99")
 _AGES: tuple[Statistic, ...] = ("mean", "p95", "max")
 _METRICS = (
@@ -377,22 +371,10 @@ _METRICS = (
         lambda facts, pool: facts.pools[pool or ""],
         by="pool",
     ),
-    Metric(
-        "backlog_max", "messages", "most messages at a time that are issued and not settled", "max", _backlog
-    ),
-    Metric(
-        "drain_time", "s", "last settling − last arrival; none where a message stays in flight", "max", _drain
-    ),
-    Metric(
-        "lost",
-        "messages",
-        "answered ok, without any effect, and accounted for by nothing",
-        "sum",
-        _struck("lost"),
-    ),
-    Metric(
-        "duplicated", "messages", "with the same effect on the same store again", "sum", _struck("duplicated")
-    ),
+    Metric("backlog_max", "messages", "most messages at a time that are issued and not settled", "max", _backlog),
+    Metric("drain_time", "s", "last settling − last arrival; none where a message stays in flight", "max", _drain),
+    Metric("lost", "messages", "answered ok, without any effect, and accounted for by nothing", "sum", _struck("lost")),
+    Metric("duplicated", "messages", "with the same effect on the same store again", "sum", _struck("duplicated")),
     Metric(
         "reordered",
         "messages",
@@ -415,13 +397,7 @@ _METRICS = (
         lambda facts, _: facts.outcome.among("dead_lettered"),
     ),
     Metric("retry_amplification", "1", "attempts / messages attempted at all", "mean", _attempts),
-    Metric(
-        "oversold_units",
-        "units",
-        "units of the orders answered ok that accounting rejected",
-        "sum",
-        _oversold,
-    ),
+    Metric("oversold_units", "units", "units of the orders answered ok that accounting rejected", "sum", _oversold),
     Metric(
         "undersold_units",
         "units",

@@ -1,13 +1,18 @@
-"""What the tests share: real parts that may be absent on a user's machine, and histories written by hand."""
+"""What the tests share: real parts that may be absent on a user's machine, histories written by hand, and the laws that
+every simulated history must obey."""
+
+from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, STOCK, TAKEN
+from simlib.engines import ENGINES
+from simlib.engines import simpy as simpy_engine
 from simlib.history import SCHEMAS, History, to_table
 
 
@@ -54,14 +59,9 @@ def written(
         row.setdefault("applied", min((effect[6] for effect in own), default=math.nan))
         row.setdefault("effects", len(own))
         row.setdefault("duplicates", len(own) - len({effect[:3] for effect in own}))
-    bins = [
-        (name, "pool", capacity, start, end, busy, 0.0, 0.0, 0, 0)
-        for name, capacity, start, end, busy in pools
-    ]
+    bins = [(name, "pool", capacity, start, end, busy, 0.0, 0.0, 0, 0) for name, capacity, start, end, busy in pools]
     return History(
-        messages=to_table(
-            "messages", {name: [row[name] for row in rows] for name in SCHEMAS["messages"].names}
-        ),
+        messages=to_table("messages", {name: [row[name] for row in rows] for name in SCHEMAS["messages"].names}),
         effects=to_table("effects", _columns("effects", happened)),
         parts=to_table("parts", _columns("parts", bins)),
         faults=to_table("faults", _columns("faults", [])),
@@ -78,3 +78,136 @@ _MESSAGE = {
 
 def _columns(name: str, rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
     return {column: [row[i] for row in rows] for i, column in enumerate(SCHEMAS[name].names)}
+
+
+# --- the laws that every simulated history of the suite must obey ---------------------------------------------------
+
+
+class Presence:
+    """Who is somewhere, and for how long in all: the sum of the times of all, each from entering to leaving."""
+
+    def __init__(self) -> None:
+        self.entered: list[float] = []
+        self.left: list[float] = []
+
+    def total(self, end: float) -> float:
+        """The sum of all times up to the end; those who are still there have stayed until then."""
+        still = end * (len(self.entered) - len(self.left))
+        return math.fsum([still, *self.left, *(-time for time in self.entered)])
+
+
+class Watch:
+    """The presences of one run, by noun and what is done there: present, in service, unacknowledged."""
+
+    running: Watch
+
+    def __init__(self) -> None:
+        self.presences: dict[tuple[str, str], Presence] = {}
+
+    def of(self, noun: str, what: str) -> Presence:
+        return self.presences.setdefault((noun, what), Presence())
+
+
+class WatchedMember(simpy_engine.Member):
+    """A pool's member that notes when each row comes, is served, and goes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.present = Watch.running.of(self.meter.name, "present")
+        self.served = Watch.running.of(self.meter.name, "served")
+
+    def take(self, row: Any, priority: int) -> bool:
+        taken = super().take(row, priority)
+        self.present.entered.append(self.clock.now)
+        if taken:
+            self.served.entered.append(self.clock.now)
+        return taken
+
+    def release(self, row: Any) -> None:
+        somebody_waits = self.requests > self.busy
+        super().release(row)
+        self.present.left.append(self.clock.now)
+        self.served.left.append(self.clock.now)
+        if somebody_waits:
+            self.served.entered.append(self.clock.now)
+
+    def forget(self, row: Any) -> None:
+        super().forget(row)
+        self.present.left.append(self.clock.now)
+
+
+class WatchedQueue(simpy_engine.QueueState):
+    """A queue that notes when each delivery comes, is handed out, is handed back or settled."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.present = Watch.running.of(self.name, "present")
+        self.unsettled = Watch.running.of(self.name, "unacknowledged")
+
+    def publish(self, row: Any) -> None:
+        before = self.published.get(row.message)
+        super().publish(row)
+        if self.published[row.message] != before:
+            self.present.entered.append(self.engine.clock.now)
+
+    def _hand_out(self, delivery: Any, slot: int) -> None:
+        self.unsettled.entered.append(self.engine.clock.now)
+        super()._hand_out(delivery, slot)
+
+    def _returned(self, delivery: Any) -> None:
+        if delivery.out:
+            self.unsettled.left.append(self.engine.clock.now)
+        super()._returned(delivery)
+
+    def _close(self, delivery: Any) -> None:
+        super()._close(delivery)
+        self.present.left.append(self.engine.clock.now)
+
+
+def obey(history: History, watch: Watch) -> None:
+    """Conservation and causality by the checker; Little's law and the utilisation law by who was seen to come and go.
+
+    Little: the area under a noun's number present is the sum of the times that each stayed. Utilisation: the area under
+    the units in service is the sum of the services, and never more than the units there are.
+    """
+    verdict = history.check()
+    assert verdict.ok, str(verdict)
+    parts = history.parts.to_pandas()
+    if parts.empty:
+        return
+    end = float(parts["end"].max())
+    nouns = parts.groupby("name", sort=False)[["busy", "waiting", "unacknowledged", "completed"]].sum()
+    for (noun, what), presence in watch.presences.items():
+        area = nouns.loc[noun]
+        expected = {
+            "present": area["busy"] + area["waiting"] + area["unacknowledged"],
+            "served": area["busy"],
+            "unacknowledged": area["unacknowledged"],
+        }[what]
+        scale = end * max(1, len(presence.entered))
+        assert math.isclose(presence.total(end), expected, rel_tol=1e-9, abs_tol=1e-12 * scale), f"law of '{what}' at '{noun}'"
+    for noun, presence in ((noun, p) for (noun, what), p in watch.presences.items() if what == "served"):
+        assert nouns.loc[noun, "completed"] == len(presence.left), f"completions of '{noun}'"
+    room = parts["capacity"] * (parts["end"] - parts["start"])
+    assert not (parts["busy"] > room * (1 + 1e-9)).any(), "more units in service than there are"
+
+
+def _lawful(*arguments: Any) -> History:
+    """A run of SimPy's engine whose history is seen to obey the laws."""
+    watch = Watch.running = Watch()
+    history = _run(*arguments)
+    obey(history, watch)
+    return history
+
+
+_run = simpy_engine.run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _laws() -> Iterator[None]:
+    """Every history that is simulated in a test obeys the laws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simpy_engine, "Member", WatchedMember)
+        patch.setattr(simpy_engine, "QueueState", WatchedQueue)
+        patch.setitem(ENGINES, "simpy", _lawful)
+        yield

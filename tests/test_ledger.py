@@ -32,9 +32,7 @@ def _written(make_history, drawn):
     for i, (kind, sku, session, response, effect, change, told) in enumerate(drawn):
         seen = max(change, 0) if kind == STOCK_QUERY and told == "ok" else -1
         times = {"issued": i // 2, "responded": i // 2 + response}
-        messages.append(
-            {"kind": kind, "sku": sku, "session": session, "version": seen, "response": told, **times}
-        )
+        messages.append({"kind": kind, "sku": sku, "session": session, "version": seen, "response": told, **times})
         if kind != STOCK_QUERY:
             changes.append((i // 2 + effect, i, sku, change))
     count, effects = [0] * SKUS, []
@@ -58,8 +56,7 @@ def everywhere():
 def test_versions_and_units_at_any_moment_are_those_of_a_replay(make_history, everywhere, drawn):
     messages, effects, ledger = _written(make_history, drawn)
     own = [
-        (messages[i]["sku"], time, version, change, row)
-        for row, (i, _, time, version, change) in enumerate(effects)
+        (messages[i]["sku"], time, version, change, row) for row, (i, _, time, version, change) in enumerate(effects)
     ]
     skus, times = everywhere
     start = [UNITS["sale"] if sku == 0 else UNITS["units"] for sku in range(SKUS)]
@@ -70,10 +67,7 @@ def test_versions_and_units_at_any_moment_are_those_of_a_replay(make_history, ev
     ]
     assert ledger.stock.newest(skus, times).tolist() == newest
     versions = np.maximum(times, 0).astype(int)
-    made = [
-        next((row for s, _, v, _, row in own if (s, v) == key), -1)
-        for key in zip(skus, versions, strict=True)
-    ]
+    made = [next((row for s, _, v, _, row in own if (s, v) == key), -1) for key in zip(skus, versions, strict=True)]
     assert ledger.stock.maker(skus, versions).tolist() == made
     outdated = [
         min((t for s, t, v, *_ in own if s == sku and v > version), default=math.inf)
@@ -101,7 +95,5 @@ def test_own_writes_unseen_are_those_of_a_walk_through_the_messages(make_history
         elif message["kind"] == STOCK_QUERY and message["version"] >= 0:
             own = last.get(message["session"])
             answered = own and own["response"] == "ok" and own["responded"] <= message["issued"]
-            unseen.append(
-                bool(answered and own["sku"] == message["sku"] and message["version"] < own["version"])
-            )
+            unseen.append(bool(answered and own["sku"] == message["sku"] and message["version"] < own["version"]))
     assert ledger.own_write_unseen.tolist() == unseen

@@ -1,4 +1,4 @@
-"""The architectures: one folder each, of one shape: model.py (the flow), oracle.py (plain SimPy), live.py (the real thing)."""
+"""The architectures: a folder each, of one shape: model.py (flow), oracle.py (plain SimPy), live.py (the real thing)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture: its name, and the name of its parameters' class. Its modules are imported when they are needed."""
+    """An architecture: its name, and that of its parameters' class. Its modules are imported when they are needed."""
 
     name: str
     class_name: str

@@ -1,4 +1,4 @@
-"""What the live services of all architectures have in common: their messages, database, handler work, stamps and server.
+"""What the live services of all architectures share: their messages, database, handler work, stamps and server.
 
 A side is one process with one event loop. The code of a pattern stands in its `live.py`; this is the ground under it.
 """
@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import Response
-import orjson
 from psycopg.rows import namedtuple_row
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel
@@ -44,7 +44,7 @@ class Config(BaseModel):
 
 
 class Drawn(BaseModel):
-    """Work of a handler in seconds, and whether it fails, by attempt: drawn ahead, so that every engine meets the same."""
+    """Work of a handler in seconds, and whether it fails, by attempt: drawn ahead, the same for every engine."""
 
     work: list[float]
     fails: list[bool]
@@ -197,7 +197,8 @@ class Side:
     async def take(self, order: Order, delivery: int) -> tuple[Receipt, bool]:
         """Accounting: take the order's units, or reject it; and whether it was received before."""
         row = await self._call(
-            order.message, "take", delivery, "SELECT * FROM take_stock(%s, %s, %s, %s, %s, %s) AS t (result, level, version, again)",
+            order.message, "take", delivery,
+            "SELECT * FROM take_stock(%s, %s, %s, %s, %s, %s) AS t (result, level, version, again)",
             order.message, order.sku, order.quantity, time.monotonic_ns(), delivery, self.once,
         )  # fmt: skip
         self.tell(order.message)
@@ -215,18 +216,24 @@ class Side:
 
     async def promise(self, order: Order) -> bool:
         """Shop: take the units from its own copy; whether it showed enough."""
-        row = await self._call(order.message, "promise", 1, "SELECT promise(%s, %s) AS promised", order.sku, order.quantity)
+        row = await self._call(
+            order.message, "promise", 1, "SELECT promise(%s, %s) AS promised", order.sku, order.quantity
+        )
         return bool(row.promised)
 
     async def read(self, query: Query, attempt: int = 1) -> dict[str, int]:
         """The level and version of a SKU in this side's store."""
-        row = await self._call(query.message, "read", attempt, "SELECT level, version FROM goods WHERE sku = %s", query.sku)
+        row = await self._call(
+            query.message, "read", attempt, "SELECT level, version FROM goods WHERE sku = %s", query.sku
+        )
         return {"level": row.level, "version": row.version}
 
     async def park(self, message: int, effect: str, delivery: int) -> None:
         """Keep what cannot be handled for a human to look at."""
         async with self.database.connection() as connection:
-            await connection.execute("INSERT INTO parked VALUES (%s, %s, %s, %s)", (message, effect, delivery, time.monotonic_ns()))
+            await connection.execute(
+                "INSERT INTO parked VALUES (%s, %s, %s, %s)", (message, effect, delivery, time.monotonic_ns())
+            )
 
     def tell(self, message: int) -> None:
         """Tell whoever counts completions that a message had its effect."""
@@ -255,7 +262,7 @@ class Counted:
 
 
 def service(side: Side, lifespan: Callable[[], Any]) -> FastAPI:
-    """A FastAPI application with what every side answers: whether it is ready, what is still at work, and its stamps."""
+    """A FastAPI application with what every side answers: what is still at work there, and its stamps."""
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -286,7 +293,9 @@ def service(side: Side, lifespan: Callable[[], Any]) -> FastAPI:
 
 def serve(app: FastAPI, port: int) -> None:
     """Run a service on its port until SIGTERM: one process, one event loop."""
-    uvicorn.run(app, host="127.0.0.1", port=port, loop="uvloop", http="httptools", log_level="warning", access_log=False)
+    uvicorn.run(
+        app, host="127.0.0.1", port=port, loop="uvloop", http="httptools", log_level="warning", access_log=False
+    )
 
 
 def main(sides: dict[str, Callable[[Side], FastAPI]]) -> None:

@@ -1,4 +1,4 @@
-"""Find or start the real parts: a server named in the environment, else a binary on the PATH, else one from a Python package."""
+"""Find or start the real parts: a server that the environment names, or a binary on the PATH or in a Python package."""
 
 from __future__ import annotations
 

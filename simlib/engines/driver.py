@@ -1,7 +1,8 @@
-"""The load generator: sends requests at times drawn ahead, never waiting for answers, and stamps intended, sent and answered.
+"""The load generator: sends requests at times drawn ahead, never waiting for answers, and stamps sends and answers.
 
-A process of its own, so that nobody else's work or garbage collection delays a send; run by its path, it imports nothing of
-the package. Its HTTP client does what the load needs and no more: its CPU time is taken from the services under test.
+A process of its own, so that nobody else's work or garbage collection delays a send; run by its path, it imports
+nothing of the package. Its HTTP client does what the load needs and no more: its CPU time is taken from the services
+under test.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import httptools
 
 PATIENCE = 30.0
 """How long after the last send the driver waits for answers, s."""
+_SLOWEST = 0.05
+"""Time for each message that a run with a window may take, s."""
 _LEAD = 50_000_000
 """Time between the start and the first intended send, ns."""
 
@@ -38,8 +41,8 @@ class _TimerSpec(ctypes.Structure):
 class Timer:
     """Calls back at absolute monotonic times, to some tens of microseconds: asyncio's own timers round up to 1 ms.
 
-    Linux's `timerfd` through ctypes (`os.timerfd_create` is there from Python 3.13 only). Elsewhere asyncio's timers wake
-    a little early and the rest is spun away: as precise, at the cost of up to 1.5 ms of CPU for each send.
+    Linux's `timerfd` through ctypes (`os.timerfd_create` is there from Python 3.13 only). Elsewhere asyncio's timers
+    wake a little early and the rest is spun away: as precise, at the cost of up to 1.5 ms of CPU for each send.
     """
 
     def __init__(self, callback: Callable[[], None]) -> None:
@@ -138,8 +141,7 @@ class Driver:
         self.done = self.loop.create_future()
         for port in self.idle:
             for _ in range(16):
-                _, connection = await self.loop.create_connection(lambda port=port: Connection(self, port), "127.0.0.1", port)
-                self.idle[port].append(connection)
+                self.idle[port].append(await self._open(port))
         if udp:
             self.loop.add_reader(udp, self._told, udp)
         start()
@@ -150,7 +152,7 @@ class Driver:
         else:
             self.timer = Timer(self._due)
             self.timer.set(self._at(0))
-        last = 0.0 if self.window else self.times[-1]
+        last = len(self.requests) * _SLOWEST if self.window else self.times[-1]
         try:
             await asyncio.wait_for(self.done, last + PATIENCE + _LEAD / 1e9)
         except TimeoutError:
@@ -187,11 +189,14 @@ class Driver:
     async def _connect(self, index: int, port: int, request: bytes) -> None:
         self.sent[index] = time.monotonic_ns()
         try:
-            _, connection = await self.loop.create_connection(lambda: Connection(self, port), "127.0.0.1", port)
+            connection = await self._open(port)
         except OSError:
             self.answered(index, REFUSED, b"")
         else:
             connection.send(index, request)
+
+    async def _open(self, port: int) -> Connection:
+        return (await self.loop.create_connection(lambda: Connection(self, port), "127.0.0.1", port))[1]
 
     def _told(self, udp: socket.socket) -> None:
         index = int.from_bytes(udp.recv(4), "little", signed=True) - self.first
@@ -210,12 +215,12 @@ class Driver:
 
 def _encode(port: int, path: str, body: str) -> bytes:
     content = body.encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 def main() -> None:
-    """Run the plan in the file of the first argument when standard input says so; the stamps go to the file of the second."""
+    """Run the plan in the file of the first argument when standard input says so; the stamps go to the second file."""
     import uvloop
 
     plan = json.loads(Path(sys.argv[1]).read_text())

@@ -33,7 +33,19 @@ from simlib import draws
 from simlib.brokers import Server, processes
 from simlib.brokers.nats import nats
 from simlib.brokers.postgres import postgres
-from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, KINDS, ORDER, RESPONSES, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.domain import (
+    ANNOUNCED,
+    COPIED,
+    COPY,
+    ISSUED,
+    KINDS,
+    ORDER,
+    RESPONSES,
+    STOCK,
+    STOCK_QUERY,
+    STOCK_UPDATE,
+    TAKEN,
+)
 from simlib.engines import machine
 from simlib.engines.records import ANSWERED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED, Records
 from simlib.errors import BadInput, RunFailed
@@ -125,8 +137,10 @@ class Bench:
     def __exit__(self, *raised: object) -> None:
         self._stack.close()
 
-    def run(self, scenario: Scenario, seed: int, messages: int | None = None, meta: Mapping[str, Any] = MappingProxyType({})) -> History:
-        """One run of the scenario: pace its arrivals, drain, collect; `meta` goes into the history, with what is found here.
+    def run(
+        self, scenario: Scenario, seed: int, messages: int | None = None, meta: Mapping[str, Any] = MappingProxyType({})
+    ) -> History:
+        """One run of the scenario: pace its arrivals, drain, collect; `meta` goes into the history with what is found.
 
         Raises BadInput for a fault that cannot be made live.
         """
@@ -142,22 +156,36 @@ class Bench:
         ended = max(time.monotonic_ns() - run.origin, 0) / 1e9
         return records.history(ended, {**meta, **self._meta(seed, arrivals, run, quiet)})
 
-    def saturation(self, scenario: Scenario, seed: int, messages: int, window: int = 64) -> float:
-        """Completions a second while always `window` messages are under way, over the middle eight tenths of the run.
+    def saturation(
+        self, scenario: Scenario, seed: int, messages: int, window: int = 64
+    ) -> tuple[float, dict[str, Any]]:
+        """Completions a second while always `window` messages are under way, over the middle eight tenths of the
+        run, and the CPU time that it took (see `Run.usage`).
 
-        Complete is a message that is answered and, where it has an effect, applied.
+        Complete is a message that is answered and, where it has an effect, applied. Raises RunFailed where one never is.
         """
         arrivals = scenario.draw(seed, messages)
         load = self._load(scenario, arrivals, seed)
         self._reset(scenario.stock())
         changing = np.flatnonzero(arrivals.kind != KINDS.index(STOCK_QUERY)).tolist()
-        plan = {"requests": load, "window": window, "told": changing, "completions": self.completions, "first": self.numbered}
+        plan = {
+            "requests": load,
+            "window": window,
+            "told": changing,
+            "completions": self.completions,
+            "first": self.numbered,
+        }
         run = self._drive(plan, [])
         self._drain(DRAINS_WITHIN)
+        self._stamps()
         self.numbered += len(arrivals)
+        answered = np.array(run.status) == 200
+        missing = int((run.responded == 0).sum() + (answered[changing] & (run.completed[changing] == 0)).sum())
+        if missing:
+            raise RunFailed(f"{missing} of {messages} messages were never complete: give longer time-outs")
         done = np.sort(np.maximum(run.responded, run.completed))
         first, last = messages // 10, messages - messages // 10 - 1
-        return float((last - first) / ((done[last] - done[first]) / 1e9))
+        return float((last - first) / ((done[last] - done[first]) / 1e9)), run.usage
 
     # What a run is made of.
 
@@ -186,7 +214,10 @@ class Bench:
         uniforms = draws.stream_key(seed, f"{HANDLER_FAILURE}.{stream}")
         work = _by_attempt(scenario.handler_work.draw(draws.stream_key(seed, stream)), self.twin.PATHS[what])
         failure = _by_attempt(lambda place: draws.uniform(uniforms, place), self.twin.PATHS[what])
-        return lambda message: {"work": work(message), "fails": [u < scenario.handler_failure for u in failure(message)]}
+        return lambda message: {
+            "work": work(message),
+            "fails": [u < scenario.handler_failure for u in failure(message)],
+        }
 
     def _drive(self, plan: Mapping[str, Any], crashes: Sequence[tuple[float, Crash]]) -> Run:
         """Let the driver send a plan's requests, and strike the crashes meanwhile."""
@@ -211,7 +242,7 @@ class Bench:
             driver.stdin.close()
             if driver.wait(processes.STOPS_WITHIN):
                 raise RunFailed(f"the load generator failed: {processes.last_words(log)}")
-            return Run.read(result, before, after, struck)
+            return Run.read(result, _usage(before, after), struck)
         finally:
             processes.stop(cast("subprocess.Popen[bytes]", driver))
 
@@ -222,7 +253,12 @@ class Bench:
         done = threading.Event()
         out = driver.stdout
         assert out
-        threading.Thread(target=lambda: (out.readline(), done.set()), daemon=True).start()
+
+        def listen() -> None:
+            out.readline()
+            done.set()
+
+        threading.Thread(target=listen, daemon=True).start()
         struck = []
         for at, crash in crashes:
             if done.wait(max(0.0, at - (time.monotonic_ns() - started) / 1e9)):
@@ -259,7 +295,12 @@ class Bench:
         return [tuple(stamp) for stamp in stamps]
 
     def _records(
-        self, scenario: Scenario, arrivals: Arrivals, run: Run, stamps: list[tuple[int, str, int, int, int, str]], quiet: bool
+        self,
+        scenario: Scenario,
+        arrivals: Arrivals,
+        run: Run,
+        stamps: list[tuple[int, str, int, int, int, str]],
+        quiet: bool,
     ) -> Records:
         """What happened, from the driver's stamps, the services' stamps, and the rows in both databases."""
         base, n = self.numbered, len(arrivals)
@@ -314,7 +355,9 @@ class Bench:
                 for message, effect, sku, version, change, at, delivery in connection.execute("SELECT * FROM effects"):
                     i = message - self.numbered
                     if effect in _STAGE:
-                        rows.append((ends.get((i, _STAGE[effect], delivery), at), i, effect, sku, version, change, delivery))
+                        rows.append(
+                            (ends.get((i, _STAGE[effect], delivery), at), i, effect, sku, version, change, delivery)
+                        )
                     else:
                         records.noted[i] |= REJECTED if effect == "rejected" else SUPERSEDED
                 for message, effect in connection.execute("SELECT message, effect FROM parked"):
@@ -322,19 +365,16 @@ class Bench:
                         records.noted[message - self.numbered] |= DEAD_LETTERED
         # A client can hear of its commit after the next one of the same SKU heard of its own.
         newest: dict[int, int] = defaultdict(int)
-        stock = sorted((row for row in rows if _STORE[row[2]] == STOCK), key=lambda row: (row[3], row[4]))
-        for k, (at, *row) in enumerate(stock):
-            newest[row[2]] = max(at, newest[row[2]])
-            stock[k] = (newest[row[2]], *row)
+        stock = []
+        for row in sorted((row for row in rows if _STORE[row[2]] == STOCK), key=lambda row: (row[3], row[4])):
+            newest[row[3]] = max(row[0], newest[row[3]])
+            stock.append((newest[row[3]], *row[1:]))
         for at, i, effect, sku, version, change, delivery in sorted(stock + [r for r in rows if _STORE[r[2]] == COPY]):
             records.effect(i, effect, _STORE[effect], sku, version, change, (at - run.origin) / 1e9, delivery)
             if effect in (ISSUED, TAKEN) and records.version[i] < 0:
                 records.version[i] = version
 
     def _meta(self, seed: int, arrivals: Arrivals, run: Run, quiet: bool) -> dict[str, Any]:
-        wall = run.after.at - run.before.at
-        cpu = {name: run.after.cpu[name] - run.before.cpu[name] for name in run.before.cpu}
-        work = run.after.machine.work - run.before.machine.work
         lag = (run.sent[run.sent > 0] - run.origin) / 1e9 - arrivals.issued[run.sent > 0]
         return {
             "engine": "live",
@@ -344,9 +384,7 @@ class Bench:
             "quiet": quiet,
             "machine": machine.describe(),
             "server_versions": {name: server.part.version for name, server in self.servers.items()},
-            "cpu_seconds": cpu,
-            "foreign_cpu": max(0.0, (work - sum(cpu.values())) / wall),
-            "steal": (run.after.machine.steal - run.before.machine.steal) / wall,
+            **run.usage,
             "send_lag_p50": float(np.quantile(lag, 0.5)),
             "send_lag_p99": float(np.quantile(lag, 0.99)),
         }
@@ -363,7 +401,9 @@ class Bench:
                 for name in names.values():
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         except psycopg.errors.InsufficientPrivilege:
-            raise BadInput("the user of SIMLIB_POSTGRES_URL must be allowed to create databases: grant CREATEDB") from None
+            raise BadInput(
+                "the user of SIMLIB_POSTGRES_URL must be allowed to create databases: grant CREATEDB"
+            ) from None
         try:
             for side, name in names.items():
                 self.databases[side] = make_conninfo(server, dbname=name)
@@ -427,6 +467,18 @@ class Cpu:
     machine: machine.Busy
 
 
+def _usage(before: Cpu, after: Cpu) -> dict[str, Any]:
+    wall = after.at - before.at
+    spent = {name: after.cpu[name] - before.cpu[name] for name in before.cpu}
+    work = after.machine.work - before.machine.work
+    return {
+        "wall": wall,
+        "cpu_seconds": spent,
+        "foreign_cpu": max(0.0, (work - sum(spent.values())) / wall),
+        "steal": (after.machine.steal - before.machine.steal) / wall,
+    }
+
+
 @dataclass(frozen=True)
 class Run:
     """The driver's stamps (ns, 0 where it did not happen; arrays of shape (n,)), statuses and bodies of the answers."""
@@ -437,20 +489,26 @@ class Run:
     completed: np.ndarray
     status: list[int]
     bodies: list[str]
-    before: Cpu
-    after: Cpu
+    usage: dict[str, Any]
+    """CPU time of each process (`cpu_seconds`, over `wall` s), and in cores, what other processes took (`foreign_cpu`)
+    and what the hypervisor gave away (`steal`)."""
     struck: list[tuple[Crash, int, int]]
 
     @classmethod
-    def read(cls, path: Path, before: Cpu, after: Cpu, struck: list[tuple[Crash, int, int]]) -> Run:
+    def read(cls, path: Path, usage: dict[str, Any], struck: list[tuple[Crash, int, int]]) -> Run:
         """From the file that the driver wrote."""
         data = json.loads(path.read_text())
         stamps = {name: np.array(data[name], np.int64) for name in ("sent", "responded", "completed")}
-        return cls(data["origin"], **stamps, status=data["status"], bodies=data["bodies"], before=before, after=after, struck=struck)
+        return cls(data["origin"], **stamps, status=data["status"], bodies=data["bodies"], usage=usage, struck=struck)
 
 
 def perform(
-    twin: Twin, parameters: BaseModel, scenario: Scenario, seed: int, messages: int | None = None, meta: Mapping[str, Any] = MappingProxyType({})
+    twin: Twin,
+    parameters: BaseModel,
+    scenario: Scenario,
+    seed: int,
+    messages: int | None = None,
+    meta: Mapping[str, Any] = MappingProxyType({}),
 ) -> History:
     """Run a scenario on the real thing: start parts and services, send, drain, collect, stop.
 

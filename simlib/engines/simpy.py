@@ -400,11 +400,15 @@ class QueueState:
         self.meter.change(self.engine.clock._now, completed=1)
         self.dispatch()
 
+    def last(self, number: int) -> bool:
+        """Whether delivery `number` of a message is the last that it gets."""
+        return self.queue.max_deliveries is not None and number >= self.queue.max_deliveries
+
     def hand_back(self, delivery: Delivery, number: int) -> None:
         """Delivery `number` was refused or not acknowledged in time: again, at the head, or parked after the last."""
         if delivery.settled or not delivery.out or delivery.number != number:
             return
-        if self.queue.max_deliveries is not None and number >= self.queue.max_deliveries:
+        if self.last(number):
             if self.queue.dead_letter:
                 self.engine.records.noted[delivery.message] |= DEAD_LETTERED
             self._close(delivery)
@@ -793,7 +797,8 @@ class Engine:
 
     def _seize(self, step: blocks.Seize, name: str) -> Any:
         pool = self.pools[step.pool]
-        select = draws.stream_key(self.seed, f"{name}.{step.pool.name}.seize.select")
+        stream = step.stream or f"{name}.{step.pool.name}.seize"
+        select = draws.stream_key(self.seed, f"{stream}.select")
 
         def run(row: Row) -> Waits:
             member = pool.pick(row, select)
@@ -852,7 +857,7 @@ class Engine:
             return lambda row: draws.uniform(key, row.place) < probability
         columns = {"kind": self.kind_codes, "sku": self.skus, "session": self.arrivals.session.tolist()}
         columns |= {"quantity": self.quantities, "poison": self.poisoned}
-        value, compare = when.value, _COMPARE[when.comparison]
+        value, compare = when.value, blocks.COMPARISONS[when.comparison]
         if when.field in columns:
             column = columns[when.field]
             return lambda row: compare(column[row.message], value)
@@ -939,6 +944,7 @@ class Engine:
         def run(row: Row) -> Waits:
             start = row.here()
             place, before = start[:2]
+            unheard = False
             for attempt in range(policy.retries + 1):
                 turn = draws.fold(place, attempt)
                 row.place, row.attempt = turn, attempt + 1
@@ -950,10 +956,13 @@ class Engine:
                     return
                 except Failed as failure:
                     note_failure(row, failure)
+                    unheard = unheard or row.result == TIMED_OUT
                 row.back_to(start)
                 if attempt < policy.retries:
                     wait = min(policy.base * policy.factor**attempt, policy.longest)
                     yield self.sleep(row, wait * draws.uniform(jitter, turn) if policy.jitter else wait)
+            if unheard:
+                row.result = TIMED_OUT
             yield from walk(row, otherwise)
 
         return run
@@ -1070,7 +1079,7 @@ class Engine:
 
     def _nack(self, step: blocks.Nack, name: str) -> Any:
         def act(delivery: Delivery, number: int) -> None:
-            if not step.delay:
+            if not step.delay or delivery.state.last(number):
                 delivery.state.hand_back(delivery, number)
             elif delivery.out and delivery.number == number:
                 cancel(delivery.timer)
@@ -1231,16 +1240,6 @@ def walk(row: Row, program: Program) -> Waits:
             yield from run(row)
         else:
             run(row)
-
-
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
 
 
 def run(

@@ -14,7 +14,7 @@ from simlib.errors import BadInput, explained
 from simlib.quantities import Rate
 from simlib.scenario import Frozen, read_yaml
 
-Label = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_.-]*\Z")]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$")]
 
 
 class Candidate(Frozen):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from simlib.distributions import Distribution, adapter
-from simlib.domain import RESPONSES
+from simlib.domain import KINDS, RESPONSES
+from simlib.errors import unknown
 
 if TYPE_CHECKING:
     from simlib.flow.model import Link, Pool, Queue, Table
@@ -16,7 +18,14 @@ FIELDS = ("kind", "sku", "session", "quantity", "poison", "attempt", "delivery",
 """What a condition can read: columns of the message, counters of the path, and the registers of the row: `result` (of
 the last call, index into `domain.RESPONSES`), `level` and `version` (of the last cell read or written, as carried in
 messages)."""
-COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 class Step:
@@ -55,13 +64,12 @@ class Field:
 
 
 def _code(field: str, value: float | str) -> float:
-    if field == "result" and isinstance(value, str):
-        return RESPONSES.index(value)
-    if isinstance(value, str):
-        from simlib.domain import KINDS
-
-        return KINDS.index(value)
-    return value
+    if not isinstance(value, str):
+        return value
+    names = RESPONSES if field == "result" else KINDS
+    if value not in names:
+        raise unknown(field, value, names)
+    return names.index(value)
 
 
 KIND, RESULT, POISONED, DELIVERY, ATTEMPT = (Field(name) for name in ("kind", "result", "poison", "delivery", "attempt"))
@@ -89,6 +97,7 @@ class Seize(Step):
 
     pool: Pool
     priority: int = 0
+    stream: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,8 @@ class Backoff:
 
 @dataclass(frozen=True)
 class Retry(Step):
-    """The steps, again after a backoff where they fail, as often as the policy says; then the others."""
+    """The steps, again after a backoff where they fail, as often as the policy says; then the others, with "timed_out" as
+    `result` where any attempt timed out: it may have been carried out."""
 
     policy: Backoff
     steps: Steps
@@ -244,7 +254,7 @@ class Ack(Step):
 
 @dataclass(frozen=True)
 class Nack(Step):
-    """Hand the delivery back, to be delivered again after `delay` seconds, or parked after the last delivery."""
+    """Hand the delivery back, to be delivered again after `delay` seconds, or parked at once after the last delivery."""
 
     delay: float = 0.0
 

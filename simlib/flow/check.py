@@ -1,10 +1,520 @@
-"""What can be known of a flow before it runs."""
+"""What can be known of a flow before it runs: it is walked as its rows would walk it, along every path."""
 
 from __future__ import annotations
 
-from simlib.flow.model import Flow
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, get_args
+
+from simlib.distributions import Constant, Distribution
+from simlib.domain import RESPONSES
+from simlib.errors import BadInput, unknown
+from simlib.flow.blocks import (
+    COMPARISONS,
+    FIELDS,
+    Ack,
+    Add,
+    Backoff,
+    Branch,
+    Call,
+    Choose,
+    Condition,
+    Delay,
+    Fail,
+    Fork,
+    Nack,
+    Once,
+    Publish,
+    Read,
+    Release,
+    Repeat,
+    Reply,
+    Rescue,
+    Respond,
+    Retry,
+    Seize,
+    Send,
+    Serve,
+    Spawn,
+    Step,
+    Steps,
+    Take,
+    Timeout,
+    Write,
+    WriteIfNewer,
+)
+from simlib.flow.model import Flow, Link, Part, Pool, Queue, Select, Table, children, everything
+
+NOUNS: dict[type, str] = {Pool: "pool", Link: "link", Queue: "queue", Table: "table"}
+WAITING = (Delay, Seize, Serve, Send, Call, Fork, Retry, Timeout)
+"""Steps that may take time."""
+ROUNDING = 1e-9
+"""How far probabilities that were added up may be beyond 0 and 1."""
 
 
 def check(flow: Flow) -> list[str]:
-    """Warnings; raises BadInput where the flow cannot run."""
-    return []
+    """Warnings, a line each; raises BadInput where the flow cannot run."""
+    return Checker(flow).run()
+
+
+class State(NamedTuple):
+    """What a row can be like between two steps: where it is, what it holds (the last taken last), and the named streams
+    that it has drawn from, each with how many counters deep it was."""
+
+    part: Part | None
+    held: tuple[Pool, ...] = ()
+    drawn: frozenset[tuple[str, int]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What stands around a step: the kind of row, the queue whose delivery it has in hand, whether somebody waits for its
+    reply, whether a failure is caught or a time-out runs, how many counters deep it is, and how many units were held before.
+    """
+
+    row: str
+    queue: Queue | None = None
+    answers: bool = False
+    rescued: bool = False
+    timed: bool = False
+    depth: int = 0
+    floor: int = 0
+
+
+class Checker:
+    """One check of a flow."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.where = f"flow '{flow.name}'"
+        self.warnings: dict[str, None] = {}
+        self.entered: dict[tuple[str, State, Scope], None] = {}
+        self.published: dict[Queue, None] = {}
+        self.met: list[tuple[str, int]] = []
+
+    def bad(self, message: str) -> BadInput:
+        """The error for what cannot run, with where it stands."""
+        return BadInput(f"{self.where}: {message}")
+
+    def warn(self, message: str) -> None:
+        """Note what can run, but was hardly meant so."""
+        self.warnings[f"{self.where}: {message}"] = None
+
+    def run(self) -> list[str]:
+        """Walk all there is."""
+        flow, whole = self.flow, self.where
+        if not flow.sources:
+            raise self.bad("nothing enters: give it a source")
+        self.nouns()
+        for source in flow.sources.values():
+            self.where = f"{whole}, source '{source.kind}'"
+            self.program(source.kind, source.steps, State(source.at), Scope("source"))
+        for group in flow.consumer_groups.values():
+            self.where = f"{whole}, consumers of '{group.queue.name}'"
+            self.program(group.name, group.steps, State(group.at), Scope("consumer", group.queue, answers=True))
+        walked = 0
+        while walked < len(self.entered):
+            stage, state, scope = list(self.entered)[walked]
+            self.where = f"{whole}, stage '{stage}'"
+            self.program(f"stage.{stage}", flow.stages[stage], state, scope)
+            walked += 1
+        self.where = whole
+        for stage in flow.stages:
+            if stage not in {name for name, _, _ in self.entered}:
+                raise self.bad(f"no step chooses stage '{stage}': choose it or take it out")
+        self.deliveries()
+        if all(source.interarrival is not None and source.interarrival.mean_value > 0 for source in flow.sources.values()):
+            self.warnings |= dict.fromkeys(f"{whole}: {warning}" for warning in flow.bounds().warnings)
+        return list(self.warnings)
+
+    # --- nouns ------------------------------------------------------------------------------------------------------
+
+    def nouns(self) -> None:
+        """What was said of parts, links, pools, queues, tables and sources."""
+        flow = self.flow
+        for link in flow.links.values():
+            self.number(link.loss, f"loss of link '{link.name}'", most=1.0)
+            if link.ends[0] is link.ends[1]:
+                raise self.bad(f"link '{link.name}' has part '{link.ends[0].name}' at both ends: give it two parts")
+        for pool in flow.pools.values():
+            self.number(pool.members, f"members of pool '{pool.name}'", least=1, whole=True)
+            if pool.queue_limit is not None:
+                self.number(pool.queue_limit, f"queue_limit of pool '{pool.name}'", whole=True)
+            if pool.select not in get_args(Select):
+                raise unknown(f"select of pool '{pool.name}'", str(pool.select), get_args(Select))
+        for queue in flow.queues.values():
+            for option, value in (("prefetch", queue.prefetch), ("max_deliveries", queue.max_deliveries)):
+                if value is not None:
+                    self.number(value, f"{option} of queue '{queue.name}'", least=1, whole=True)
+            for option, time in (("ack_wait", queue.ack_wait), ("deduplicate", queue.deduplicate)):
+                if time is not None:
+                    self.number(time, f"{option} of queue '{queue.name}'", above=option == "ack_wait")
+        for source in flow.sources.values():
+            if source.population is not None:
+                self.number(source.population, f"population of source '{source.kind}'", least=1, whole=True)
+                if source.interarrival is not None:
+                    raise self.bad(f"source '{source.kind}' has an interarrival time and a population: give it one of them")
+            elif source.think is not None:
+                raise self.bad(f"source '{source.kind}' thinks, but has no population: give it one")
+        tables: tuple[dict[str, Any], ...] = (flow.pools, flow.queues, flow.tables, flow.sources, flow.consumer_groups)
+        for noun in (noun for table in tables for noun in table.values() if noun.at is not None):
+            self.mine(noun.at, "part", flow.parts)
+        for link in flow.links.values():
+            for end in link.ends:
+                self.mine(end, "part", flow.parts)
+        for group in flow.consumer_groups.values():
+            self.mine(group.queue, "queue", flow.queues)
+            over = group.queue.link
+            if over is not None:
+                self.mine(over, "link", flow.links)
+                if {group.queue.at, group.at} != set(over.ends):
+                    raise self.bad(
+                        f"queue '{group.queue.name}' at '{group.queue.at.name}' delivers to '{group.at.name}' over link"
+                        f" '{over.name}', which joins others: name the link between them"
+                    )
+
+    def mine(self, noun: Any, what: str, table: dict[str, Any]) -> None:
+        """A noun must be one of this flow's own."""
+        if table.get(noun.name) is not noun:
+            raise self.bad(f"{what} '{noun.name}' belongs to another flow: use one that was made with this flow")
+
+    def number(
+        self, value: Any, what: str, least: float = 0, most: float = math.inf, above: bool = False, whole: bool = False
+    ) -> None:
+        """A value must be a number between two others; `above`: more than the least; `whole`: without a fraction."""
+        kinds = int if whole else (int, float)
+        inside = isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most and abs(value) < math.inf
+        if not inside or (above and value == least):
+            limits = f"above {least:g}" if above else f"between {least:g} and {most:g}" if most < math.inf else f"at least {least:g}"
+            raise self.bad(f"{what} must be {'a whole number of ' if whole else ''}{limits}, got {value!r}: correct it")
+
+    def deliveries(self) -> None:
+        """What becomes of what is published."""
+        for queue in self.flow.queues.values():
+            if queue in self.published and queue.name not in self.flow.consumer_groups:
+                raise self.bad(f"queue '{queue.name}' has no consumers: give it some, or do not publish to it")
+            if queue not in self.published:
+                self.warn(f"nobody publishes to queue '{queue.name}'")
+            if queue.link is not None and queue.link.loss and queue.ack_wait is None and not queue.automatic_ack:
+                self.warn(
+                    f"link '{queue.link.name}' loses deliveries of queue '{queue.name}', which are never delivered again: give"
+                    " the queue an ack_wait"
+                )
+        for group in self.flow.consumer_groups.values():
+            reached = [group.steps, *(self.flow.stages[name] for name, _, scope in self.entered if scope.queue is group.queue)]
+            settles = any(isinstance(step, Ack | Nack) for steps in reached for step in everything(steps))
+            if not settles and not group.queue.automatic_ack:
+                self.warn(f"consumers of '{group.queue.name}' never acknowledge: add ack(), or make the queue automatic_ack")
+
+    # --- programs ---------------------------------------------------------------------------------------------------
+
+    def program(self, name: str, steps: Steps, state: State, scope: Scope) -> None:
+        """A program from its start: its steps, its streams, its paths."""
+        self.valid(steps)
+        streams = Counter(f"{name}.{stream}" for stream in map(_own_stream, everything(steps)) if stream)
+        for stream, times in streams.items():
+            if times > 1:
+                raise self.bad(f"{times} steps draw from one stream, '{stream}': give each a stream= of its own")
+        self.path(steps, state, scope)
+
+    def valid(self, steps: Any) -> None:
+        """Steps are steps, their values can be used, and their nouns are this flow's own."""
+        if isinstance(steps, Step) or not isinstance(steps, list | tuple):
+            raise self.bad(f"steps must be a list, got {_shown(steps)}: write it in brackets")
+        for step in steps:
+            if not isinstance(step, Step):
+                raise self.bad(f"{_shown(step)} is no step: call it, or take it out")
+            for each in fields(step):  # type: ignore[arg-type]
+                value = getattr(step, each.name)
+                if type(value) in NOUNS:
+                    what = NOUNS[type(value)]
+                    self.mine(value, what, getattr(self.flow, f"{what}s"))
+                elif each.name in ("steps", "then", "otherwise"):
+                    self.valid(value)
+                elif each.name == "branches":
+                    for branch in value:
+                        self.valid(branch)
+            self.values(step)
+
+    def values(self, step: Step) -> None:
+        """The numbers and words in a step."""
+        match step:
+            case Branch(when=Condition(field=field, comparison=comparison)):
+                if field not in FIELDS:
+                    raise unknown("field", field, FIELDS)
+                if comparison not in COMPARISONS:
+                    raise unknown("comparison", comparison, COMPARISONS)
+            case Branch(when=probability):
+                self.number(probability, "probability of a branch", most=1.0)
+            case Choose(stages=stages):
+                for stage, probability in stages:
+                    self.number(probability, f"probability of stage '{stage}'", least=-ROUNDING, most=1.0 + ROUNDING)
+                    if stage not in self.flow.stages:
+                        raise unknown("stage", stage, self.flow.stages)
+                self.number(math.fsum(p for _, p in stages), "sum of the probabilities of a choice", most=1.0 + ROUNDING)
+            case Repeat(again=again):
+                self.number(again, "again of a repeat", most=1.0)
+                if again == 1.0:
+                    raise self.bad("a repeat with again=1 never ends: give it a probability below 1")
+            case Retry(policy=Backoff(retries=retries, base=base, factor=factor, longest=longest)):
+                self.number(retries, "retries of a retry", whole=True)
+                for what, value in (("base", base), ("factor", factor), ("longest", longest)):
+                    self.number(value, f"{what} of a retry's backoff")
+            case Call(steps=steps, timeout=timeout):
+                if timeout is not None:
+                    self.number(timeout, "timeout of a call")
+                if not _answered(steps):
+                    raise self.bad("a call that nothing answers: let its steps reply, or publish to consumers who do")
+            case Nack(delay=delay):
+                self.number(delay, "delay of a nack")
+            case Fork(branches=branches, join=join):
+                self.number(len(branches) if join is None else join, "join of a fork", least=1, most=len(branches), whole=True)
+            case Once(steps=steps):
+                slow = next((inner for inner in _at_once(steps) if isinstance(inner, WAITING)), None)
+                if slow is not None:
+                    raise self.bad(f"{_name(slow)} takes time inside once(), which stands for one transaction: do it before")
+            case Respond(result=str(result)) | Reply(result=str(result)):
+                if result not in RESPONSES:
+                    raise unknown("result", result, RESPONSES)
+
+    def path(self, steps: Steps, state: State, scope: Scope) -> None:
+        """A row's whole path, at whose end it holds nothing."""
+        for end in self.walk(steps, [state], scope):
+            if end.held:
+                raise self.bad(f"pool '{end.held[-1].name}' is seized and on a path never released: release it")
+
+    def walk(self, steps: Steps, states: list[State], scope: Scope) -> list[State]:
+        """All that a row can be like after the steps; none where it never gets there."""
+        before: Step | None = None
+        for step in steps:
+            if not states and before is not None:
+                raise self.bad(f"{_name(step)} after {_name(before)} is never reached: take it out")
+            states = _merged(after for state in states for after in self.step(step, state, scope))
+            before = step
+        return states
+
+    def step(self, step: Step, state: State, scope: Scope) -> list[State]:
+        """All that a row can be like after a step."""
+        deep = scope.depth + isinstance(step, Repeat | Retry)
+        if (stream := getattr(step, "stream", None)) is not None and _draws(step):
+            state = self.draw(state, stream, deep)
+        inner = replace(scope, floor=len(state.held))
+        match step:
+            case Serve(pool=pool) | Seize(pool=pool):
+                self.here(pool, "pool", state)
+                return [state if isinstance(step, Serve) else state._replace(held=(*state.held, pool))]
+            case Release(pool=pool):
+                return [state._replace(held=self.released(pool, state.held, scope))]
+            case Send():
+                return [self.sent(step, state, scope)]
+            case Read(table=table) | Write(table=table) | Add(table=table):
+                self.here(table, "table", state)
+                return [state]
+            case Publish(queue=queue):
+                self.here(queue, "queue", state)
+                self.published[queue] = None
+                return [state]
+            case Ack() | Nack():
+                self.settled(step, state, scope)
+                return [state]
+            case Reply():
+                if not scope.answers:
+                    raise self.bad("a reply, but nobody waits for it: reply inside a call or a consumer")
+                return [state]
+            case Fail():
+                self.failed(scope)
+                return []
+            case Choose(stages=stages):
+                if state.held:
+                    raise self.bad(f"a row chooses a stage while it holds pool '{state.held[-1].name}': release it before")
+                entry = replace(scope, rescued=False, timed=False, depth=0, floor=0)
+                self.entered |= dict.fromkeys((stage, State(state.part), entry) for stage, p in stages if p > 0)
+                return []
+            case Branch(then=then, otherwise=otherwise):
+                return [*self.walk(then, [state], scope), *self.walk(otherwise, [state], scope)]
+            case Take(table=table, then=then, otherwise=otherwise) | WriteIfNewer(table=table, then=then, otherwise=otherwise):
+                self.here(table, "table", state)
+                return [*self.walk(then, [state], scope), *self.walk(otherwise, [state], scope)]
+            case Once(table=table, steps=steps):
+                self.here(table, "table", state)
+                return [state, *self.walk(steps, [state], inner)]
+            case Repeat(steps=steps):
+                return self.repeated(steps, state, replace(inner, depth=deep))
+            case Rescue(steps=steps, otherwise=otherwise):
+                return self.attempted(steps, otherwise, state, replace(inner, rescued=True), scope)
+            case Retry(steps=steps, otherwise=otherwise):
+                return self.attempted(steps, otherwise, state, replace(inner, rescued=True, depth=deep), scope)
+            case Timeout(steps=steps, otherwise=otherwise):
+                return self.attempted(steps, otherwise, state, replace(inner, timed=True), scope)
+            case Fork(branches=branches):
+                return [self.beside(branches, state, replace(scope, row="branch"))]
+            case Spawn(steps=steps):
+                return [self.beside([steps], state, replace(scope, row="branch"))]
+            case Call(steps=steps, timeout=limit):
+                if limit is None and not scope.timed and _lossy(steps):
+                    self.warn("a call without a timeout crosses a link that loses: its caller may wait for ever")
+                return [self.beside([steps], state, replace(scope, row="call", answers=True))]
+        return [state]
+
+    def draw(self, state: State, stream: str, depth: int) -> State:
+        """One place of a stream gives one number: who draws there twice would draw the same."""
+        key = (stream, depth)
+        if key in state.drawn:
+            raise self.bad(f"stream '{stream}' is drawn from twice on one path: give each draw a stream of its own")
+        self.met.append(key)
+        return state._replace(drawn=state.drawn | {key})
+
+    def here(self, noun: Pool | Queue | Table, what: str, state: State) -> None:
+        """What is at a part is used by who is there; rows at no part, and pools at none, are anywhere."""
+        if state.part is not None and noun.at is not None and noun.at is not state.part:
+            raise self.bad(f"{what} '{noun.name}' is at part '{noun.at.name}', the row at '{state.part.name}': send it there first")
+
+    def sent(self, step: Send, state: State, scope: Scope) -> State:
+        """Sent from one end to the other. The direction belongs to the stream; a lossless link draws too, under a fault."""
+        one, other = step.link.ends
+        if scope.row == "consumer":
+            raise self.bad(f"a consumer sends itself away over link '{step.link.name}': let it spawn or call what is sent")
+        if state.part is None:
+            raise self.bad(f"a row at no part cannot be sent over link '{step.link.name}': give its source at=")
+        if state.part not in step.link.ends:
+            raise self.bad(
+                f"link '{step.link.name}' joins '{one.name}' and '{other.name}', the row is at '{state.part.name}': send it over"
+                " a link of that part"
+            )
+        stream = step.stream or f"{step.link.name}.send"
+        state = self.draw(state, f"{stream} from {state.part.name}", scope.depth)
+        return state._replace(part=other if state.part is one else one)
+
+    def released(self, pool: Pool, held: tuple[Pool, ...], scope: Scope) -> tuple[Pool, ...]:
+        """What is held after a release, which must have been taken, and within the scope that a failure would leave."""
+        for i in reversed(range(scope.floor, len(held))):
+            if held[i] is pool:
+                return held[:i] + held[i + 1 :]
+        if pool in held:
+            raise self.bad(f"pool '{pool.name}' is released inside a scope that it was seized outside of: release it there")
+        raise self.bad(f"pool '{pool.name}' is released, but on a path not seized before: seize it first")
+
+    def settled(self, step: Ack | Nack, state: State, scope: Scope) -> None:
+        """Only who has a delivery in hand settles it, from an end of the queue's link."""
+        if scope.queue is None:
+            raise self.bad(f"{_name(step)} outside of consumers, where there is no delivery: take it out")
+        link = scope.queue.link
+        if link is not None and state.part not in link.ends:
+            raise self.bad(f"{_name(step)} away from link '{link.name}', over which queue '{scope.queue.name}' delivers: do it there")
+
+    def failed(self, scope: Scope) -> None:
+        """What becomes of a failure that nothing catches; a source's caller is told of it."""
+        if scope.rescued or scope.row == "source":
+            return
+        if scope.row == "consumer":
+            raise self.bad("a fail that nothing catches leaves the delivery unsettled: rescue it, and nack")
+        if scope.row == "call":
+            self.warn("a fail inside a call tells its caller nothing: rescue it into a reply")
+        else:
+            self.warn("a fail that no retry or rescue catches ends the row")
+
+    def repeated(self, steps: Steps, state: State, inner: Scope) -> list[State]:
+        """After any number of turns, each of which begins where one before it ended."""
+        begun, ended = [state], list[State]()
+        for start in begun:
+            for end in self.walk(steps, [start], inner):
+                if end.held != state.held:
+                    raise self.bad("a turn of a repeat ends with other units than it began with: release what it seizes")
+                ended.append(end)
+                if all(end.part is not known.part for known in begun):
+                    begun.append(state._replace(part=end.part))
+        return _merged(ended)
+
+    def attempted(self, steps: Steps, otherwise: Steps, state: State, inner: Scope, outer: Scope) -> list[State]:
+        """After the steps, or after the others, which begin where the steps began."""
+        met = len(self.met)
+        done = self.walk(steps, [state], inner)
+        left = state._replace(drawn=state.drawn | frozenset(self.met[met:]))
+        return [*done, *self.walk(otherwise, [left], outer)]
+
+    def beside(self, programs: Iterable[Steps], state: State, scope: Scope) -> State:
+        """After rows were started here that hold nothing yet and draw at the same place."""
+        scope = replace(scope, rescued=False, timed=False, floor=0)
+        for steps in programs:
+            met = len(self.met)
+            self.path(steps, state._replace(held=()), scope)
+            state = state._replace(drawn=state.drawn | frozenset(self.met[met:]))
+        return state
+
+
+def _merged(states: Iterable[State]) -> list[State]:
+    """States that differ only in what was drawn as one: what one of the paths has drawn cannot be drawn after it."""
+    drawn: dict[tuple[Part | None, tuple[Pool, ...]], frozenset[tuple[str, int]]] = {}
+    for part, held, streams in states:
+        drawn[part, held] = drawn.get((part, held), frozenset()) | streams
+    return [State(part, held, streams) for (part, held), streams in drawn.items()]
+
+
+def _at_once(steps: Steps) -> Iterator[Step]:
+    """The steps and all inside them that the same row does."""
+    for step in steps:
+        yield step
+        for inner in () if isinstance(step, Spawn) else children(step):
+            yield from _at_once(inner)
+
+
+def _answered(steps: Steps) -> bool:
+    """Whether something in a call's steps may answer the caller; what an inner call's steps reply is not for it."""
+    return any(
+        isinstance(step, Reply | Publish | Choose) or (not isinstance(step, Call) and any(map(_answered, children(step))))
+        for step in steps
+    )
+
+
+def _lossy(steps: Steps) -> bool:
+    """Whether something is sent over a link that loses."""
+    links = (step.link if isinstance(step, Send) else step.queue.link for step in everything(steps) if isinstance(step, Send | Publish))
+    return any(link is not None and link.loss > 0 for link in links)
+
+
+def _random(duration: Distribution) -> bool:
+    return not isinstance(duration, Constant)
+
+
+def _draws(step: Step) -> bool:
+    """Whether what a step does really depends on a draw; what is sent is judged apart."""
+    match step:
+        case Delay(duration=duration) | Timeout(after=duration):
+            return _random(duration)
+        case Serve(pool=pool) | Seize(pool=pool):
+            chosen = pool.members > 1 and pool.select in ("random", "two_choices")
+            return chosen or (isinstance(step, Serve) and _random(step.duration))
+        case Branch(when=probability):
+            return not isinstance(probability, Condition) and 0 < probability < 1
+        case Choose(stages=stages):
+            return any(0 < probability < 1 for _, probability in stages)
+        case Repeat(again=again):
+            return again > 0
+        case Retry(policy=policy):
+            return policy.jitter and policy.retries > 0 and policy.base > 0
+    return False
+
+
+def _own_stream(step: Step) -> str:
+    """The stream of a step without an explicit one, as the engine names it after the program; '' where it draws nothing."""
+    if getattr(step, "stream", None) is not None or not _draws(step):
+        return ""
+    if isinstance(step, Serve | Seize):
+        return f"{step.pool.name}.{_word(step)}"
+    return "retry.backoff" if isinstance(step, Retry) else _word(step)
+
+
+def _word(step: Step) -> str:
+    return type(step).__name__.lower()
+
+
+def _name(step: Step) -> str:
+    """A step as its writer knows it."""
+    noun = next((value for each in fields(step) if type(value := getattr(step, each.name)) in NOUNS), None)  # type: ignore[arg-type]
+    return f"{_word(step)}()" if noun is None else f"{_word(step)} of '{noun.name}'"
+
+
+def _shown(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)[:60]

@@ -73,9 +73,9 @@ class Pool:
         """Hold a unit for a time. A lower priority number is served first (non-preemptive)."""
         return Serve(self, duration(time), stream, priority)
 
-    def seize(self, priority: int = 0) -> Seize:
-        """Take a unit."""
-        return Seize(self, priority)
+    def seize(self, priority: int = 0, stream: str | None = None) -> Seize:
+        """Take a unit; the stream is for the choice of a random member."""
+        return Seize(self, priority, stream)
 
     def release(self) -> Release:
         """Give the unit back."""
@@ -274,6 +274,14 @@ def children(step: Step) -> list[Steps]:
             elif value and all(isinstance(one, tuple | list) and all(isinstance(s, Step) for s in one) for one in value):
                 inside.extend(value)
     return inside
+
+
+def everything(steps: Steps) -> Iterator[Step]:
+    """The steps and all steps inside them, in order."""
+    for step in steps:
+        yield step
+        for inner in children(step):
+            yield from everything(inner)
 
 
 def _add(table: dict[str, Any], name: str, value: Any, what: str) -> Any:

@@ -37,7 +37,7 @@ def reference(path: Path, title_page: TitlePage) -> None:
     document = Document(io.BytesIO(default.stdout))
     _text_styles(document)
     _heading_styles(document)
-    _table_style(document)
+    _table_styles(document)
     _page(document, f"{title_page.city} {title_page.year}")
     document.settings.element.append(parse_xml(f"<w:autoHyphenation {nsdecls('w')}/>"))
     document.save(str(path))
@@ -68,7 +68,7 @@ def _settings(document: Docx) -> None:
     mode = '<w:compatSetting w:name="compatibilityMode" w:uri="http://schemas.microsoft.com/office/word" w:val="15"/>'
     revisions = document.settings.element.find(qn("w:rsids"))
     revisions.addprevious(parse_xml(f'<w:updateFields {nsdecls("w")} w:val="true"/>'))
-    revisions.addprevious(parse_xml(f'<w:compat {nsdecls("w")}>{mode}</w:compat>'))
+    revisions.addprevious(parse_xml(f"<w:compat {nsdecls('w')}>{mode}</w:compat>"))
 
 
 def _without_custom_properties(document: Docx) -> None:
@@ -105,7 +105,7 @@ def _style(
     if name in styles:
         style = styles[name]
     else:
-        style = styles.add_style(name, WD_STYLE_TYPE.PARAGRAPH)
+        style = styles.add_style(name, WD_STYLE_TYPE.PARAGRAPH, builtin=name.startswith("toc "))
         style.base_style = styles["Normal"]
     assert isinstance(style, ParagraphStyle)
     style.font.name, style.font.size = FONT, Pt(size)
@@ -125,6 +125,7 @@ def _text_styles(document: Docx) -> None:
     for name in ("Normal", "Body Text", "First Paragraph", "Bibliography"):
         _style(document, name, indent=INDENT)
     _style(document, "GOST No Indent")
+    _style(document, "GOST List", indent=INDENT)
     _style(document, "Compact", size=12, align=Align.LEFT, spacing=1.0)  # pandoc's style of the cells of a table
     _style(document, "GOST Narrow Cell", size=10, align=Align.LEFT, spacing=1.0)
     _style(document, "GOST Formula", align=Align.CENTER, spacing=1.0, before=6, after=6)
@@ -137,7 +138,7 @@ def _text_styles(document: Docx) -> None:
     _style(document, "GOST Title Gap", size=100, align=Align.CENTER, spacing=1.0)
     _style(document, "GOST Title Signature", align=Align.LEFT, left=Cm(9), spacing=1.15)
     for level in (1, 2, 3):
-        contents = _style(document, f"TOC {level}", align=Align.LEFT, left=Cm(0.75 * (level - 1)), spacing=1.15)
+        contents = _style(document, f"toc {level}", align=Align.LEFT, left=Cm(0.75 * (level - 1)), spacing=1.15)
         contents.paragraph_format.tab_stops.add_tab_stop(TEXT_WIDTH, WD_TAB_ALIGNMENT.RIGHT, WD_TAB_LEADER.DOTS)
     link = document.styles["Hyperlink"]
     link.font.color.rgb, link.font.underline = RGBColor(0, 0, 0), False
@@ -148,12 +149,12 @@ def _heading_styles(document: Docx) -> None:
     numbering = document.part.numbering_part.element
     levels = "".join(
         f'<w:lvl w:ilvl="{level}"><w:start w:val="1"/><w:numFmt w:val="decimal"/><w:pStyle w:val="Heading{level + 1}"/>'
-        f'<w:suff w:val="space"/><w:lvlText w:val="{".".join(f"%{i + 1}" for i in range(level + 1))}"/><w:lvlJc w:val="left"/>'
+        f'<w:suff w:val="space"/><w:lvlText w:val="{text}"/><w:lvlJc w:val="left"/>'
         f'<w:pPr><w:ind w:left="0" w:firstLine="{INDENT.twips}"/></w:pPr></w:lvl>'
-        for level in range(3)
+        for level, text in enumerate(("%1", "%1.%2", "%1.%2.%3"))
     )
-    abstract = f'<w:abstractNum {nsdecls("w")} w:abstractNumId="1"><w:multiLevelType w:val="multilevel"/>{levels}</w:abstractNum>'
-    numbering.insert(0, parse_xml(abstract))
+    kind = '<w:multiLevelType w:val="multilevel"/>'
+    numbering.insert(0, parse_xml(f'<w:abstractNum {nsdecls("w")} w:abstractNumId="1">{kind}{levels}</w:abstractNum>'))
     numbering.append(parse_xml(f'<w:num {nsdecls("w")} w:numId="1"><w:abstractNumId w:val="1"/></w:num>'))
     for level in (1, 2, 3):
         style = _style(
@@ -175,7 +176,9 @@ def _heading_styles(document: Docx) -> None:
         style.element.get_or_add_pPr().append(parse_xml(f'<w:outlineLvl {nsdecls("w")} w:val="{outline}"/>'))
 
 
-def _table_style(document: Docx) -> None:
+def _table_styles(document: Docx) -> None:
+    """Tables have all borders; what lays out a formula and its number has none."""
+    document.styles.add_style("GOST Formula Table", WD_STYLE_TYPE.TABLE)
     style = document.styles["Table"].element
     for old in style.findall(qn("w:tblPr")) + style.findall(qn("w:tblStylePr")):
         style.remove(old)
@@ -183,14 +186,24 @@ def _table_style(document: Docx) -> None:
         f'<w:{edge} w:val="single" w:sz="4" w:space="0" w:color="000000"/>'
         for edge in ("top", "left", "bottom", "right", "insideH", "insideV")
     )
-    style.append(parse_xml(f'<w:tblPr {nsdecls("w")}><w:jc w:val="center"/><w:tblBorders>{edges}</w:tblBorders></w:tblPr>'))
+    margins = "".join(
+        f'<w:{side} w:w="{width}" w:type="dxa"/>'
+        for side, width in (("top", 40), ("left", 80), ("bottom", 40), ("right", 80))
+    )
+    layout = f'<w:jc w:val="center"/><w:tblBorders>{edges}</w:tblBorders><w:tblCellMar>{margins}</w:tblCellMar>'
+    style.append(parse_xml(f"<w:tblPr {nsdecls('w')}>{layout}</w:tblPr>"))
 
 
 def _page(document: Docx, title_foot: str) -> None:
     """A4 with GOST's margins; the number of the page bottom centre, on the title page city and year instead."""
     section = document.sections[0]
     section.page_width, section.page_height = Mm(210), Mm(297)
-    section.left_margin, section.right_margin, section.top_margin, section.bottom_margin = Mm(30), Mm(15), Mm(20), Mm(20)
+    section.left_margin, section.right_margin, section.top_margin, section.bottom_margin = (
+        Mm(30),
+        Mm(15),
+        Mm(20),
+        Mm(20),
+    )
     section.header_distance, section.footer_distance, section.gutter = Mm(10), Mm(10), 0
     section.different_first_page_header_footer = True
     foot = section.first_page_footer.paragraphs[0]

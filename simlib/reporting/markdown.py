@@ -16,11 +16,22 @@ from matplotlib.ft2font import FT2Font, LoadFlags
 
 from simlib.errors import RunFailed
 from simlib.reporting.context import Figure, ReportContext, Table
-from simlib.reporting.numbers import Difference, Number, brief, cell, column, full, russian, sentence, verdict, with_unit
+from simlib.reporting.numbers import (
+    Difference,
+    Number,
+    brief,
+    cell,
+    column,
+    full,
+    russian,
+    sentence,
+    verdict,
+    with_unit,
+)
 
 TEMPLATE = "report.md.j2"
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-"""Fonts that come with a package, so that the PDF is the same on every machine: STIXGeneral is a Times with Cyrillic."""
+"""Fonts that a package brings, so that the PDF is the same on every machine; STIXGeneral is a Times with Cyrillic."""
 LINE, PADDING = 467, 12
 """Widths in points: of a table, of a cell's margins."""
 
@@ -160,7 +171,11 @@ class _Filling:
             "tbl:origins",
             caption,
             pd.DataFrame(
-                {"Что": [Markdown(each) for each in what], "Значение или название": value, "Прогон": [each or None for each in run]},
+                {
+                    "Что": [Markdown(each) for each in what],
+                    "Значение или название": value,
+                    "Прогон": [each or None for each in run],
+                },
                 dtype=object,
             ),
         )
@@ -229,8 +244,12 @@ def _table(label: str, caption: str, frame: pd.DataFrame) -> Markdown:
     for name in frame.columns:
         values = frame[name].tolist()
         texts = zip(values, column(values), strict=True)
-        cells.append([plain(str(name)), *(text if isinstance(value, Markdown) else plain(text) for value, text in texts)])
-        numeric = all(isinstance(value, int | float | Number | None) and not isinstance(value, bool) for value in values)
+        cells.append(
+            [plain(str(name)), *(text if isinstance(value, Markdown) else plain(text) for value, text in texts)]
+        )
+        numeric = all(
+            isinstance(value, int | float | Number | None) and not isinstance(value, bool) for value in values
+        )
         aligned.append("{}:" if numeric else ":{}")
     widths, fits = _widths(cells)
     rule = [mark.format("-" * width) for mark, width in zip(aligned, widths, strict=True)]
@@ -245,7 +264,9 @@ def _widths(columns: list[list[str]]) -> tuple[list[int], bool]:
     The longest words come first. What is left goes, point by point, to the column whose cells would wrap most: that
     keeps the sum of the squares of their counts of lines small.
     """
-    widths = [PADDING + math.ceil(max(_length(word) for text in texts for word in text.split(" "))) for texts in columns]
+    widths = [
+        PADDING + math.ceil(max(_length(word) for text in texts for word in text.split(" "))) for texts in columns
+    ]
     bodies = [[_length(text) for text in texts[1:]] for texts in columns]
     squares = [sum(length**2 for length in body) for body in bodies]
     fits = sum(widths) <= LINE

@@ -20,30 +20,34 @@ class Number:
     """A value and the run that it comes from.
 
     `unit` is Russian, as printed ("мс", "сообщ./с", "%"), empty for none; `low` and `high` are the ends of the value's
-    95 % interval, both or neither. A value that does not exist is NaN.
+    95 % interval, NaN where there is none. A value that does not exist is NaN.
     """
 
     value: float
     unit: str = ""
-    low: float | None = None
-    high: float | None = None
+    low: float = math.nan
+    high: float = math.nan
     run: str = ""
 
     def __post_init__(self) -> None:
-        if (self.low is None) != (self.high is None):
-            raise ValueError(f"an interval has two ends, got low={self.low}, high={self.high}: give both or neither")
-        if self.low is not None and self.high is not None and not self.low <= self.value <= self.high:
+        if math.isnan(self.low) != math.isnan(self.high):
+            raise ValueError(f"an interval has two ends, got {self.low} and {self.high}: give both or neither")
+        if self.bounded and not self.low <= self.value <= self.high:
             raise ValueError(f"an interval must hold its value, got {self.value} outside {self.low}..{self.high}")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low)
 
 
 @dataclass(frozen=True)
 class Difference:
     """A paired difference, first minus second, of one metric under one load.
 
-    `metric` is its Russian name in the nominative ("95-й процентиль времени ответа на заказ"), `where` the conditions as
-    a sentence begins with them ("при равномерной нагрузке 100 сообщ./с"), `first` and `second` are names of
-    architectures, `number` the mean difference with its interval. `better` says which sign is an advantage; None where
-    neither is.
+    `metric` is its Russian name in the nominative ("p95 времени ответа на заказ"), `where` the conditions as a sentence
+    begins with them ("при равномерной нагрузке 100 сообщ./с"), `first` and `second` are names of architectures,
+    `number` the mean difference with its interval. `better` says which sign is an advantage; None where neither is.
     """
 
     metric: str
@@ -65,18 +69,17 @@ class Difference:
 def verdict(difference: Number) -> Verdict:
     """What the interval of a difference says: the first is less, is more, or nothing was found (zero lies within).
 
-    Raises ValueError where there is no interval, or it is NaN: then nothing may be concluded.
+    Raises ValueError where there is no interval: then nothing may be concluded.
     """
-    low, high = difference.low, difference.high
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        raise ValueError(f"a conclusion needs an interval, got low={low}, high={high} (run {difference.run or 'unnamed'})")
-    if high < 0:
+    if not difference.bounded:
+        raise ValueError(f"a conclusion needs an interval, got none (run {difference.run or 'unnamed'})")
+    if difference.high < 0:
         return "меньше"
-    return "больше" if low > 0 else "различие не обнаружено"
+    return "больше" if difference.low > 0 else "различие не обнаружено"
 
 
 def sentence(difference: Difference, first: str, second: str) -> str:
-    """The conclusion from a difference as a sentence with its numbers; `first`, `second`: titles of the architectures."""
+    """The conclusion from a difference, a sentence with its numbers; `first`, `second`: the architectures' titles."""
     number = difference.number
     found = verdict(number)
     where = difference.where[:1].upper() + difference.where[1:]
@@ -137,8 +140,8 @@ def cell(number: Number) -> str:
 def column(values: Sequence[object]) -> list[str]:
     """The cells of a table's column as texts.
 
-    Its plain numbers share one count of decimals, so that the smallest shows up to three significant digits; where they
-    span more than four orders of magnitude each has its own. Texts stay, None and NaN are a dash, truths are да and нет.
+    Its plain numbers share one count of decimals, so that the smallest shows up to three significant digits; where
+    they span more than four orders of magnitude each has its own. Texts stay, None and NaN are a dash, truths да, нет.
     """
     plain = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
     sizes = [abs(value) for value in plain if value]
@@ -160,7 +163,7 @@ def _cell(value: object, decimals: int | None) -> str:
 
 def _as_one(number: Number) -> tuple[str, str, str]:
     """Value, low and high with one count of decimals: two significant digits of the interval's half-width."""
-    if number.low is None or number.high is None:
+    if not number.bounded:
         return russian(number.value), "", ""
     half = (number.high - number.low) / 2
     decimals = _decimals(half, 2) if half > 0 and math.isfinite(half) else None

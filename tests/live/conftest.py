@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.conftest import require_part
 
 from simlib import architectures
 from simlib.brokers import Server
@@ -15,6 +14,7 @@ from simlib.brokers import postgres as postgres_part
 from simlib.engines.live import Bench
 from simlib.history import History
 from simlib.scenario import Mix, Scenario, load_scenario
+from tests.conftest import require_part
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.conftest import require_part
 
+from simlib.architectures.rest import live as rest
+from simlib.architectures.rest.model import Rest
 from simlib.brokers import nats, postgres
+from simlib.engines import live
 from simlib.errors import BadInput
 from simlib.scenario import Slowdown
+from tests.conftest import require_part
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 PROGRAM = "import simlib; simlib.run('message_queue', engine='live', messages=20000)"
@@ -27,7 +30,9 @@ def test_an_interrupt_stops_every_process_and_removes_the_data(how):
     require_part(postgres.found() is not None and nats.found() is not None, "no PostgreSQL or no NATS")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        program = subprocess.Popen([sys.executable, "-c", PROGRAM], env={**os.environ, "TMPDIR": folder}, stderr=subprocess.PIPE)
+        program = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], env={**os.environ, "TMPDIR": folder}, stderr=subprocess.PIPE
+        )
         main = psutil.Process(program.pid)
         deadline = time.monotonic() + 60
         while not any("driver.py" in " ".join(child.cmdline()) for child in main.children()):
@@ -41,7 +46,8 @@ def test_an_interrupt_stops_every_process_and_removes_the_data(how):
         assert list(Path(folder).iterdir()) == []
 
 
-def test_a_fault_that_cannot_be_made_live_is_refused_before_anything_starts(run, workload):
+def test_a_fault_that_cannot_be_made_live_is_refused_before_anything_starts(workload, monkeypatch):
+    monkeypatch.setattr(live, "postgres", None)
     slow = workload(50.0, faults=(Slowdown(part="shop", start=1.0, lasts=1.0, factor=2.0),))
     with pytest.raises(BadInput, match="slowdown"):
-        run("rest", slow, 10)
+        live.perform(rest, Rest(), slow, 1, 10)

@@ -1,9 +1,9 @@
 """The analytic cases: flows of the vocabulary reproduce results that nobody in this project produced.
 
-Each quantity is estimated from independent replications, whose first messages are cut. Rule: the half-width of the 99.9 %
-interval must first be at most the case's tolerance, so that the test can tell; then the estimate must lie within that
-tolerance of the reference. Run lengths follow from asymptotic variances: a mean whose variance over n messages is about
-σ²/n needs n = (3.65 σ / tolerance)². What needs more than 500,000 messages is marked `long`.
+Each quantity is estimated from independent replications, whose first messages are cut. Rule: the half-width of the
+99.9 % interval must first be at most the case's tolerance, so that the test can tell; then the estimate must lie within
+that tolerance of the reference. Run lengths follow from asymptotic variances: a mean whose variance over n messages is
+about σ²/n needs n = (3.65 σ / tolerance)². What needs more than 500,000 messages is marked `long`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
-import simlib
 from ruamel.yaml import YAML
+
+import simlib
 from simlib.draws import replication_seed
 from simlib.flow import (
     Backoff,
@@ -67,9 +70,7 @@ def expected(case: str) -> Values:
     """The case's expected numbers by name; those of a list are NAME.0, NAME.1 …"""
     values: Values = {}
     for name, value in CASES[case]["expected"].items():
-        values.update(
-            {f"{name}.{i}": v for i, v in enumerate(value)} if isinstance(value, list) else {name: value}
-        )
+        values.update({f"{name}.{i}": v for i, v in enumerate(value)} if isinstance(value, list) else {name: value})
     return values
 
 
@@ -87,9 +88,9 @@ class Run:
         """A column of the messages that count, shape (n,)."""
         return self.history.messages[name].to_numpy()[self.cut :]
 
-    def kind(self, name: str) -> np.ndarray:
-        """Which messages are of a kind, shape (n,)."""
-        return np.array(self.history.messages["kind"].to_pylist()[self.cut :]) == name
+    def where(self, column: str, name: str) -> np.ndarray:
+        """Which messages that count have this name in a column, shape (n,)."""
+        return pc.equal(self.history.messages[column], name).to_numpy()[self.cut :]
 
     @property
     def sojourn(self) -> np.ndarray:
@@ -108,10 +109,10 @@ class Run:
 
     def share(self, outcome: str) -> float:
         """Share of the messages with an outcome."""
-        return float(np.mean(np.array(self.history.messages["outcome"].to_pylist()[self.cut :]) == outcome))
+        return float(np.mean(self.where("outcome", outcome)))
 
     def level(self, noun: str, *areas: str, within: tuple[float, float] | None = None) -> float:
-        """Time-average of a noun's areas (busy, waiting, unacknowledged), over the bins within the span, or other times."""
+        """Time-average of a noun's areas (busy, waiting, unacknowledged) over the bins inside the span, or `within`."""
         return sum(self._bins(noun, area, within) for area in areas)
 
     def rate(self, noun: str) -> float:
@@ -120,8 +121,7 @@ class Run:
 
     def _bins(self, noun: str, column: str, within: tuple[float, float] | None) -> float:
         parts = {
-            name: self.history.parts[name].to_numpy(zero_copy_only=False)
-            for name in ("name", "start", "end", column)
+            name: self.history.parts[name].to_numpy(zero_copy_only=False) for name in ("name", "start", "end", column)
         }
         begin, end = within or (self.column("issued")[0], self.column("issued")[-1] * (1 + 1e-12))
         inside = (parts["name"] == noun) & (parts["start"] >= begin) & (parts["end"] <= end)
@@ -130,12 +130,9 @@ class Run:
 
     def effects(self, prefix: str) -> float:
         """Effects whose name begins so, for each message."""
-        names = self.history.effects["effect"].to_pylist()
-        counted = self.history.effects["message"].to_numpy() >= self.cut
-        return (
-            sum(name.startswith(prefix) for name, counts in zip(names, counted, strict=True) if counts)
-            / self.column("issued").size
-        )
+        effects = self.history.effects
+        counted = effects.filter(pc.greater_equal(effects["message"], self.cut))["effect"]
+        return pc.sum(pc.starts_with(counted.cast("string"), prefix)).as_py() / self.column("issued").size
 
 
 def mean(values: np.ndarray) -> float:
@@ -145,7 +142,7 @@ def mean(values: np.ndarray) -> float:
 
 def quantile(values: np.ndarray, p: float) -> float:
     """The p-quantile of what happened."""
-    return float(np.nanquantile(values, p))
+    return float(np.quantile(values[np.isfinite(values)], p))
 
 
 def station(run: Run, pool: str = "server", capacity: int = 1) -> Values:
@@ -154,13 +151,15 @@ def station(run: Run, pool: str = "server", capacity: int = 1) -> Values:
     waiting, busy = run.level(pool, "waiting"), run.level(pool, "busy")
     flow = np.isfinite(sojourn).sum() / run.span
     return {
-        "W": mean(sojourn), "W_accepted": mean(sojourn), "Wq": mean(wait), "Wq_accepted": mean(wait), "Wq_std": float(np.nanstd(wait)),
-        "L": waiting + busy, "L by Little": flow * mean(sojourn), "Lq": waiting, "Lq by Little": flow * mean(wait),
+        "W": mean(sojourn), "W_accepted": mean(sojourn),
+        "Wq": mean(wait), "Wq_accepted": mean(wait), "Wq_std": float(np.nanstd(wait)),
+        "L": waiting + busy, "L by Little": flow * mean(sojourn),
+        "Lq": waiting, "Lq by Little": flow * mean(wait),
         "utilization": busy / capacity, "mean_busy": busy, "throughput": flow,
         "P_wait": float(np.mean(wait[np.isfinite(wait)] > 0)),
         "P_loss": run.share("rejected"), "P_block": run.share("rejected"),
-        **{f"T_p{round(100 * p)}": quantile(sojourn, p) for p in (0.5, 0.95, 0.99)},
-        **{f"Wq_p{round(100 * p)}": quantile(wait, p) for p in (0.95, 0.99)},
+        "T_p50": quantile(sojourn, 0.5), "T_p95": quantile(sojourn, 0.95), "T_p99": quantile(sojourn, 0.99),
+        "Wq_p95": quantile(wait, 0.95), "Wq_p99": quantile(wait, 0.99), "S_p99": quantile(sojourn - wait, 0.99),
     }  # fmt: skip
 
 
@@ -219,7 +218,7 @@ def priorities() -> Flow:
 
 def read_priorities(run: Run) -> Values:
     wait = run.wait()
-    return {"Wq_all": mean(wait), **{f"Wq_{k}": mean(wait[run.kind(f"class{k}")]) for k in (1, 2, 3)}}
+    return {"Wq_all": mean(wait), **{f"Wq_{k}": mean(wait[run.where("kind", f"class{k}")]) for k in (1, 2, 3)}}
 
 
 def infinite(service: Distribution) -> Flow:
@@ -320,9 +319,7 @@ def jackson() -> Flow:
     for i, (rate, servers, row) in enumerate(zip(p["mu"], p["c"], p["P"], strict=True)):
         pool = flow.pool(f"server{i}", capacity=servers)
         onward = {f"station{j}": share for j, share in enumerate(row) if share}
-        flow.stage(
-            f"station{i}", [pool.serve(Exponential(1 / rate)), choose({**onward, "out": 1 - sum(row)})]
-        )
+        flow.stage(f"station{i}", [pool.serve(Exponential(1 / rate)), choose({**onward, "out": 1 - sum(row)})])
     for i, rate in enumerate(p["ext"]):
         if rate:
             flow.source(f"job{i}", interarrival=poisson(rate), steps=[choose({f"station{i}": 1.0})])
@@ -378,7 +375,7 @@ def windowed(prefetch: int) -> Flow:
 
 
 def read_windowed(run: Run) -> Values:
-    """While the backlog lasts: throughput, use of the client, and what is left of the time that a message is unacknowledged."""
+    """While the backlog lasts: throughput, use of the client, and how long a message waits in the client."""
     p = CASES["prefetch_window"]["params"]
     done = np.sort(run.column("applied"))[:-100]
     lasts = float(done[0]), float(done[-1])
@@ -394,9 +391,7 @@ def read_windowed(run: Run) -> Values:
 def forked(servers: int, rate: float) -> Flow:
     flow = Flow("forked")
     pools = [flow.pool(f"server{i}") for i in range(servers)]
-    branches = [
-        [pool.serve(Exponential(1.0)), *([mark("first")] if pool is pools[0] else [])] for pool in pools
-    ]
+    branches = [[pool.serve(Exponential(1.0)), *([mark("first")] if pool is pools[0] else [])] for pool in pools]
     flow.source("job", interarrival=poisson(rate), steps=[fork(*branches), apply("done")])
     return flow
 
@@ -419,9 +414,7 @@ def read_fanned(run: Run, index: int) -> Values:
 def balanced(rate: float, servers: int, select: str | None) -> Flow:
     """So many servers, each with a queue of its own to choose, or all with one (None)."""
     flow = Flow("balanced")
-    options: dict[str, Any] = (
-        {"capacity": servers} if select is None else {"members": servers, "select": select}
-    )
+    options: dict[str, Any] = {"capacity": servers} if select is None else {"members": servers, "select": select}
     flow.source(
         "job",
         interarrival=poisson(rate),
@@ -501,7 +494,7 @@ def chained(service: float, hop: float) -> Flow:
     flow = Flow("chained")
     parts = [flow.part(f"service{i}") for i in range(4)]
     steps: list[Step] = [parts[0].cpu.serve(Constant(service))]
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         steps += [flow.link(before, after, Constant(hop)).send(), after.cpu.serve(Constant(service))]
     flow.source("order", at=parts[0], interarrival=Constant(100.0), steps=[*steps, apply("done")])
     return flow
@@ -527,7 +520,7 @@ def orchestrated(service: float, hop: float, own: float) -> Flow:
 
 
 def stormy(rate: float) -> Flow:
-    """Calls of a server of 100/s, abandoned after 1 s and tried three times more at once; a burst of 300 after 100 s."""
+    """Calls of a server of 100/s, abandoned after 1 s and tried three times more; a burst of 300 after 100 s."""
     flow = Flow("stormy")
     server = flow.pool("server")
     attempt = call([server.serve(Exponential(0.01)), reply()], timeout=1.0)
@@ -543,7 +536,7 @@ def stormy(rate: float) -> Flow:
 # --- the table ------------------------------------------------------------------------------------------------------
 
 LONG = 500_000
-"""Messages in all (rows, where each message makes several) above which a check is marked `long`."""
+"""Messages in all above which a check is `long`. Each row that works for a message counts, and each run for 50."""
 
 
 @dataclass(frozen=True)
@@ -565,7 +558,7 @@ class Check:
 
     @property
     def long(self) -> bool:
-        return self.messages * self.replications * self.rows > LONG
+        return (self.messages * self.rows + 50) * self.replications > LONG
 
     def values(self) -> dict[str, list[float]]:
         """Each quantity's values over the replications."""
@@ -579,41 +572,37 @@ class Check:
 def single_stations() -> Iterator[Check]:
     flow = single(Exponential(1.25), Exponential(1.0))
     yield Check("mm1_rho080", flow, station, ["utilization", "P_wait"], 2_500)
-    yield Check(
-        "mm1_rho080", flow, station, ["W", "Wq", "L", "L by Little", "Lq", "Lq by Little"], 75_000, 2_000
-    )
+    names = ["W", "Wq", "L", "L by Little", "Lq", "Lq by Little"]
+    yield Check("mm1_rho080", flow, station, names, 75_000, 2_000)
     yield Check("mm1_rho080", flow, station, ["T_p50", "T_p95", "T_p99"], 180_000, 2_000)
 
     flow = single(poisson(0.95), Exponential(1.0))
-    yield Check("mm1_rho095", flow, station, ["utilization", "P_wait"], 4_000, 2_000)
+    yield Check("mm1_rho095", flow, station, ["utilization", "P_wait"], 3_500, 2_000)
     names = ["W", "Wq", "L", "L by Little", "Lq", "T_p50", "T_p95", "T_p99"]
     yield Check("mm1_rho095", flow, station, names, 400_000, 10_000)
 
     flow, four = single(poisson(3.4), Exponential(1.0), capacity=4), partial(station, capacity=4)
-    yield Check("mmc_c4_rho085", flow, four, ["P_wait"], 10_000)
-    yield Check(
-        "mmc_c4_rho085", flow, four, ["W", "Wq", "L", "L by Little", "Lq", "Wq_p95", "Wq_p99"], 250_000, 2_000
-    )
+    yield Check("mmc_c4_rho085", flow, four, ["P_wait"], 12_500)
+    names = ["W", "Wq", "L", "L by Little", "Lq", "Wq_p95", "Wq_p99"]
+    yield Check("mmc_c4_rho085", flow, four, names, 250_000, 2_000)
 
     flow = single(poisson(3.5), Exponential(1.0), capacity=3, limit=7)
-    names = ["P_loss", "throughput", "L", "L by Little", "W_accepted", "Wq_accepted"]
-    yield Check("mmcK_overload", flow, station, names, 16_000)
+    names = ["throughput", "L", "L by Little", "W_accepted", "Wq_accepted"]
+    yield Check("mmcK_overload", flow, station, names, 10_000)
+    yield Check("mmcK_overload", flow, station, ["P_loss"], 22_000)
 
     laws: list[Distribution] = [Exponential(1.0), Constant(1.0), Lognormal(1.0, 2.0)]
     for law in laws:
         flow = single(poisson(10.0), law, capacity=12, limit=0)
-        yield Check("erlangB_insensitive", flow, station, ["mean_busy"], 1_500)
-        yield Check("erlangB_insensitive", flow, station, ["P_block"], 30_000)
+        yield Check("erlangB_insensitive", flow, station, ["mean_busy"], 2_500)
+        yield Check("erlangB_insensitive", flow, station, ["P_block"], 35_000)
 
     flow = single(poisson(0.8), Constant(1.0))
     yield Check("md1_rho080", flow, station, ["W", "P_wait"], 16_500)
     yield Check("md1_rho080", flow, station, ["Wq", "Wq_p95", "Wq_p99", "Wq_std"], 110_000, 1_000)
 
-    def with_service(run: Run) -> Values:
-        return station(run) | {"S_p99": quantile(run.column("applied") - run.column("mark.started"), 0.99)}
-
     flow = single(poisson(0.75), Erlang(1.0, 4))
-    yield Check("mek1_k4", flow, with_service, ["W", "S_p99"], 13_000)
+    yield Check("mek1_k4", flow, station, ["W", "S_p99"], 11_500)
     yield Check("mek1_k4", flow, station, ["Wq", "L", "L by Little", "Wq_std"], 60_000)
 
     p = CASES["mh2_scv4"]["params"]
@@ -621,120 +610,92 @@ def single_stations() -> Iterator[Check]:
     yield Check("mh2_scv4", flow, station, ["W", "Wq", "L", "L by Little", "Wq_std"], 60_000, 1_000)
 
     flow = single(Constant(1.25), Exponential(1.0))
-    yield Check("dm1_rho080", flow, station, ["W"], 13_000)
+    yield Check("dm1_rho080", flow, station, ["W"], 15_000)
     yield Check("dm1_rho080", flow, station, ["Wq", "Wq_p99"], 60_000)
 
-    flow = single(Erlang(1.25, 2), Exponential(1.0))
-    yield Check("e2m1_rho080", flow, station, ["Wq"], 60_000)
+    yield Check("e2m1_rho080", single(Erlang(1.25, 2), Exponential(1.0)), station, ["Wq"], 60_000)
 
     laws = [Exponential(2.0), Constant(2.0), Lognormal(2.0, 1.0)]
     for law in laws:
         yield Check("mginf", infinite(law), read_infinite, ["L"], 2_000, 200)
-        yield Check("mginf", infinite(law), read_infinite, ["var_N", "P_N_gt_15"], 150_000)
+        yield Check("mginf", infinite(law), read_infinite, ["var_N", "P_N_gt_15"], 130_000)
 
-    yield Check("cobham_np_priority", priorities(), read_priorities, ["Wq_1", "Wq_2"], 13_000)
+    yield Check("cobham_np_priority", priorities(), read_priorities, ["Wq_1", "Wq_2"], 13_500)
     yield Check("cobham_np_priority", priorities(), read_priorities, ["Wq_3", "Wq_all"], 60_000)
 
     flow = single(poisson(0.2), Exponential(1.0), batch=3)
-    yield Check("mx_m1_fixed3", flow, station, ["W"], 15_000)
-    yield Check("mx_m1_fixed3", flow, station, ["L", "L by Little", "Wq"], 40_000)
+    yield Check("mx_m1_fixed3", flow, station, ["L", "L by Little", "W", "Wq"], 45_000)
 
     flow = single(poisson(0.9), Exponential(1.0))
     names = ["avg_delay_first_25", "law_units_d25_service0p9_interarrival1"]
-    yield Check("mm1_transient_law", flow, read_transient, names, 25, 0, 18_000)
+    yield Check("mm1_transient_law", flow, read_transient, names, 25, 0, 15_000)
     names = ["avg_delay_first_50", "avg_delay_first_100", "E_D_2", "E_D_10", "E_D_25"]
     yield Check("mm1_transient_law", flow, read_transient, names, 100, 0, 50_000)
 
 
 def impatience_and_retries() -> Iterator[Check]:
-    names = ["effective_rate", "rho", "L", "sojourn_total", "sojourn_per_pass", "passes_mean"]
-    yield Check("mm1_feedback", feedback(), read_feedback, names, 16_000)
+    names = ["effective_rate", "rho", "sojourn_total", "sojourn_per_pass", "passes_mean"]
+    yield Check("mm1_feedback", feedback(), read_feedback, names, 15_500)
+    yield Check("mm1_feedback", feedback(), read_feedback, ["L"], 25_000)
 
-    yield Check("erlangA", impatient(), read_impatient, ["P_abandon", "P_wait", "throughput"], 12_000)
-    yield Check("erlangA", impatient(), read_impatient, ["Wq_all", "Lq"], 25_000)
+    yield Check("erlangA", impatient(), read_impatient, ["P_wait", "throughput"], 3_500)
+    yield Check("erlangA", impatient(), read_impatient, ["P_abandon", "Wq_all", "Lq"], 25_000)
 
     for share, name in ((1.0, "amplification_at_full_failure"), (0.5, "amplification_at_f_half")):
-        yield Check(
-            "retry_storm_threshold", amplified(share), partial(read_attempts, name=name), [name], 1_000
-        )
+        yield Check("retry_storm_threshold", amplified(share), partial(read_attempts, name=name), [name], 1_000)
 
     names = ["P_deliver", "mean_extra_delay_delivered", "attempts_mean"]
     yield Check("webhook_backoff", webhook(), read_webhook, names, 3_500, 0)
 
-    yield Check(
-        "atleastonce_arq",
-        lossy(4),
-        read_lossy,
-        ["attempts_mean", "deliveries_mean", "duplicates_mean"],
-        8_000,
-        0,
-    )
-    yield Check("atleastonce_arq", lossy(50), read_lossy, ["dup_rate_unlimited"], 8_000, 0)
+    names = ["attempts_mean", "deliveries_mean", "duplicates_mean"]
+    yield Check("atleastonce_arq", lossy(4), read_lossy, names, 10_000, 0)
+    yield Check("atleastonce_arq", lossy(50), read_lossy, ["dup_rate_unlimited"], 18_000, 0)
     yield Check("atleastonce_arq", lossy(None), read_lossy, ["at_most_once_loss"], 5_000, 0)
 
     names = ["P_complete", "steps_executed_mean", "compensations_mean", "compensations_given_failure"]
-    yield Check("saga_counts", saga(), read_saga, names, 8_000, 0)
+    yield Check("saga_counts", saga(), read_saga, names, 5_500, 0)
 
 
 def networks() -> Iterator[Check]:
-    yield Check("tandem3", tandem(), read_tandem, ["W", "T_p50"], 10_000)
-    yield Check("tandem3", tandem(), read_tandem, ["T_var", "T_p95", "T_p99"], 100_000)
+    yield Check("tandem3", tandem(), read_tandem, ["W", "T_p50"], 7_500)
+    yield Check("tandem3", tandem(), read_tandem, ["T_var", "T_p95", "T_p99"], 130_000)
     yield Check("jackson5", jackson(), read_jackson, list(expected("jackson5")), 4_000)
-    yield Check("mva_lazowska_p117", closed(), read_closed, ["X", "R", "Q_cpu", "Q_disk1", "Q_disk2"], 6_000)
-    yield Check("repairman", repairman(), read_repairman, ["L", "X", "R", "utilization"], 5_000)
+    yield Check("mva_lazowska_p117", closed(), read_closed, ["X", "R", "Q_cpu", "Q_disk1", "Q_disk2"], 4_000)
+    yield Check("repairman", repairman(), read_repairman, ["L", "X", "R", "utilization"], 5_500)
 
-    for prefetch, names in (
-        (1, ["X_W1", "util_W1"]),
-        (10, ["X_W10"]),
-        (26, ["X_W26"]),
-        (51, ["extra_buffer_wait_W51"]),
-    ):
+    windows = {1: ["X_W1", "util_W1"], 10: ["X_W10"], 26: ["X_W26"], 51: ["extra_buffer_wait_W51"]}
+    for prefetch, names in windows.items():
         yield Check("prefetch_window", windowed(prefetch), read_windowed, names, 2_000, replications=2)
 
     p = CASES["saga_latency_noload"]["params"]
-    s, h, o = p["s"], p["h"], p["o"]
-    for name, flow in (
-        ("choreographed", chained(s, h)),
-        ("orchestrated", orchestrated(s, h, o)),
-        ("hops_choreographed", chained(0.0, 1.0)),
-        ("hops_orchestrated", orchestrated(0.0, 1.0, 0.0)),
-    ):
+    sagas = {
+        "choreographed": chained(p["s"], p["h"]),
+        "orchestrated": orchestrated(p["s"], p["h"], p["o"]),
+        "hops_choreographed": chained(service=0.0, hop=1.0),
+        "hops_orchestrated": orchestrated(service=0.0, hop=1.0, own=0.0),
+    }
+    for name, flow in sagas.items():
         yield Check("saga_latency_noload", flow, partial(read_sojourn, name=name), [name], 10, 0, 2)
 
 
 def joins_and_choices() -> Iterator[Check]:
-    yield Check("forkjoin2_rho05", forked(2, 0.5), read_forked, ["T", "T_single"], 6_000, rows=2)
-    yield Check("forkjoin5_NT", forked(5, 0.7), read_forked, ["T"], 3_300, rows=5)
+    yield Check("forkjoin2_rho05", forked(2, 0.5), read_forked, ["T", "T_single"], 5_500, rows=2)
+    yield Check("forkjoin5_NT", forked(5, 0.7), read_forked, ["T"], 3_200, rows=5)
 
     for i, width in enumerate(CASES["fanout_max_exp"]["params"]["k"]):
         whole, fastest = partial(read_fanned, index=i), partial(read_sojourn, name=f"hedged_min_mean.{i}")
-        yield Check("fanout_max_exp", fanned(width), whole, [f"mean.{i}"], 1_400 // (i + 1), 0, rows=width)
-        yield Check(
-            "fanout_max_exp",
-            fanned(width),
-            whole,
-            [f"p99.{i}"],
-            (5_500, 4_500, 3_500, 3_000, 2_500)[i],
-            0,
-            rows=width,
-        )
-        yield Check(
-            "fanout_max_exp", fanned(width, needed=1), fastest, [f"hedged_min_mean.{i}"], 1_400, 0, rows=width
-        )
+        mean_runs, tail_runs = (1_400, 800, 500, 400, 300)[i], (6_500, 5_000, 4_000, 3_500, 3_000)[i]
+        yield Check("fanout_max_exp", fanned(width), whole, [f"mean.{i}"], mean_runs, 0, rows=width)
+        yield Check("fanout_max_exp", fanned(width), whole, [f"p99.{i}"], tail_runs, 0, rows=width)
+        flow, names = fanned(width, needed=1), [f"hedged_min_mean.{i}"]
+        yield Check("fanout_max_exp", flow, fastest, names, 1_400, 0, rows=width)
 
     for name, select in (("W_jsq", "least_requests"), ("W_random", "random"), ("W_shared", None)):
-        yield Check(
-            "jsq2", balanced(1.6, 2, select), partial(read_sojourn, name=name), [name], 130_000, 2_000
-        )
+        flow = balanced(1.6, 2, select)
+        yield Check("jsq2", flow, partial(read_sojourn, name=name), [name], 130_000, 2_000)
     for name, select in (("Wq_partitioned", "random"), ("Wq_shared", None)):
-        yield Check(
-            "partitioned_vs_shared",
-            balanced(6.4, 8, select),
-            partial(read_wait, name=name),
-            [name],
-            60_000,
-            4_000,
-        )
+        flow = balanced(6.4, 8, select)
+        yield Check("partitioned_vs_shared", flow, partial(read_wait, name=name), [name], 60_000, 4_000)
 
 
 TABLE = [*single_stations(), *impatience_and_retries(), *networks(), *joins_and_choices()]
@@ -768,9 +729,7 @@ def judge(case: str, name: str, values: Sequence[float]) -> str | None:
     target = expected(case)[name.split(" by ")[0]]
     tolerance = CASES[case]["tol_rel"] * abs(target)
     interval = mean_interval(values, CONFIDENCE)
-    shown = (
-        f"{name} = {interval.value:.6g} ± {interval.half_width:.2g}, expected {target:.6g} ± {tolerance:.2g}"
-    )
+    shown = f"{name} = {interval.value:.6g} ± {interval.half_width:.2g}, expected {target:.6g} ± {tolerance:.2g}"
     if not interval.half_width <= tolerance:
         return f"{shown}: the runs are too short to tell"
     if not abs(interval.value - target) <= tolerance:
@@ -783,9 +742,7 @@ def label(check: Check) -> str:
 
 
 def params(checks: Iterable[Check]) -> list[Any]:
-    return [
-        pytest.param(check, id=label(check), marks=pytest.mark.long if check.long else ()) for check in checks
-    ]
+    return [pytest.param(check, id=label(check), marks=pytest.mark.long if check.long else ()) for check in checks]
 
 
 @pytest.mark.parametrize("check", params(TABLE))
@@ -815,15 +772,11 @@ def test_every_case_that_the_page_calls_expressible_is_in_the_table() -> None:
 @pytest.mark.parametrize(
     ("case", "messages", "cut"), [("mm1_asymvar_rho080", 6_000, 1_000), ("mm1_asymvar_rho090", 30_000, 6_000)]
 )
-def test_the_means_of_runs_scatter_as_their_asymptotic_variance_says(
-    case: str, messages: int, cut: int
-) -> None:
+def test_the_means_of_runs_scatter_as_their_asymptotic_variance_says(case: str, messages: int, cut: int) -> None:
     """The variance of the runs' means times their length, from twenty groups of runs."""
     p = CASES[case]["params"]
     rho, level = p["rho"], p["rho"] / (1 - p["rho"])
-    check = Check(
-        "", single(poisson(rho), Exponential(1.0)), station, ["L", "Wq"], messages, cut, replications=500
-    )
+    check = Check("", single(poisson(rho), Exponential(1.0)), station, ["L", "Wq"], messages, cut, replications=500)
     values = check.values()
     customers = messages - cut
     l_variance = [float(np.var(group, ddof=1)) * customers / rho for group in np.array_split(values["L"], 20)]
@@ -863,12 +816,12 @@ def test_a_window_saturates_its_consumer_from_the_round_trip_on() -> None:
 
 
 def test_retries_hold_a_backlog_that_fewer_calls_let_drain() -> None:
-    """Below the capacity divided by the attempts of a call a burst passes; above it, it never does (before it, all is well)."""
+    """Below the capacity divided by a call's attempts a burst passes; above it never, though all was well before."""
     p = CASES["retry_storm_threshold"]
     for rate, recovers in ((0.22 * p["params"]["mu"], True), (0.6 * p["params"]["mu"], False)):
         assert (rate < p["expected"]["lam_always_recovers_below"]) == recovers
         history = simlib.simulate(stormy(rate), int(190 * rate) + 300, SEED)
-        calls = Run(history, 0).kind("call")
+        calls = Run(history, 0).where("kind", "call")
         issued, done = (history.messages[name].to_numpy()[calls] for name in ("issued", "applied"))
         assert np.isfinite(done[issued < 95]).mean() > 0.99
         assert np.isnan(done[(issued > 101) & (issued < 102)]).mean() > 0.9

@@ -1,5 +1,6 @@
 """A report of invented numbers, each marked as such by its run: what the tests read back."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -34,13 +35,14 @@ def _diagram(path: Path, between: str) -> Path:
         for x, name in ((10, "учёт"), (230, between), (450, "магазин"))
     )
     lines = '<path d="M150 50h80M370 50h80" stroke="black"/>'
-    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 100">{lines}{boxes}</svg>', encoding="utf-8")
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 100">{lines}{boxes}</svg>', encoding="utf-8"
+    )
     return path
 
 
-def _number(value: float, unit: str = "", half: float | None = None) -> Number:
-    ends = (None, None) if half is None else (value - half, value + half)
-    return Number(value, unit, *ends, run=INVENTED)
+def _number(value: float, unit: str = "", half: float = math.nan) -> Number:
+    return Number(value, unit, value - half, value + half, run=INVENTED)
 
 
 def _difference(metric: str, where: str, value: float, half: float, unit: str, better: str = "меньше") -> Difference:
@@ -55,7 +57,10 @@ def _tables() -> dict[str, Table]:
             "Поток, сообщ./с": [*RATES, *RATES],
             "p50 ответа на заказ, мс": [_number(4.3 + rate / 70, half=0.04) for rate in (*RATES, *RATES)],
             "p95 ответа на заказ, мс": [_number(12.3 + rate / 30, half=0.31) for rate in (*RATES, *RATES)],
-            "p99 ответа на заказ, мс": [*(_number(22.3 + rate / 20, half=1.2) for rate in (*RATES, *RATES[:-1])), float("nan")],
+            "p99 ответа на заказ, мс": [
+                *(_number(22.3 + rate / 20, half=1.2) for rate in (*RATES, *RATES[:-1])),
+                float("nan"),
+            ],
         }
     )
     validation = pd.DataFrame(
@@ -90,14 +95,21 @@ def _tables() -> dict[str, Table]:
     parameters = pd.DataFrame(
         {
             "Имя": [f"{name}.parameter_{number}" for name in NAMES for number in range(24)],
-            "Значение": [0.0021 * (number + 1) if number % 3 else "lognormal(2 мс; 0,5)" for _ in NAMES for number in range(24)],
+            "Значение": [
+                0.0021 * (number + 1) if number % 3 else "lognormal(2 мс; 0,5)" for _ in NAMES for number in range(24)
+            ],
             "Единица": ["с"] * 48,
             "Происхождение": [("измерено", "опубликовано [1]", "допущение")[number % 3] for number in range(48)],
         }
     )
     reproducibility = pd.DataFrame(
         {
-            "Что": ["Версия simlib", "Схема случайных чисел", "Начальное значение генератора", "Контрольная сумма параметров REST"],
+            "Что": [
+                "Версия simlib",
+                "Схема случайных чисел",
+                "Начальное значение генератора",
+                "Контрольная сумма параметров REST",
+            ],
             "Значение": ["0.1.0", "1", "1", "4f2a9c0be1d37a5566018e2d9b44c1aa93f0"],
         }
     )

@@ -1,10 +1,10 @@
-"""Message queue, live: accounting and shop talk through queues of NATS JetStream, and each answers from its own store."""
+"""Message queue, live: accounting and shop talk through queues of NATS JetStream; each answers from its own store."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import nats
 import nats.errors
@@ -12,9 +12,22 @@ from fastapi import FastAPI, HTTPException
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
+from nats.js.errors import NotFoundError
 from pydantic import BaseModel
 
-from simlib.architectures.twin import SCHEMA, HandlingFailed, Level, Order, Query, Side, Update, level_after, level_of, main, service
+from simlib.architectures.twin import (
+    SCHEMA,
+    HandlingFailed,
+    Level,
+    Order,
+    Query,
+    Side,
+    Update,
+    level_after,
+    level_of,
+    main,
+    service,
+)
 from simlib.domain import ANNOUNCED, COPIED, COPY, ORDER, STOCK_QUERY, STOCK_UPDATE, TAKEN
 
 PARTS = ("postgres", "nats")
@@ -59,7 +72,9 @@ class Broker:
         self.jetstream = self.connection.jetstream()
         for queue in ("updates", "orders"):
             await self.jetstream.add_stream(
-                StreamConfig(name=self.name(queue), subjects=[self.name(queue)], duplicate_window=self.p["deduplication"])
+                StreamConfig(
+                    name=self.name(queue), subjects=[self.name(queue)], duplicate_window=self.p["deduplication"]
+                )
             )
 
     async def publish(self, queue: str, message: int, event: str, body: BaseModel, confirm: bool = True) -> None:
@@ -98,9 +113,12 @@ class Broker:
         self.consumers = [asyncio.create_task(self._compete(handler)) for _ in range(self.p["consumers"])]
 
     async def close(self) -> None:
-        """Stop consuming, and leave."""
+        """Stop consuming, and leave nothing on a server that others may use too."""
         for consumer in self.consumers:
             consumer.cancel()
+        with suppress(NotFoundError):  # the other side was faster
+            for queue in ("updates", "orders"):
+                await self.jetstream.delete_stream(self.name(queue))
         await self.connection.close()
 
     async def pending(self) -> int:
@@ -118,7 +136,7 @@ class Broker:
                 self.busy -= 1
 
     async def _receive(self, delivery: Msg, handler: Handler) -> None:
-        """Handle a delivery, and acknowledge it after its effect; hand it back where that fails, the last time park it."""
+        """Handle a delivery and acknowledge it after its effect; hand it back if that fails, and park it at last."""
         number = delivery.metadata.num_delivered
         message, _, event = (delivery.headers or {})["Nats-Msg-Id"].partition("-")
         with self.side.trace.stage(int(message), "delivery", number):
@@ -161,7 +179,9 @@ def accounting(side: Side) -> FastAPI:
         side.handle(order.message, order.handling, delivery)
         receipt, _ = await side.take(order, delivery)
         if order.reply_to:
-            await broker.connection.publish(order.reply_to, Reply(message=order.message, result=receipt.result).model_dump_json().encode())
+            await broker.connection.publish(
+                order.reply_to, Reply(message=order.message, result=receipt.result).model_dump_json().encode()
+            )
         if receipt.result == TAKEN:
             await broker.publish("updates", order.message, ANNOUNCED, level_after(order, receipt))
 
@@ -169,7 +189,7 @@ def accounting(side: Side) -> FastAPI:
 
 
 def shop(side: Side) -> FastAPI:
-    """The web shop: answers queries and promises units from its own copy, which it keeps by the updates in the queue."""
+    """The web shop: answers queries and promises units from its own copy, which the updates in the queue keep."""
     broker = Broker(side)
     replies: dict[int, asyncio.Future[str]] = {}
     inbox = ""

@@ -22,6 +22,7 @@ from simlib.flow import (
     apply,
     branch,
     call,
+    fail,
     nack,
     point,
     publish,
@@ -102,7 +103,7 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
 
     flow.source(STOCK_QUERY, at=shop.part, steps=[
         *arrive(p, "query"), *shop.receive("query.shop"),
-        *shop.handle(scenario), *shop.read("query.shop"), copy.read(),
+        rescue([*shop.handle(scenario), *shop.read("query.shop"), copy.read()], otherwise=[]),
         *shop.answer("query.shop"), *leave(p, "query", answer_from=COPY),
     ])  # fmt: skip
 
@@ -113,7 +114,7 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
             *shop.commit("updates.shop"),
             branch(IS_ORDER, write_copy(ANNOUNCED), otherwise=write_copy(COPIED)), point("updates.applied"),
             shop.part.cpu.serve(p.consume_client, stream="updates.ack"), ack(),
-        ], otherwise=[nack(p.redelivery_delay)]),
+        ], otherwise=[shop.part.cpu.serve(p.consume_client, stream="updates.nack"), nack(p.redelivery_delay)]),
     ])  # fmt: skip
 
     take = [stock.take([apply(TAKEN, STOCK, sign=-1)], otherwise=[reject()])]
@@ -124,16 +125,25 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
             *accounting.handle(scenario), *accounting.commit("orders.accounting"),
             *once(handled_here, take), point("orders.applied"),
             *(answer if p.answered_on == "reply" else []),
-            branch(RESULT.equals("ok"), send(p, "announce", accounting, left, updates_log, updates)),
+            branch(RESULT.equals("ok"), send(p, "announce", accounting, left, updates_log, updates, unconfirmed=[fail()])),
             accounting.part.cpu.serve(p.consume_client, stream="orders.ack"), ack(),
-        ], otherwise=[nack(p.redelivery_delay)]),
+        ], otherwise=[accounting.part.cpu.serve(p.consume_client, stream="orders.nack"), nack(p.redelivery_delay)]),
     ])  # fmt: skip
     return flow
 
 
-def send(p: MessageQueue, label: str, here: Side, link: Link, log: Pool, queue: Queue, reply_wanted: bool = False) -> Steps:
-    """Publish to a queue: with a confirm that is waited for, and publication again where it does not come; with a reply that
-    is waited for instead; or without either."""
+def send(
+    p: MessageQueue,
+    label: str,
+    here: Side,
+    link: Link,
+    log: Pool,
+    queue: Queue,
+    reply_wanted: bool = False,
+    unconfirmed: Steps = (),
+) -> Steps:
+    """Publish to a queue: with a confirm that is waited for, and publication again where it does not come, then `unconfirmed`;
+    with a reply that is waited for instead; or without either."""
     there = [link.send(stream=f"{label}.publish.there"), log.serve(p.store, stream=f"{label}.store"), publish(queue)]
     ask = here.part.cpu.serve(p.publish_client, stream=f"{label}.publish.send")
     took = here.part.cpu.serve(p.publish_client, stream=f"{label}.publish.took")
@@ -143,4 +153,5 @@ def send(p: MessageQueue, label: str, here: Side, link: Link, log: Pool, queue: 
         return [ask, spawn(there)]
     confirmed = [*there, link.send(stream=f"{label}.publish.back"), reply("ok")]
     attempt = [ask, call(confirmed, timeout=p.confirm_timeout), took]
-    return [retry(Backoff(retries=p.confirm_retries), attempt, stream=f"{label}.publish.backoff")]
+    policy = Backoff(retries=p.confirm_retries)
+    return [retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")]

@@ -92,10 +92,11 @@ def request(p: Rest, label: str, here: Side, connections: Pool, network: Link, t
     attempt = [
         connections.seize(),
         here.part.cpu.serve(p.http_client, stream=f"{label}.client.send"),
-        call(server),
+        rescue([call(server)],
+               otherwise=[here.part.cpu.serve(p.http_client, stream=f"{label}.client.failed"), fail()]),
         here.part.cpu.serve(p.http_client, stream=f"{label}.client.took"),
         connections.release(),
-    ]
+    ]  # fmt: skip
     policy = Backoff(retries=p.retries, base=p.backoff, jitter=p.jitter)
     return [retry(policy, [timeout(p.timeout, attempt, otherwise=[fail("timed_out")])], stream=f"{label}.backoff")]
 

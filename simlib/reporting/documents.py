@@ -1,4 +1,4 @@
-"""From the filled source to DOCX, PDF and HTML, by pandoc and typst; nothing is done again whose inputs are the same."""
+"""From the filled source to DOCX, PDF and HTML, by pandoc and typst; not done again while the inputs are the same."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _typeset(source: Source, title_page: TitlePage, work: Path) -> None:
         shutil.copyfile(path, work / name)
     metadata: dict[str, Any] = {"pagetitle": plain(title_page.title), "student": plain(title_page.student)}
     _pandoc(work, "typst-citations", "report.typ", metadata, [f"--template={paths.REPORT_SOURCE / 'gost.typ'}"])
-    layout = _pdf(work)
+    layout = _pdf(work, title_page)
     metadata |= {"pages": str(layout["pages"]), "heading-pages": [str(page) for page in layout["headings"]]}
     html = [f"--template={paths.REPORT_SOURCE / 'gost.html'}", "--mathml", "--embed-resources"]
     _pandoc(work, "html", "report.html", metadata, html)
@@ -82,7 +82,9 @@ def _typeset(source: Source, title_page: TitlePage, work: Path) -> None:
 
 
 def _pandoc(work: Path, to: str, output: str, metadata: dict[str, Any], options: list[str]) -> None:
-    (work / "metadata.json").write_text(json.dumps({"lang": "ru-RU", "link-citations": True} | metadata), encoding="utf-8")
+    (work / "metadata.json").write_text(
+        json.dumps({"lang": "ru-RU", "link-citations": True} | metadata), encoding="utf-8"
+    )
     try:
         pypandoc.convert_file(
             str(work / "report.md"),
@@ -107,10 +109,16 @@ def _pandoc(work: Path, to: str, output: str, metadata: dict[str, Any], options:
         raise RunFailed(f"pandoc could not write {output}: {_few_lines(str(error))}") from error
 
 
-def _pdf(work: Path) -> dict[str, Any]:
+def _pdf(work: Path, title_page: TitlePage) -> dict[str, Any]:
     """Write report.pdf of report.typ; returns its count of `pages` and the pages of the `headings` in the contents."""
     try:
-        compiler = typst.Compiler(work / "report.typ", root=work, font_paths=[FONTS], ignore_system_fonts=True)
+        compiler = typst.Compiler(
+            work / "report.typ",
+            root=work,
+            font_paths=[FONTS],
+            ignore_system_fonts=True,
+            sys_inputs={"title": title_page.title, "author": title_page.student},
+        )
         _, warnings = compiler.compile_with_warnings(output=work / "report.pdf", format="pdf")
         layout: dict[str, Any] = json.loads(compiler.query("<layout>", field="value", one=True))
     except typst.TypstError as error:

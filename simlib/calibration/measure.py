@@ -1,0 +1,193 @@
+"""Measuring the twins: stage times at low load and in bursts, saturation, and the loads held out from calibration.
+
+Every try is on record in `tries.json`, with what else the machine did meanwhile; a try is invalid, and repeated, where the
+load generator was late or others took the processor. What was measured before is kept: a second call goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from simlib import api, draws, paths
+from simlib.calibration.validate import HeldOut, Point
+from simlib.domain import KINDS, STOCK_QUERY, STOCK_UPDATE
+from simlib.engines.live import Bench
+from simlib.errors import BadInput
+from simlib.history import SCHEMAS, History
+from simlib.scenario import Mix, Scenario, Trace, load_scenario
+
+LATEST = 0.001
+"""99th percentile of sent - intended above which a try is invalid, s."""
+BUSIEST = 0.1
+"""Processor that others and the hypervisor take together above which a try is invalid, cores."""
+TRIES = 5
+"""After so many invalid tries a point is unmeasurable."""
+IDLE_RATE, IDLE_MESSAGES = 8.0, 240
+BURST, BURSTS, BURST_EVERY = 6, 100, 0.12
+"""The burst probe: messages at once, how often, and how long apart (s)."""
+SATURATING, SATURATIONS = 1500, 5
+CALIBRATED = (STOCK_UPDATE, STOCK_QUERY)
+"""Kinds of message that are run alone for the stage times."""
+_KEPT = ["message", "kind", "issued", "responded", "applied"]
+
+
+@dataclass
+class Measurement:
+    """What was measured of one architecture with one broker: a folder of runs, tries and saturations."""
+
+    architecture: str
+    broker: str | None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return paths.MEASUREMENTS / (self.architecture.replace("/", "-") + (f".{self.broker}" if self.broker else ""))
+
+    def read(self, name: str, default: Any) -> Any:
+        """A JSON file of the folder; raises BadInput where it is broken."""
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return default
+        except ValueError as error:
+            raise BadInput(f"{self.folder / name} is no JSON ({error}): measure again") from None
+
+    def write(self, name: str, data: Any) -> None:
+        """Replace a JSON file of the folder as a whole."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{name}.part"
+        part.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        part.replace(self.folder / name)
+
+    @property
+    def saturation(self) -> float:
+        """Messages a second that the twin completes with a backlog always there, median of five; raises BadInput if unknown."""
+        runs = self.read("saturation.json", [])
+        if len(runs) < SATURATIONS:
+            raise BadInput(f"the saturation of {self.folder.name} is not measured: run simlib measure")
+        return float(np.median([run["throughput"] for run in runs]))
+
+    def calibration_run(self, how: str, kind: str) -> History:
+        """The run of one kind alone, `how` idle or busy."""
+        return History.load(self.folder / f"{how}-{kind}")
+
+    def points(self, plan: HeldOut) -> list[Point]:
+        """The valid runs at the held-out loads, by rate; raises BadInput where there are none."""
+        runs = self.read("held_out.json", [])
+        if not runs:
+            raise BadInput(f"{self.folder.name} is not measured at the held-out loads: run simlib measure")
+        rows = pq.read_table(self.folder / "held_out.parquet")
+        empty = {name: schema.empty_table() for name, schema in SCHEMAS.items() if name != "messages"}
+        points = []
+        for load in plan.loads:
+            chosen = [run for run in runs if run["load"] == load]
+            histories = [History(messages=rows.filter(pc.equal(rows["run"], run["run"])), **empty, meta=run) for run in chosen]
+            if histories:
+                values = (self.architecture, self.broker, chosen[0]["rate"], load, chosen[0]["parameters"])
+                points.append(Point(*values, histories))
+        return points
+
+
+def measure(architecture: str, plan: HeldOut, say: Callable[[str], object]) -> Measurement:
+    """Measure what is not there yet of one architecture, some six minutes in all; `say` hears of each step.
+
+    Raises MissingPart or BadInput where a real part is absent or cannot be used, RunFailed where a run fails.
+    """
+    case = api.case(architecture, plan.scenario, engine="live")
+    from simlib import architectures
+
+    of = Measurement(architecture, getattr(case.parameters, "broker", None))
+    with Bench(architectures.get(architecture).live, case.parameters) as bench:
+        for how, make in (("idle", _idle), ("busy", _bursts)):
+            for kind in CALIBRATED:
+                if not (of.folder / f"{how}-{kind}" / "meta.json").exists():
+                    say(f"{architecture}: {how}, {kind}")
+                    with tempfile.TemporaryDirectory() as folder:
+                        scenario, messages = make(case.scenario, kind, Path(folder))
+                        history = _valid(of, bench, scenario, {"purpose": f"{how}-{kind}"}, 101, messages, case.meta)
+                    if history is not None:
+                        history.save(of.folder / f"{how}-{kind}")
+        saturations = of.read("saturation.json", [])
+        while len(saturations) < SATURATIONS:
+            say(f"{architecture}: saturation, {len(saturations) + 1} of {SATURATIONS}")
+            seed = draws.replication_seed(211, len(saturations))
+            throughput, usage = bench.saturation(case.scenario, seed, SATURATING)
+            saturations.append({"throughput": throughput, "seed": seed, **usage})
+            of.write("saturation.json", saturations)
+        for load in plan.loads:
+            _hold_out(of, bench, case, plan, load, say)
+    return of
+
+
+def _hold_out(
+    of: Measurement, bench: Bench, case: api.Case, plan: HeldOut, load: float, say: Callable[[str], object]
+) -> None:
+    """The repeats at one held-out load, each of a seed of its own."""
+    rate = round(load * of.saturation, 1)
+    scenario = case.scenario.with_rate(rate)
+    for repeat in range(plan.repeats):
+        runs = of.read("held_out.json", [])
+        name = f"{load}-{repeat}"
+        if any(run["run"] == name for run in runs):
+            continue
+        say(f"{of.architecture}: load {load:g} ({rate:g}/s), {repeat + 1} of {plan.repeats}")
+        seed = draws.replication_seed(307 + round(1000 * load), repeat)
+        point = {"purpose": "held_out", "load": load, "rate": rate, "run": name}
+        history = _valid(of, bench, scenario, point, seed, plan.messages, case.meta)
+        if history is None:
+            continue
+        rows = history.messages.select(_KEPT)
+        rows = rows.append_column("run", pa.array([name] * rows.num_rows)).cast(_held_out_schema())
+        file = of.folder / "held_out.parquet"
+        before = [pq.read_table(file)] if runs else []
+        pq.write_table(pa.concat_tables([*before, rows]), file, compression="zstd")
+        of.write("held_out.json", [*runs, {**history.meta, **point}])
+
+
+def _held_out_schema() -> pa.Schema:
+    return pa.schema([(name, SCHEMAS["messages"].field(name).type) for name in _KEPT if name != "kind"]
+                     + [("run", pa.string())]).insert(1, pa.field("kind", pa.string()))  # fmt: skip
+
+
+def _valid(
+    of: Measurement, bench: Bench, scenario: Scenario, point: Mapping[str, Any], seed: int, messages: int, meta: Mapping[str, Any]
+) -> History | None:
+    """The first valid run of a point among at most five tries, each on record; None where it is unmeasurable."""
+    for _ in range(TRIES):
+        history = bench.run(scenario, seed, messages, {**meta, "rate": scenario.rate})
+        m = history.meta
+        taken, late = m["foreign_cpu"] + m["steal"], m["send_lag_p99"]
+        valid = late <= LATEST and taken <= BUSIEST
+        noted = {name: m[name] for name in ("foreign_cpu", "steal", "send_lag_p50", "send_lag_p99", "cpu_seconds")}
+        of.write("tries.json", [*of.read("tries.json", []), {**point, **noted, "seed": seed, "valid": valid}])
+        if valid:
+            return history
+    return None
+
+
+def _alone(scenario: Scenario, kind: str) -> dict[str, Any]:
+    """What makes a scenario one of a single kind of message."""
+    return {"mix": Mix(**{name: float(name == kind) for name in KINDS})}
+
+
+def _idle(scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
+    """One kind of message, so seldom that most meet an idle system."""
+    return scenario.with_rate(IDLE_RATE).model_copy(update=_alone(scenario, kind)), IDLE_MESSAGES
+
+
+def _bursts(scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
+    """One kind of message, some at once, so that the event loops stay busy while they are at it."""
+    times = np.repeat(np.arange(1, BURSTS + 1) * BURST_EVERY, BURST)
+    file = folder / "bursts.txt"
+    np.savetxt(file, times)
+    return scenario.model_copy(update={"arrivals": Trace(file=file), **_alone(scenario, kind)}), times.size

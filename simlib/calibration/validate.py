@@ -1,0 +1,128 @@
+"""Models against what they did not see: runs at held-out loads, predicted from the same arrivals and from fresh seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+from scipy import stats
+
+from simlib import api, draws, paths
+from simlib.domain import ORDER, STOCK_QUERY, STOCK_UPDATE
+from simlib.errors import explained
+from simlib.history import History
+from simlib.quantities import Probability
+from simlib.scenario import Frozen, load_scenario, read_yaml
+
+LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+METRICS = {STOCK_UPDATE: "delivery_time", ORDER: "response_time", STOCK_QUERY: "response_time"}
+"""What is validated of each kind of message: the time that its architecture is judged by."""
+PREDICTIONS = 20
+"""Runs of fresh seeds behind a prediction interval."""
+FRESH = 7_000_000
+"""Seed of the runs that share nothing with the measured ones."""
+
+
+class HeldOut(Frozen):
+    """The loads held out from calibration, how they are run, and the accuracy stated for them beforehand."""
+
+    scenario: str
+    loads: tuple[Annotated[float, Field(gt=0, lt=1.5)], ...]
+    repeats: Annotated[int, Field(ge=1)]
+    messages: Annotated[int, Field(ge=100)]
+    warm_up: Annotated[int, Field(ge=0)]
+    accuracy: dict[Literal["p50", "p95", "p99"], Probability]
+    stated_up_to_load: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """The valid runs of a twin at one rate (messages a second), with the seeds that they were drawn from."""
+
+    architecture: str
+    broker: str | None
+    rate: float
+    load: float
+    parameters: dict[str, Any]
+    histories: list[History]
+
+
+def held_out() -> HeldOut:
+    """The held-out loads; raises BadInput where the file is missing or wrong."""
+    file = paths.MEASUREMENTS / "held_out.yaml"
+    try:
+        return HeldOut.model_validate(read_yaml(file))
+    except ValidationError as error:
+        raise explained(error, str(file)) from None
+
+
+def validate(points: Iterable[Point], plan: HeldOut) -> list[dict[str, Any]]:
+    """A row each point, kind of message and kind of prediction, in the shape of `simlib validate --json`.
+
+    Trace-driven: the same arrivals and handler work, the mean over the repeats of each percentile. Independent: fresh
+    seeds; `inside` says whether each percentile of each repeat lies in the 95 % prediction interval for one run
+    (Student's t over the predicting runs), `inside_share` in how many of them.
+    """
+    return [row for point in points for row in _rows(point, plan)]
+
+
+def _rows(point: Point, plan: HeldOut) -> Iterator[dict[str, Any]]:
+    scenario = load_scenario(plan.scenario).with_rate(point.rate)
+    case = api.case(point.architecture, scenario, point.parameters, plan.messages)
+    traced = [case.run(history.meta["seed"]) for history in point.histories]
+    fresh = [case.run(draws.replication_seed(FRESH, r)) for r in range(PREDICTIONS)]
+    for kind, metric in METRICS.items():
+        measured = _percentiles(point.histories, kind, metric, plan.warm_up)
+        independent = _percentiles(fresh, kind, metric, plan.warm_up)
+        inside = _inside(measured, independent)
+        for how, runs in (("trace", _percentiles(traced, kind, metric, plan.warm_up)), ("independent", independent)):
+            seen, foretold = measured.mean(axis=0), runs.mean(axis=0)
+            error = foretold / seen - 1
+            stated = point.load <= plan.stated_up_to_load and how == "trace"
+            within = all(abs(error[i]) <= plan.accuracy[name] for i, name in enumerate(LEVELS))  # type: ignore[index]
+            yield {
+                "architecture": point.architecture,
+                "broker": point.broker,
+                "rate": point.rate,
+                "load": point.load,
+                "kind": how,
+                "metric": metric,
+                "kind_of_message": kind,
+                "repeats": len(point.histories),
+                "measured": _named(seen),
+                "predicted": _named(foretold),
+                "error": _named(error),
+                "inside": bool(inside.all()),
+                "inside_share": float(inside.mean()),
+                "accepted": bool(within) if stated else None,
+            }
+
+
+def _percentiles(histories: list[History], kind: str, metric: str, warm_up: int) -> np.ndarray:
+    """Percentiles of a time by run, s, shape (runs, 3)."""
+    rows = []
+    for history in histories:
+        table = history.messages
+        chosen = np.asarray(table["kind"].to_pylist()) == kind
+        chosen[:warm_up] = False
+        end = table["responded" if metric == "response_time" else "applied"].to_numpy()
+        times = (end - table["issued"].to_numpy())[chosen]
+        rows.append(np.nanquantile(times, list(LEVELS.values())))
+    return np.array(rows)
+
+
+def _inside(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Whether each measured percentile lies in the 95 % prediction interval of one further run; shape as `measured`."""
+    n = len(predicted)
+    reach = stats.t.ppf(0.975, n - 1) * predicted.std(axis=0, ddof=1) * math.sqrt(1 + 1 / n)
+    return np.abs(measured - predicted.mean(axis=0)) <= reach
+
+
+def _named(values: np.ndarray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(LEVELS, values, strict=True)}
+
+

@@ -1,0 +1,140 @@
+"""Real parts are found in the stated order, run as an ordinary user, keep data safe, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import threading
+from pathlib import Path
+
+import nats as nats_client
+import psutil
+import psycopg
+import pytest
+
+from simlib.brokers import nats, postgres, processes
+from simlib.errors import BadInput, MissingPart
+from tests.conftest import require_part
+
+PARTS = [postgres, nats]
+live = pytest.mark.live
+
+
+@pytest.fixture(autouse=True)
+def own_servers(monkeypatch):
+    """Nothing named in the environment."""
+    for part in PARTS:
+        monkeypatch.delenv(part.URL, raising=False)
+
+
+def start(part):
+    return part.postgres() if part is postgres else part.nats()
+
+
+def absent(monkeypatch):
+    """No binary on the PATH, none in a Python package."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(postgres.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(nats.sysconfig, "get_path", lambda name: "/nowhere")
+
+
+@live
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_our_own_is_gone_with_its_data_after_the_block_also_when_that_fails(part, monkeypatch):
+    require_part(part.found() is not None, part.INSTALL)
+    made = []
+    folder = processes.folder
+
+    def noted(owner):
+        made.append(folder(owner))
+        return made[-1]
+
+    monkeypatch.setattr(processes, "folder", noted)
+    with pytest.raises(KeyboardInterrupt), start(part) as server:
+        running = server.processes()
+        here = Path(made[0].gen.gi_frame.f_locals["path"])
+        assert here.exists() and running
+        assert running[0].username() != "root" or (os.geteuid() == 0 and part is nats)
+        raise KeyboardInterrupt
+    assert not here.exists()
+    assert not any(process.is_running() for process in running)
+
+
+@live
+def test_postgres_makes_commits_durable():
+    require_part(postgres.found() is not None, postgres.INSTALL)
+    with postgres.postgres() as server, psycopg.connect(server.url) as connection:
+        settings = {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in ("fsync", "synchronous_commit")}
+    assert settings == {"fsync": "on", "synchronous_commit": "on"}
+
+
+@live
+@pytest.mark.parametrize(("profile", "always"), [("nats", True), ("nats-defaults", False)])
+def test_nats_flushes_before_the_confirm_in_the_default_profile_only(profile, always):
+    require_part(nats.found() is not None, nats.INSTALL)
+
+    async def publish(url):
+        connection = await nats_client.connect(url)
+        jetstream = connection.jetstream()
+        await jetstream.add_stream(name="s", subjects=["s"])
+        confirm = await jetstream.publish("s", b"")
+        await connection.close()
+        return confirm.seq
+
+    with nats.nats(profile) as server:
+        config = Path(psutil.Process(server.pid).cmdline()[-1]).read_text()
+        assert asyncio.run(publish(server.url)) == 1
+    assert ("sync_interval: always" in config) is always
+
+
+@live
+@pytest.mark.parametrize("part", PARTS)
+def test_a_server_named_in_the_environment_is_used_and_not_stopped(part, monkeypatch):
+    require_part(part.found() is not None, part.INSTALL)
+    with start(part) as ours:
+        monkeypatch.setenv(part.URL, ours.url)
+        with start(part) as named:
+            assert named.url == ours.url and named.pid is None and named.part.where == part.URL
+            assert named.part.version == ours.part.version
+        assert ours.processes()[0].is_running()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_absent_part_is_said_with_what_to_install(part, monkeypatch):
+    absent(monkeypatch)
+    assert part.found() is None
+    with pytest.raises(MissingPart, match="pip install") as said, start(part):
+        pass
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "url", ["{scheme}://127.0.0.1:{closed}/x", "http://127.0.0.1:80", "{scheme}://127.0.0.1:{other}/x"]
+)
+def test_a_url_that_cannot_be_used_is_one_line_that_names_the_variable(part, url, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def speak():
+            connection, _ = other.accept()
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=speak, daemon=True).start()
+        scheme = "postgresql" if part is postgres else "nats"
+        where = {"scheme": scheme, "closed": processes.free_port(), "other": other.getsockname()[1]}
+        monkeypatch.setenv(part.URL, url.format(**where))
+        with pytest.raises(BadInput, match=part.URL) as said:
+            part.found()
+    assert "\n" not in str(said.value)
+
+
+@live
+def test_postgres_with_a_wrong_password_is_bad_input(monkeypatch):
+    require_part(postgres.found() is not None, postgres.INSTALL)
+    with postgres.postgres() as server:
+        monkeypatch.setenv(postgres.URL, server.url.replace("simlib:", "simlib:not-"))
+        with pytest.raises(BadInput, match="password"):
+            postgres.found()
