@@ -1,4 +1,4 @@
-"""The architectures: a folder each, of one shape: model.py (flow), oracle.py (plain SimPy), live.py (the real thing)."""
+"""The architectures: a folder each, of one shape: model.py (flow), oracle.py (plain SimPy), live.py (real thing)."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ class Bench:
         """Completions a second while always `window` messages are under way, over the middle eight tenths of the
         run, and the CPU time that it took (see `Run.usage`).
 
-        Complete is a message that is answered and, where it has an effect, applied. Raises RunFailed where one never is.
+        Complete is a message that is answered and, where it has an effect, applied. Raises RunFailed if one never is.
         """
         arrivals = scenario.draw(seed, messages)
         load = self._load(scenario, arrivals, seed)

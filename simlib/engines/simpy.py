@@ -1103,6 +1103,7 @@ class Engine:
 
         def run(row: Row) -> None:
             table.cell(row.message)[:] = row.level, row.version
+            row.result = OK
 
         return False, run
 
@@ -1112,6 +1113,7 @@ class Engine:
 
         def run(row: Row) -> Waits:
             cell = table.cell(row.message)
+            row.result = OK
             if row.version > cell[1]:
                 cell[:] = row.level, row.version
                 yield from walk(row, then)

@@ -271,14 +271,15 @@ class Read(Step):
 
 @dataclass(frozen=True)
 class Write(Step):
-    """The registers into the cell."""
+    """The registers into the cell; `result` becomes ok."""
 
     table: Table
 
 
 @dataclass(frozen=True)
 class WriteIfNewer(Step):
-    """The registers into the cell where their version is newer than the cell's, and the first steps; else the others."""
+    """The registers into the cell where their version is newer than the cell's, and the first steps; else the others.
+    `result` becomes ok either way."""
 
     table: Table
     then: Steps = ()

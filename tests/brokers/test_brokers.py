@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import nats as nats_client
@@ -118,9 +119,10 @@ def test_a_url_that_cannot_be_used_is_one_line_that_names_the_variable(part, url
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def speak():
-            connection, _ = other.accept()
-            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            connection.close()
+            with suppress(OSError):
+                connection, _ = other.accept()
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.close()
 
         threading.Thread(target=speak, daemon=True).start()
         scheme = "postgresql" if part is postgres else "nats"

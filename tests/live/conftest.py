@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -31,21 +32,24 @@ def nats() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def bench(postgres: Server, nats: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bench]:
+@pytest.fixture(scope="session")
+def bench(postgres: Server, nats: Server) -> Callable[..., AbstractContextManager[Bench]]:
     """Makes the bench of an architecture, with parameters, on the servers of the session."""
-    monkeypatch.setenv(postgres_part.URL, postgres.url)
-    monkeypatch.setenv(nats_part.URL, nats.url)
 
-    def make(name: str, **parameters: Any) -> Bench:
+    @contextmanager
+    def make(name: str, **parameters: Any) -> Iterator[Bench]:
         architecture = architectures.get(name)
-        return Bench(architecture.live, architecture.load_parameters(parameters))
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv(postgres_part.URL, postgres.url)
+            environment.setenv(nats_part.URL, nats.url)
+            with Bench(architecture.live, architecture.load_parameters(parameters)) as ready:
+                yield ready
 
     return make
 
 
 @pytest.fixture
-def run(bench: Callable[..., Bench]) -> Callable[..., History]:
+def run(bench: Callable[..., AbstractContextManager[Bench]]) -> Callable[..., History]:
     """Runs a scenario on a twin with parameters."""
 
     def perform(name: str, scenario: Scenario, messages: int, **parameters: Any) -> History:
@@ -53,6 +57,13 @@ def run(bench: Callable[..., Bench]) -> Callable[..., History]:
             return ready.run(scenario, 1, messages)
 
     return perform
+
+
+@pytest.fixture(scope="module", params=["rest", "message_queue"])
+def standing(request: pytest.FixtureRequest, bench: Callable[..., AbstractContextManager[Bench]]) -> Iterator[Bench]:
+    """A bench of each architecture with the default parameters, for several runs."""
+    with bench(request.param) as ready:
+        yield ready
 
 
 @pytest.fixture

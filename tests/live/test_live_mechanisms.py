@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
+import psycopg
 import pytest
 
 from simlib.distributions import Constant
@@ -23,25 +25,25 @@ def columns(history):
 @pytest.mark.parametrize("idempotency", [False, True])
 def test_rest_retries_after_a_timeout_double_orders_unless_requests_carry_a_key(run, workload, idempotency):
     impatient = {"timeout": 0.03, "retries": 1, "backoff": 0.01, "idempotency": idempotency}
-    messages = columns(run("rest", workload(5.0, only="order", **SLOW), 15, **impatient))
+    messages = columns(run("rest", workload(6.0, only="order", **SLOW), 12, **impatient))
     assert set(messages["response"]) == {"timed_out"}
-    assert (messages["outcome"] == "applied").sum() > 7, "the caller does not know, but the far side worked on"
+    assert (messages["outcome"] == "applied").sum() > 5, "the caller does not know, but the far side worked on"
     assert (messages["attempts"] == 2).all()
     assert (messages["duplicates"].sum() > 0) is not idempotency
 
 
-@pytest.mark.parametrize("retries", [0, 3])
-def test_rest_retries_mend_failed_calls(run, workload, retries):
+def test_rest_retries_mend_failed_calls_and_without_them_they_fail(run, workload):
     flaky = workload(30.0, only="stock_query", handler_failure=0.3)
-    messages = columns(run("rest", flaky, 60, retries=retries, backoff=0.005))
-    failed = (messages["response"] == "failed").sum()
-    assert failed > 5 if retries == 0 else failed <= 3
+    without = columns(run("rest", flaky, 60, retries=0))
+    mended = columns(run("rest", flaky, 60, retries=3, backoff=0.005))
+    assert 5 < (without["response"] == "failed").sum()
+    assert (mended["response"] == "failed").sum() <= 3
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
 def test_queue_redeliveries_double_orders_unless_the_receiver_is_idempotent(run, workload, idempotent):
     hasty = {"ack_wait": 0.03, "idempotent_receiver": idempotent}
-    messages = columns(run("message_queue", workload(5.0, only="order", **SLOW), 15, **hasty))
+    messages = columns(run("message_queue", workload(6.0, only="order", **SLOW), 12, **hasty))
     assert set(messages["outcome"]) == {"applied"}
     assert messages["deliveries"].max() > 2, (
         "an order and its announcement are delivered once each where nothing is hasty"
@@ -71,25 +73,21 @@ def test_queue_loses_what_a_killed_shop_held_unless_it_acknowledges_by_hand(run,
     assert history.faults.to_pylist()[0]["part"] == "shop"
 
 
-def test_queue_publication_without_a_confirm_is_indeterminate(run, workload, nats):
-    pauses = [
-        threading.Timer(at, os.kill, (nats.pid, how)) for at, how in ((0.4, signal.SIGSTOP), (1.2, signal.SIGCONT))
-    ]
-    scenario = workload(40.0, only="stock_update")
+def test_queue_publication_without_a_confirm_is_indeterminate(bench, workload, nats):
+    with bench("message_queue", confirm_timeout=0.2, confirm_retries=0) as ready:
 
-    class Started:
-        """A scenario that pauses the broker from 0.4 s to 1.2 s after its load is drawn."""
+        def pause():
+            with psycopg.connect(ready.databases["accounting"], autocommit=True) as connection:
+                while connection.execute("SELECT count(*) FROM effects WHERE message >= 110").fetchone()[0] == 0:
+                    time.sleep(0.02)
+            os.kill(nats.pid, signal.SIGSTOP)
+            time.sleep(1.0)
+            os.kill(nats.pid, signal.SIGCONT)
 
-        def __getattr__(self, name):
-            return getattr(scenario, name)
-
-        def draw(self, *arguments):
-            arrivals = scenario.draw(*arguments)
-            for pause in pauses:
-                pause.start()
-            return arrivals
-
-    messages = columns(run("message_queue", Started(), 80, confirm_timeout=0.2, confirm_retries=0))
+        pausing = threading.Thread(target=pause)
+        pausing.start()
+        messages = columns(ready.run(workload(40.0, only="stock_update"), 1, 80))
+        pausing.join()
     unheard = messages[messages["response"] == "timed_out"]
     assert len(unheard) > 5
     assert set(unheard["outcome"]) <= {"applied", "superseded"}, "the message was in the queue all the same"
@@ -102,15 +100,3 @@ def test_queue_answers_on_the_reply_where_asked_to(run, workload):
     assert (messages["responded"] > messages["applied"]).all(), (
         "the customer hears of it after accounting took the units"
     )
-
-
-@pytest.mark.parametrize("name", ["rest", "message_queue"])
-def test_orders_beyond_the_stock_are_refused_or_oversold_but_never_taken_twice(name, run, workload):
-    scarce = workload(60.0, only="order")
-    scarce = scarce.model_copy(update={"goods": scarce.goods.model_copy(update={"skus": 1, "units": 20})})
-    history = run(name, scarce, 40)
-    messages = columns(history)
-    assert (messages["outcome"] == "applied").sum() == 20
-    assert (messages["outcome"] == "rejected").sum() == 20
-    if name == "rest":
-        assert (messages["response"] == "refused").sum() == 20

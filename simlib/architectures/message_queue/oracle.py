@@ -1,10 +1,10 @@
-"""A message queue as a textbook would write it in SimPy: stores for the queue and the inbox, a container for its credit.
+"""A message queue as a textbook would write it in SimPy: stores for queue and inbox, a container for the credit.
 
-It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that the two check each
-other: the happy path, and the pattern's signature fault, a handler that fails: the delivery is refused, delivered again
-after a delay, and parked after the last; with confirms, acknowledgements that travel, and a limit of what is
-unacknowledged. A scenario's faults (loss, crash, poison) are left out. Numbers are drawn from the model's streams at the
-model's places, so that equal stories give equal times.
+It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
+other: the happy path, and the pattern's signature fault, a handler that fails: the delivery is refused, delivered
+again after a delay, and parked after the last; with confirms, acknowledgements that travel, and a limit of what is
+unacknowledged. A scenario's faults (loss, crash, poison) are left out. Numbers are drawn from the model's streams at
+the model's places, so that equal stories give equal times.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Story = Generator[simpy.Event, Any, Any]
 
 @dataclass
 class Published:
-    """A message in a queue, with what it carries and who waits for a reply to it; `settled` when it was acknowledged."""
+    """A message in a queue: what it carries, who waits for a reply to it; `settled` when it was acknowledged."""
 
     message: int
     settled: simpy.Event
@@ -144,7 +144,7 @@ class Simulation:
     def store(
         self, label: str, side: Side, queue: Queue, it: Published, place: int, confirmed: simpy.Event | None = None
     ) -> Story:
-        """What is published travels, is written, and is confirmed; what the queue has already, it drops and confirms."""
+        """What is published travels, is written, and confirmed; what the queue has already, it drops and confirms."""
         yield self.time(self.p.uplink, f"{label}.publish.there.from.{side.name}", place)
         with queue.disk.request() as turn:
             yield turn
@@ -323,10 +323,12 @@ class Simulation:
 
 
 def run(parameters: MessageQueue, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
-    """One run, to the time when nothing is under way any more. Arrays of shape (messages,): `issued`, `responded`,
-    `applied` (first effect) in s, NaN where it did not happen; `response` (index into `domain.RESPONSES`); `version`
-    (made, or seen by a query) and `answer` (units that a query saw), -1 for none; `deliveries`; `duplicates`, effects
-    that happened again; `parked`, 1 where the message was parked."""
+    """One run, to the time when nothing is under way any more.
+
+    Arrays of shape (messages,): `issued`, `responded`, `applied` (first effect) in s, NaN where it did not happen;
+    `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
+    saw), -1 for none; `deliveries`; `duplicates`, effects that happened again; `parked`, 1 where it was parked.
+    """
     simulation = Simulation(parameters, scenario, seed, messages)
     simulation.env.run()
     names = ("issued", "responded", "applied", "response", "version", "answer", "deliveries", "duplicates", "parked")

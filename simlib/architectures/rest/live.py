@@ -42,7 +42,7 @@ class Client:
     """Calls the other side: a pool of connections, a timeout that abandons, retries with backoff and jitter.
 
     The number of the message is the key by which the server knows a request again (`idempotency`).
-    aiohttp and not httpx: a call costs about a third of the CPU, which both sides share.
+    aiohttp and not httpx: a call costs about a seventh of the CPU, which both sides share.
     """
 
     def __init__(self, side: Side) -> None:

@@ -1,9 +1,9 @@
 """Direct REST as a textbook would write it in SimPy: a process for each message, a resource for each CPU and each pool.
 
-It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that the two check each
-other: the happy path, failures of the handler, and the pattern's signature fault, a caller that gives up while the server
-works on, and asks again with the same idempotency key. A scenario's faults (loss, crash, poison) are left out. Numbers
-are drawn from the model's streams at the model's places, so that equal stories give equal times.
+It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
+other: the happy path, failures of the handler, and the pattern's signature fault, a caller that gives up while the
+server works on, and asks again with the same idempotency key. A scenario's faults (loss, crash, poison) are left out.
+Numbers are drawn from the model's streams at the model's places, so that equal stories give equal times.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class Side:
-    """A service: one event loop, its connections to its database and to the other side, its goods, its memory of keys."""
+    """A service: one event loop, connections to its database and to the other side, its goods, the keys it has seen."""
 
     def __init__(self, env: simpy.Environment, name: str, p: Rest, units: np.ndarray) -> None:
         self.name = name
@@ -100,12 +100,12 @@ class Simulation:
             self.attempts[message] += message >= 0
             at = draws.fold(place, attempt)
             call = self.env.process(self.attempt(label, here, there, at, serve))
-            yield call | self.env.timeout(self.p.timeout)
-            if call.is_alive:
+            ended = yield call | self.env.timeout(self.p.timeout)
+            if call not in ended:
                 call.interrupt("timed out")
                 unheard = True
-            elif call.value.response != FAILED:
-                return call.value
+            elif ended[call].response != FAILED:
+                return ended[call]
             if attempt < self.p.retries:
                 wait = min(self.p.backoff * 2.0**attempt, 60.0)
                 yield self.env.timeout(wait * self.uniform(f"{label}.backoff", at) if self.p.jitter else wait)
@@ -149,12 +149,14 @@ class Simulation:
 
     def order(self, message: int, place: int) -> Story:
         yield from self.enter("order", self.shop, message, place)
-        answer = yield from self.request("order", self.shop, self.accounting, place, partial(self.take, message), message)
+        serve = partial(self.take, message)
+        answer = yield from self.request("order", self.shop, self.accounting, place, serve, message)
         yield from self.leave("order", self.shop, message, place, answer)
 
     def query(self, message: int, place: int) -> Story:
         yield from self.enter("query", self.shop, message, place)
-        answer = yield from self.request("query", self.shop, self.accounting, place, partial(self.read, message), message)
+        serve = partial(self.read, message)
+        answer = yield from self.request("query", self.shop, self.accounting, place, serve, message)
         yield from self.leave("query", self.shop, message, place, answer)
         if answer.response == OK:
             _, self.answer[message], self.version[message] = answer
@@ -172,7 +174,7 @@ class Simulation:
     # --- what the services do
 
     def take(self, message: int, place: int) -> Story:
-        """Accounting: take the units, or refuse; a new level is announced to the shop. A known key gets its first answer."""
+        """Accounting: take the units, or refuse, and announce the new level. A known key gets its first answer."""
         if not (yield from self.handle(self.accounting, HANDLER, place)):
             return Answer(FAILED)
         yield from self.ask_database(self.accounting, self.p.commit, "order.accounting.commit", place)
@@ -226,9 +228,12 @@ class Simulation:
 
 
 def run(parameters: Rest, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
-    """One run to its end. Arrays of shape (messages,): `issued`, `responded`, `applied` (first effect) in s, NaN where it
-    did not happen; `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units
-    that a query saw), -1 for none; `attempts` of the caller; `duplicates`, effects that happened again."""
+    """One run, to the time when nothing is under way any more.
+
+    Arrays of shape (messages,): `issued`, `responded`, `applied` (first effect) in s, NaN where it did not happen;
+    `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
+    saw), -1 for none; `attempts` of the caller; `duplicates`, effects that happened again.
+    """
     simulation = Simulation(parameters, scenario, seed, messages)
     simulation.env.run()
     names = ("issued", "responded", "applied", "response", "version", "answer", "attempts", "duplicates")

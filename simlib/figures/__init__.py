@@ -1,0 +1,45 @@
+"""The figures, drawn from the tables of `simlib.comparison`, in Russian and in English."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from simlib.comparison import headlines
+from simlib.figures import charts
+from simlib.figures.catalogue import LANGUAGES, Language
+from simlib.figures.style import file, save
+
+__all__ = ["LANGUAGES", "Language", "charts", "draw_all", "file", "save"]
+
+
+def draw_all(
+    points: pd.DataFrame,
+    pairs: pd.DataFrame,
+    backlog: pd.DataFrame,
+    validation: Path | str = "",
+    folder: Path | str = "",
+    languages: Iterable[Language] = LANGUAGES,
+) -> list[Path]:
+    """Draw and save every figure in each language; the paths of the PNGs. `validation` is the file of `simlib validate`."""
+    drawn: dict[str, Callable[[Language], Figure]] = {
+        "response_time": lambda language: charts.response_time(points, language),
+        "delivery_time": lambda language: charts.delivery_time(points, language),
+        "saturation": lambda language: charts.saturation(points, language),
+        "backlog": lambda language: charts.backlog(backlog, points, language),
+        "consistency": lambda language: charts.consistency(points, language),
+        "differences": lambda language: charts.differences(headlines(pairs), points, language),
+        "readme_comparison": lambda language: charts.readme_comparison(points, language),
+    }
+    if validation:
+        found = json.loads(Path(validation).read_text(encoding="utf-8"))
+        drawn["validation"] = lambda language: charts.validation(found, language)
+    return [
+        save(draw(language), name, language, Path(folder) if folder else None)
+        for language in languages
+        for name, draw in drawn.items()
+    ]

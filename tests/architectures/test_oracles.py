@@ -1,0 +1,137 @@
+"""Each architecture told twice, by its model in blocks and by its oracle in plain SimPy: both tell the same numbers.
+
+Where durations are continuous and nothing contends within an instant they are equal to the last bit. Where rows that
+hold one thing and wait for another do contend within an instant (a scarce pool of connections), the two serve them in
+different orders, and only their means can be compared, paired on common seeds.
+"""
+
+import ast
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import simlib
+from simlib import architectures
+from simlib.distributions import Distribution, Exponential
+from simlib.domain import RESPONSES
+from simlib.scenario import Goods, load_scenario
+from simlib.statistics import paired
+
+KNOWN = {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
+"""What an oracle may stand on, besides the standard library."""
+FLAKY = {"handler_failure": 0.1}
+SCARCE = Goods(skus=20, zipf=0.0, units=2)
+
+
+def oracle(name):
+    return importlib.import_module(f"simlib.architectures.{name}.oracle")
+
+
+def continuous(name, **changes):
+    """The default parameters with exponential times of the same means."""
+    defaults = architectures.get(name).parameters()
+    times = {field: Exponential(value.mean_value) for field, value in defaults if isinstance(value, Distribution)}
+    return defaults.replace(**(times | changes))
+
+
+def told_twice(name, scenario, seed, messages, **changes):
+    """The messages of a history as arrays, and what the oracle says of them."""
+    parameters = continuous(name, **changes)
+    history = simlib.run(name, scenario, parameters.model_dump(), seed, messages)
+    assert history.check().ok, history.check()
+    rows = history.messages.to_pandas()
+    rows["response"] = rows["response"].map(RESPONSES.index)
+    rows["parked"] = rows["outcome"] == "dead_lettered"
+    story = oracle(name).run(parameters, scenario, seed, messages)
+    if "parked" in story:
+        story["parked"] &= np.isnan(story["applied"])  # an order is applied though its announcement was parked
+    return rows, story
+
+
+EQUAL = {
+    "rest": {
+        "at low load": (20, {}, {}),
+        "at moderate load": (150, {}, {}),
+        "when handlers fail": (80, FLAKY, {}),
+        "when retries are used up": (80, {"handler_failure": 0.6}, {"retries": 1, "jitter": False}),
+        "when callers give up": (100, {}, {"timeout": 0.006}),
+        "when callers give up and requests carry no key": (100, {}, {"timeout": 0.006, "idempotency": False}),
+        "when callers give up on failing handlers": (80, {"handler_failure": 0.3}, {"timeout": 0.01}),
+        "when goods are sold out": (100, {"goods": SCARCE}, {}),
+    },
+    "message_queue": {
+        "at low load": (20, {}, {}),
+        "at moderate load": (150, {}, {}),
+        "when handlers fail": (80, FLAKY, {}),
+        "when messages are parked": (80, {"handler_failure": 0.4}, {"max_deliveries": 2}),
+        "when confirms come late": (80, {}, {"confirm_timeout": 0.003, "confirm_retries": 1}),
+        "when confirms come late and nothing drops the copies": (
+            80,
+            {},
+            {"confirm_timeout": 0.003, "deduplication": 0, "idempotent_receiver": False, "write_if_newer": False},
+        ),
+        "when acknowledgements come late": (80, FLAKY, {"ack_wait": 0.01, "idempotent_receiver": False}),
+        "when few may be unacknowledged": (100, {}, {"prefetch": 2, "uplink": "exponential(5 ms)"}),
+        "with one consumer": (100, {}, {"consumers": 1}),
+        "without confirms and acknowledgements": (80, FLAKY, {"confirm": False, "manual_ack": False}),
+        "when customers wait for the reply": (80, FLAKY, {"answered_on": "reply", "confirm_timeout": 0.03}),
+        "when goods are sold out": (100, {"goods": SCARCE}, {}),
+        "when goods are sold out and customers wait": (100, {"goods": SCARCE}, {"answered_on": "reply"}),
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name, cases in EQUAL.items() for case in cases])
+def test_model_and_oracle_tell_the_same_to_the_last_bit(name, case):
+    rate, properties, changes = EQUAL[name][case]
+    scenario = load_scenario("steady").with_rate(rate).model_copy(update=properties)
+    rows, story = told_twice(name, scenario, 1, 500, **changes)
+    for column, values in story.items():
+        np.testing.assert_array_equal(rows[column].to_numpy(values.dtype), values, err_msg=column)
+
+
+@pytest.mark.parametrize(("name", "case"), [
+    ("rest", {"connections": 2}),
+    ("rest", {"connections": 2, "timeout": 0.02}),
+    ("rest", {"database_connections": 1}),
+])  # fmt: skip
+def test_model_and_oracle_agree_on_average_where_scarce_connections_contend_within_an_instant(name, case):
+    scenario = load_scenario("steady").with_rate(120)
+    means = []
+    for seed in range(1, 11):
+        rows, story = told_twice(name, scenario, seed, 300, **case)
+        means.append([np.nanmean(t["responded"] - t["issued"]) for t in (rows, story)])
+    model, story = np.array(means).T
+    difference = paired(model, story, confidence=0.999)
+    assert difference.high - difference.low < 0.05 * model.mean(), "the pairs must tell"
+    assert difference.low <= 0 <= difference.high
+
+
+def test_oracles_meet_what_they_are_asked_to_show():
+    """The cases above are worth something only if what they are about happens in them."""
+    steady = load_scenario("steady")
+    _, late = told_twice("rest", steady, 1, 600, timeout=0.006, idempotency=False)
+    assert (late["response"] == RESPONSES.index("timed_out")).sum() > 50 and late["duplicates"].sum() > 10
+    failing = steady.model_copy(update={"handler_failure": 0.4})
+    _, parked = told_twice("message_queue", failing, 1, 600, max_deliveries=2)
+    assert parked["parked"].sum() > 50 and parked["deliveries"].max() >= 2
+    for name in architectures.names():
+        _, scarce = told_twice(name, steady.model_copy(update={"goods": SCARCE}), 1, 600)
+        assert (scarce["response"] == RESPONSES.index("refused")).sum() > 5
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_oracles_share_nothing_with_the_blocks_and_the_engine(name):
+    source = Path(oracle(name).__file__).read_text(encoding="utf-8")
+    imported = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "simlib":
+            imported |= {f"simlib.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    standard = {"__future__", "collections.abc", "dataclasses", "functools", "typing"}
+    assert imported <= KNOWN | standard
