@@ -13,12 +13,13 @@ from simlib import architectures, draws, paths
 from simlib.architectures.parameters import calibration_files
 from simlib.domain import KINDS
 from simlib.engines import ENGINES
-from simlib.errors import BadInput, unknown
+from simlib.errors import BadInput, RunFailed, unknown
 from simlib.history import History
 from simlib.quantities import per_second
 from simlib.scenario import Scenario, load_scenario
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 VERSION = "0.1.0"
@@ -143,24 +144,54 @@ def histories(one: Case, count: int, seed: int, workers: int = 1) -> Iterator[Hi
 
 @dataclass(frozen=True)
 class Replicates:
-    """Replications of a case: a row each replication, a column each metric; and the seed they come from."""
+    """Replications of a case, of the seeds that come from `seed`; `values` has a row each, a column each metric.
+
+    `overloaded` says that most of them are: then there is no mean and no percentile of a time.
+    """
 
     case: Case
     seed: int
+    histories: Sequence[History]
     values: pd.DataFrame
+    overloaded: bool
 
     def table(self) -> pd.DataFrame:
-        """A row each metric: name, value, low, high (95 %, Student's t over replications), unit."""
+        """A row each metric: name, value, low, high (95 %), unit.
+
+        The bounds are Student's t over the replications; of one run alone they come from its batches.
+        """
         import pandas as pd
 
         from simlib.metrics import unit_of
         from simlib.statistics import mean_interval
 
+        if len(self.histories) == 1:
+            return self.histories[0].metrics()
         rows = []
         for name in self.values.columns:
-            interval = mean_interval(self.values[name].to_numpy())
+            interval = mean_interval(self._shown(name))
             rows.append((name, interval.value, interval.low, interval.high, unit_of(name)))
         return pd.DataFrame(rows, columns=["name", "value", "low", "high", "unit"])
+
+    def check(self) -> dict[str, int]:
+        """How many messages of all replications each anomaly struck; raises RunFailed where an invariant broke."""
+        counts: dict[str, int] = {}
+        for r, history in enumerate(self.histories):
+            verdict = history.check()
+            if not verdict.ok:
+                raise RunFailed(f"{self.case.architecture}, replication {r}: an invariant broke: {verdict.violations[0]}")
+            for name, count in verdict.counts.items():
+                counts[name] = counts.get(name, 0) + count
+        return counts
+
+    def _shown(self, name: str) -> np.ndarray:
+        """The values of a metric, NaN where overload leaves them no meaning."""
+        import numpy as np
+
+        from simlib.metrics import metric_of
+
+        values = self.values[name].to_numpy()
+        return np.full(values.shape, np.nan) if self.overloaded and metric_of(name).withheld else values
 
 
 def replicate(
@@ -182,14 +213,23 @@ def replicate(
 def _replicated(cases: Sequence[Case], count: int, seed: int, workers: int) -> list[Replicates]:
     import pandas as pd
 
-    from simlib.metrics import measure, warmup
+    from simlib.metrics import measure, overloaded, warmup
     from simlib.statistics import longest
 
     if count < 1:
         raise BadInput(f"replications must be at least 1, got {count}: ask for more")
     runs = [list(histories(one, count, seed, workers)) for one in cases]
     cut = (longest(warmup(history) for row in runs for history in row) or 0) if cases[0].scenario.stationary else 0
-    return [Replicates(one, seed, pd.DataFrame([measure(h, cut) for h in row])) for one, row in zip(cases, runs, strict=True)]
+    return [
+        Replicates(
+            one,
+            seed,
+            row,
+            pd.DataFrame([measure(history, cut) for history in row]),
+            sum(overloaded(history, cut=cut) for history in row) > count / 2,
+        )
+        for one, row in zip(cases, runs, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -216,7 +256,7 @@ class Comparison:
         for i, b in enumerate(self.replicates):
             for a in self.replicates[i + 1 :]:
                 for name in a.values.columns.intersection(b.values.columns):
-                    interval = paired(a.values[name].to_numpy(), b.values[name].to_numpy())
+                    interval = paired(a._shown(name), b._shown(name))
                     ends = (a.case.architecture, b.case.architecture)
                     rows.append((*ends, name, interval.value, interval.low, interval.high, unit_of(name)))
         return pd.DataFrame(rows, columns=["a", "b", "metric", "difference", "low", "high", "unit"])

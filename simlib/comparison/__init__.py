@@ -1,4 +1,4 @@
-"""The comparison of architectures, from the rows of a sweep's store: points with intervals, paired differences, criteria.
+"""The comparison of architectures, from the rows of a sweep's store: points, paired differences, criteria.
 
 A *candidate* is an architecture, or a variant of one after a slash. A *point* is a candidate on a scenario at a rate.
 
@@ -59,9 +59,9 @@ _POINT = ["candidate", "scenario", "rate"]
 def points(results: pd.DataFrame) -> pd.DataFrame:
     """A row each point and metric: the mean over the replications with its 95 % interval.
 
-    Columns: candidate, scenario, rate (1/s), load (of the candidate's own saturation, NaN where it is not known), metric,
-    value, low, high, unit, overloaded, runs, failed (runs that are not in the mean), cut (messages), seed (the first),
-    parameters_hash, calibration_hash, version, draws.
+    Columns: candidate, scenario, rate (1/s), load (of the candidate's own saturation, NaN where it is not known),
+    metric, value, low, high, unit, overloaded, runs, failed (runs that are not in the mean), cut (messages), seed (the
+    first), parameters_hash, calibration_hash, version, draws.
     """
     rows, runs = _compared(results)
     values = rows["value"].to_numpy()
@@ -84,10 +84,11 @@ def points(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(results: pd.DataFrame) -> pd.DataFrame:
-    """A row each pair of candidates, point and metric: the mean of a − b on common random numbers, with its 95 % interval.
+    """A row each pair of candidates, point and metric: the mean of a − b on common random numbers, with its interval.
 
-    Columns: a, b, scenario, rate (1/s; NaN for the saturation, which is of the whole grid), metric, difference, low, high,
-    unit, reference (the mean of b), runs (replications that neither failed). Times are NaN where either is overloaded.
+    Columns: a, b, scenario, rate (1/s; NaN for the saturation, which is of the whole grid), metric, difference, low,
+    high (95 %), unit, reference (the mean of b), runs (replications that neither failed). Times are NaN where either is
+    overloaded.
     """
     rows, _ = _compared(results)
     best = _best(rows).assign(metric=SATURATION, rate=math.nan, overloaded=False)
@@ -108,15 +109,15 @@ def pairs(results: pd.DataFrame) -> pd.DataFrame:
             else:
                 interval = paired(values[runs[a]][of_a], reference)
             found.append(
-                (a, b, scenario, rate, metric, interval.value, interval.low, interval.high, units[runs[b][0]])
-                + (mean_interval(reference).value, both.size)
+                (a, b, scenario, rate, metric, interval.value, interval.low, interval.high)
+                + (units[runs[b][0]], mean_interval(reference).value, both.size)
             )
     columns = ["a", "b", "scenario", "rate", "metric", "difference", "low", "high", "unit", "reference", "runs"]
     return pd.DataFrame(found, columns=columns)
 
 
 def saturation(results: pd.DataFrame) -> pd.DataFrame:
-    """A row each candidate and scenario with a grid of rates: the largest goodput, messages a second, and at which rate.
+    """A row each candidate and scenario with a grid of rates: the largest goodput, and at which rate it is.
 
     Columns: candidate, scenario, rate, value, low, high, unit, reached (whether some point of the grid is overloaded).
     """
@@ -153,7 +154,7 @@ def headlines(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def criteria(results: pd.DataFrame) -> pd.DataFrame:
-    """What each candidate is judged by: a row each candidate and metric of `TOPICS`, at the conditions of the headlines.
+    """What candidates are judged by: a row each candidate and metric of `TOPICS`, at the conditions of the headlines.
 
     Columns: topic, metric, scenario, rate, candidate, value, low, high, unit.
     """
@@ -174,8 +175,10 @@ def consistency(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def warm_ups(results: pd.DataFrame) -> pd.DataFrame:
-    """A row each scenario and rate: the longest warm-up that MSER-5 found, the cut that is used, and in how many runs none
-    was found because their times are not seen to be stationary; in messages."""
+    """A row each scenario and rate: the longest warm-up that MSER-5 found and the cut that is used, in messages.
+
+    `not_stationary` counts the runs in which none was found, because their times are not seen to be stationary.
+    """
     _, runs = _compared(results)
     sound = runs[runs["failed"].isna() & ~runs["overloaded"]]
     grouped = sound.groupby(["scenario", "rate"], sort=False)
@@ -236,12 +239,14 @@ def _compared(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     cuts = cuts.merge(needed, on=["scenario", "rate"])
     used = cuts[cuts["cut"] >= cuts["needed"].fillna(0)].groupby(["scenario", "rate"])["cut"].min().rename("used")
     runs = runs.merge(used.reset_index(), on=["scenario", "rate"], how="left")
-    rows = rows.drop(columns=["overloaded"]).merge(runs[[*_POINT, "replication", "overloaded", "used"]], on=[*_POINT, "replication"])
+    rows = rows.drop(columns=["overloaded"]).merge(
+        runs[[*_POINT, "replication", "overloaded", "used"]], on=[*_POINT, "replication"]
+    )
     return rows[rows["metric"].notna() & (rows["cut"] == rows["used"])], runs
 
 
 def _groups(rows: pd.DataFrame, by: list[str]) -> Iterator[tuple[Any, np.ndarray]]:
-    """The values of the columns `by` with the places of their rows, in order of replication; groups as they first appear.
+    """The values of the columns `by` with the places of their rows, in order of replication.
 
     A NaN is always the same object, so that keys can be looked up.
     """
@@ -280,7 +285,7 @@ def _place(scenario: object) -> int:
 
 
 def _reference(pairs: pd.DataFrame) -> dict[str, float]:
-    """The rate of each scenario that conclusions are drawn at: the middle one of those at which all pairs have times."""
+    """The rate of each scenario that conclusions are drawn at: the middle one of those where all pairs have times."""
     timed = pairs[pairs["metric"] == OVERVIEW[0]]
     rates = {}
     for scenario, group in timed.groupby("scenario", sort=False):

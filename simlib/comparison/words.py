@@ -7,7 +7,7 @@ import math
 ABSENT = "–"
 """What a value that does not exist is shown as."""
 _SCALES = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))}
-_SHOWN = {"1": "", "messages": "", "units": ""}
+_SHOWN = {"1": ""}
 
 
 def quantity(value: float, unit: str = "", low: float = math.nan, high: float = math.nan) -> str:

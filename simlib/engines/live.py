@@ -385,6 +385,7 @@ class Bench:
             "machine": machine.describe(),
             "server_versions": {name: server.part.version for name, server in self.servers.items()},
             **run.usage,
+            "send_preferred": run.preferred,
             "send_lag_p50": float(np.quantile(lag, 0.5)),
             "send_lag_p99": float(np.quantile(lag, 0.99)),
         }
@@ -484,6 +485,8 @@ class Run:
     """The driver's stamps (ns, 0 where it did not happen; arrays of shape (n,)), statuses and bodies of the answers."""
 
     origin: int
+    preferred: bool
+    """Whether the sends went before other work on the same cores (`driver.prefer`)."""
     sent: np.ndarray
     responded: np.ndarray
     completed: np.ndarray
@@ -499,7 +502,15 @@ class Run:
         """From the file that the driver wrote."""
         data = json.loads(path.read_text())
         stamps = {name: np.array(data[name], np.int64) for name in ("sent", "responded", "completed")}
-        return cls(data["origin"], **stamps, status=data["status"], bodies=data["bodies"], usage=usage, struck=struck)
+        return cls(
+            data["origin"],
+            data["preferred"],
+            **stamps,
+            status=data["status"],
+            bodies=data["bodies"],
+            usage=usage,
+            struck=struck,
+        )
 
 
 def perform(

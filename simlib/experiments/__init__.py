@@ -2,7 +2,7 @@
 
 from simlib.experiments.grid import CUTS, Grid, run_grid
 from simlib.experiments.plan import Candidate, Entry, Load, Plan, load_plan
-from simlib.experiments.runner import Outcome, sweep
+from simlib.experiments.runner import Outcome, require, sweep
 from simlib.experiments.store import read
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Plan",
     "load_plan",
     "read",
+    "require",
     "run_grid",
     "sweep",
 ]

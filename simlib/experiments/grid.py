@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CUTS = (0.0, 0.1, 0.25, 0.5)
-"""Shares of a stationary run that its times and rates leave out, each measured. MSER-5 never cuts more than half, so one of
-them is at least the longest warm-up of whichever architectures are compared later: that one is used for all of them."""
+"""Shares of a stationary run that its times and rates leave out, each measured.
+
+MSER-5 never cuts more than half, so one of them is at least the longest warm-up of whichever architectures are compared
+later: that one is used for all of them.
+"""
 STEP = 1.0
 """Time between two values of the backlog, s."""
 
@@ -44,7 +47,7 @@ class Grid:
 
 
 def run_grid(entry: Entry, folder: Path | str = "", key: str = "") -> Grid:
-    """Run the entry; with a folder its part of the store is written there, and what was finished before is not run again.
+    """Run the entry; with a folder its part of the store is written there, and finished runs are not run again.
 
     A run that fails is a row that says why. Raises BadInput for what no run can be made of.
     """

@@ -13,7 +13,7 @@ class _ThisPython(KernelSpecManager):
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         return KernelSpec(
-            argv=[*argv, "--HistoryManager.enabled=False"],
+            argv=[*argv, "--HistoryManager.enabled=False", "--log-level=CRITICAL"],
             display_name="Python",
             language="python",
             env={"MPLBACKEND": "Agg"},

@@ -57,8 +57,8 @@ def declared(path: Path) -> dict[str, Any]:
 def run_all(jobs: Iterable[Job], workers: int, tick: Callable[[], None] = lambda: None) -> list[str | None]:
     """Run notebooks, `workers` at once; why each failed, None where it did not. `tick` is called meanwhile.
 
-    An executed notebook is written in any case, with its traceback where it failed. An interrupt ends the notebooks too.
-    Raises BadInput, before any runs, for a parameter that its notebook does not declare.
+    An executed notebook is written in any case, with its traceback where it failed. An interrupt ends the notebooks
+    too. Raises BadInput, before any runs, for a parameter that its notebook does not declare.
     """
     jobs = list(jobs)
     for job in jobs:

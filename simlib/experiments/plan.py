@@ -22,7 +22,7 @@ class Candidate(Frozen):
 
     architecture: str
     variant: Label = ""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _named(self) -> Candidate:
@@ -75,9 +75,7 @@ class Entry:
     def cases(self) -> list[api.Case]:
         """One case for each rate of the grid; raises BadInput for what no run can be made of."""
         rates = self.rates or (None,)
-        return [
-            api.case(self.architecture, self.scenario, self.parameters, self.messages, rate) for rate in rates
-        ]
+        return [api.case(self.architecture, self.scenario, self.parameters, self.messages, rate) for rate in rates]
 
 
 class Plan(Frozen):

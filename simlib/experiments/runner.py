@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simlib import paths
+from simlib.errors import RunFailed
 from simlib.experiments import notebooks, store
 from simlib.experiments.plan import Entry, Plan
 from simlib.scenario import Trace
@@ -24,7 +24,7 @@ LATER = ("comparison", "figures", "reporting", "cli")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an entry: its folder, whether it was there already, how many runs failed, why its notebook failed."""
+    """What became of an entry: whether it was there already, how many runs failed, why its notebook failed."""
 
     entry: Entry
     folder: Path
@@ -38,11 +38,11 @@ class Outcome:
         return self.error is None and not self.failed_runs
 
 
-def sweep(plan: Plan, workers: int | None = None) -> list[Outcome]:
+def sweep(plan: Plan, workers: int = 1) -> list[Outcome]:
     """Bring the plan's part of the store up to date: a notebook for each entry whose results are not there.
 
-    `workers` notebooks run at once, by default one for each processor. Progress is shown on standard error. Folders of
-    entries that the plan no longer has are removed.
+    `workers` notebooks run at once. Progress is shown on standard error. Folders of entries that the plan no longer has
+    are removed.
     """
     folder = paths.RESULTS / plan.name
     keys = {entry.name: key(entry) for entry in plan.entries}
@@ -61,7 +61,7 @@ def sweep(plan: Plan, workers: int | None = None) -> list[Outcome]:
     errors: dict[str, str | None] = {}
     if jobs:
         with _Progress(folder, missing) as progress:
-            found = notebooks.run_all(jobs, workers or os.cpu_count() or 1, progress.look)
+            found = notebooks.run_all(jobs, workers, progress.look)
         errors = {entry.name: error for entry, error in zip(missing, found, strict=True)}
     outcomes = []
     for entry in plan.entries:
@@ -69,6 +69,16 @@ def sweep(plan: Plan, workers: int | None = None) -> list[Outcome]:
         failed = (store.about(folder / entry.name) or {}).get("failed", 0)
         outcomes.append(Outcome(entry, folder / entry.name, entry.name not in errors, failed, error))
     return outcomes
+
+
+def require(outcomes: Iterable[Outcome]) -> None:
+    """Raise RunFailed, naming the first, where a notebook or a run failed."""
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    if failed:
+        first = failed[0]
+        why = first.error or f"{first.failed_runs} runs failed, see the column 'failed' of its results"
+        more = f" (and {len(failed) - 1} more entries)" if len(failed) > 1 else ""
+        raise RunFailed(f"{first.entry.name}: {why}; kept in {first.folder}/notebook.ipynb{more}")
 
 
 def is_there(folder: Path, key: str) -> bool:
@@ -142,10 +152,9 @@ class _Progress:
         for entry in self.entries:
             folder = self.folder / entry.name
             done += entry.runs if store.about(folder) else store.finished_runs(folder)
-        self.bar.update(done - self.bar.n)
+        if done != self.bar.n:
+            self.bar.update(done - self.bar.n)
 
     def __exit__(self, *_: object) -> None:
         self.look()
         self.bar.close()
-
-

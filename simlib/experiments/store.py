@@ -2,7 +2,7 @@
 
 An entry's folder holds `result.parquet` (a row each run, cut and metric), `backlog.parquet` (the backlog of each run
 through time), `run.json` (what was run, under which key) and the executed `notebook.ipynb`; while it is under way, also
-a file for each run that is finished. Files appear whole or not at all, so a sweep that was stopped goes on where it was.
+a file for each run that is finished. Files appear whole or not at all, so a sweep that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ RESULT = pa.schema(
         ("value", pa.float64()),  # NaN where it does not exist
         ("unit", pa.string()),
         ("overloaded", pa.bool_()),
-        ("warm_up", pa.int32()),  # messages that MSER-5 would cut from this run, null where it is not seen to be stationary
+        (
+            "warm_up",
+            pa.int32(),
+        ),  # messages that MSER-5 would cut from this run, null where it is not seen to be stationary
         ("failed", pa.string()),  # why the run failed, null where it did not
         ("parameters_hash", pa.string()),
         ("calibration_hash", pa.string()),  # null where nothing was calibrated
@@ -63,7 +66,8 @@ _SCHEMAS = {"result": RESULT, "backlog": BACKLOG}
 class Journal:
     """The runs of an entry that are finished, each kept in its file until the whole entry is written.
 
-    What stands under another key was made by other code, parameters or data, and goes. Without a folder nothing is kept.
+    What stands under another key was made by other code, parameters or data, and goes. Without a folder nothing is
+    kept.
     """
 
     def __init__(self, folder: Path | None, key: str) -> None:

@@ -25,7 +25,10 @@ def draw_all(
     folder: Path | str = "",
     languages: Iterable[Language] = LANGUAGES,
 ) -> list[Path]:
-    """Draw and save every figure in each language; the paths of the PNGs. `validation` is the file of `simlib validate`."""
+    """Draw and save every figure in each language; the paths of the PNGs.
+
+    `validation` is the file that `simlib validate` writes; without it its figure is left out.
+    """
     drawn: dict[str, Callable[[Language], Figure]] = {
         "response_time": lambda language: charts.response_time(points, language),
         "delivery_time": lambda language: charts.delivery_time(points, language),

@@ -33,7 +33,10 @@ TEXTS: dict[str, dict[Language, str]] = {
     "goodput": {"ru": "полезная пропускная способность, сообщ./с", "en": "goodput, messages/s"},
     "backlog": {"ru": "незавершённые сообщения", "en": "unsettled messages"},
     "time": {"ru": "время, с", "en": "time, s"},
-    "relative_difference": {"ru": "парная разность, % от второй архитектуры", "en": "paired difference, % of the second"},
+    "relative_difference": {
+        "ru": "парная разность, % от второй архитектуры",
+        "en": "paired difference, % of the second",
+    },
     "measured": {"ru": "измерено, мс", "en": "measured, ms"},
     "predicted": {"ru": "предсказано, мс", "en": "predicted, ms"},
     # titles of panels
@@ -41,15 +44,25 @@ TEXTS: dict[str, dict[Language, str]] = {
     "duplicated": {"ru": "дубликаты, сообщ.", "en": "duplicated, messages"},
     "oversold_units": {"ru": "перепродано, ед.", "en": "oversold, units"},
     "undersold_units": {"ru": "недопродано, ед.", "en": "undersold, units"},
+    "read_your_writes_violations": {"ru": "своя запись не видна, запросов", "en": "own write unseen, queries"},
     "stale_read_fraction": {"ru": "устаревшие чтения, %", "en": "stale reads, %"},
     "against": {"ru": "{a} − {b}", "en": "{a} − {b}"},
     "per_second": {"ru": "{rate} сообщ./с", "en": "{rate}/s"},
     "none_in_any_run": {"ru": "ни в одном прогоне", "en": "none in any run"},
     "short:saturation": {"ru": "насыщение", "en": "saturation"},
     "short:response_time_p95.order": {"ru": "заказ:\nвремя ответа, p95", "en": "order:\nresponse time, p95"},
-    "short:response_time_p95.stock_query": {"ru": "запрос остатка:\nвремя ответа, p95", "en": "stock query:\nresponse time, p95"},
-    "short:response_time_p95.stock_update": {"ru": "изменение остатка:\nвремя ответа, p95", "en": "stock update:\nresponse time, p95"},
-    "short:delivery_time_p95.stock_update": {"ru": "изменение остатка:\nвремя доставки, p95", "en": "stock update:\ndelivery time, p95"},
+    "short:response_time_p95.stock_query": {
+        "ru": "запрос остатка:\nвремя ответа, p95",
+        "en": "stock query:\nresponse time, p95",
+    },
+    "short:response_time_p95.stock_update": {
+        "ru": "изменение остатка:\nвремя ответа, p95",
+        "en": "stock update:\nresponse time, p95",
+    },
+    "short:delivery_time_p95.stock_update": {
+        "ru": "изменение остатка:\nвремя доставки, p95",
+        "en": "stock update:\ndelivery time, p95",
+    },
     "short:delivery_time_p95.order": {"ru": "заказ:\nвремя доставки, p95", "en": "order:\ndelivery time, p95"},
     # legends
     "p50": {"ru": "медиана", "en": "median"},
@@ -62,28 +75,176 @@ TEXTS: dict[str, dict[Language, str]] = {
     "stated": {"ru": "заявленная точность", "en": "stated accuracy"},
     "one_run": {"ru": "один прогон", "en": "one run"},
     "mean_of_runs": {"ru": "среднее по {runs} прогонам", "en": "mean of {runs} runs"},
-    # metrics as a sentence names them
-    "saturation": {"ru": "пропускная способность при насыщении", "en": "saturation throughput"},
-    "response_time_p95.order": {
+    # captions
+    "caption:response_time": {
+        "ru": "Время ответа в зависимости от интенсивности потока",
+        "en": "Response time against the offered rate",
+    },
+    "caption:delivery_time": {
+        "ru": "Время доставки в зависимости от интенсивности потока",
+        "en": "Delivery time against the offered rate",
+    },
+    "caption:saturation": {
+        "ru": "Полезная пропускная способность в зависимости от интенсивности потока",
+        "en": "Goodput against the offered rate",
+    },
+    "caption:backlog": {"ru": "Число незавершённых сообщений во времени", "en": "Unsettled messages through time"},
+    "caption:consistency": {
+        "ru": "Перепродажа, устаревшие чтения, потери и дубликаты",
+        "en": "Oversold units, stale reads, losses and duplicates",
+    },
+    "caption:differences": {
+        "ru": "Парные разности времени и пропускной способности",
+        "en": "Paired differences of times and saturation",
+    },
+    "caption:validation": {
+        "ru": "Предсказанные и измеренные процентили времени",
+        "en": "Predicted and measured percentiles",
+    },
+    # conditions, as a sentence begins with them
+    "where:steady": {"ru": "при равномерной нагрузке", "en": "under steady load"},
+    "where:burst": {"ru": "при нагрузке со всплесками, в среднем", "en": "under bursts, on average"},
+    "where:flash_sale": {"ru": "при распродаже, в среднем", "en": "in a flash sale, on average"},
+    # metrics, as the subject of a sentence
+    "metric:saturation": {"ru": "пропускная способность при насыщении", "en": "the saturation throughput"},
+    "metric:response_time_p95.order": {
         "ru": "95-й процентиль времени ответа на заказ",
-        "en": "95th percentile of the response time of orders",
+        "en": "the 95th percentile of the response time of orders",
     },
-    "response_time_p95.stock_query": {
+    "metric:response_time_p95.stock_query": {
         "ru": "95-й процентиль времени ответа на запрос остатка",
-        "en": "95th percentile of the response time of stock queries",
+        "en": "the 95th percentile of the response time of stock queries",
     },
-    "response_time_p95.stock_update": {
+    "metric:response_time_p95.stock_update": {
         "ru": "95-й процентиль времени ответа на изменение остатка",
-        "en": "95th percentile of the response time of stock updates",
+        "en": "the 95th percentile of the response time of stock updates",
     },
-    "delivery_time_p95.stock_update": {
+    "metric:delivery_time_p95.stock_update": {
         "ru": "95-й процентиль времени доставки изменения остатка",
-        "en": "95th percentile of the delivery time of stock updates",
+        "en": "the 95th percentile of the delivery time of stock updates",
     },
-    "delivery_time_p95.order": {
+    "metric:delivery_time_p95.order": {
         "ru": "95-й процентиль времени доставки заказа",
-        "en": "95th percentile of the delivery time of orders",
+        "en": "the 95th percentile of the delivery time of orders",
     },
+    "metric:lost": {"ru": "число потерянных сообщений за прогон", "en": "the number of messages lost in a run"},
+    "metric:duplicated": {
+        "ru": "число сообщений, подействовавших повторно, за прогон",
+        "en": "the number of messages duplicated in a run",
+    },
+    "metric:oversold_units": {
+        "ru": "число перепроданных единиц за прогон",
+        "en": "the number of units oversold in a run",
+    },
+    "metric:stale_read_fraction": {"ru": "доля устаревших чтений", "en": "the share of stale reads"},
+    # what is validated
+    "of:response_time.order": {"ru": "ответ на заказ", "en": "response to orders"},
+    "of:response_time.stock_query": {"ru": "ответ на запрос остатка", "en": "response to stock queries"},
+    "of:response_time.stock_update": {"ru": "ответ на изменение остатка", "en": "response to stock updates"},
+    "of:delivery_time.stock_update": {"ru": "доставка изменения остатка", "en": "delivery of stock updates"},
+    "of:delivery_time.order": {"ru": "доставка заказа", "en": "delivery of orders"},
+    # parameters
+    "provenance:measured": {"ru": "измерено", "en": "measured"},
+    "provenance:published": {"ru": "опубликовано", "en": "published"},
+    "provenance:assumed": {"ru": "принято", "en": "assumed"},
+    "family:constant": {"ru": "постоянная", "en": "constant"},
+    "family:exponential": {"ru": "показательное", "en": "exponential"},
+    "family:uniform": {"ru": "равномерное", "en": "uniform"},
+    "family:lognormal": {"ru": "логнормальное", "en": "lognormal"},
+    "family:weibull": {"ru": "Вейбулла", "en": "Weibull"},
+    "family:erlang": {"ru": "Эрланга", "en": "Erlang"},
+    "family:hyperexponential": {"ru": "гиперэкспоненциальное", "en": "hyperexponential"},
+    "family:quantiles": {"ru": "по измеренным квантилям", "en": "measured quantiles"},
+    "parameter:edge": {
+        "ru": "путь между клиентом и вызываемой стороной, в одну сторону",
+        "en": "between a caller and the side it calls, each way",
+    },
+    "parameter:network": {"ru": "путь между сторонами, в одну сторону", "en": "between the two sides, each way"},
+    "parameter:http_server": {
+        "ru": "процессорное время приёма запроса и столько же ответа",
+        "en": "CPU to take in a request, and as much to answer",
+    },
+    "parameter:http_client": {
+        "ru": "процессорное время отправки вызова и столько же приёма ответа",
+        "en": "CPU to send a call, and as much to take its answer",
+    },
+    "parameter:database_client": {
+        "ru": "процессорное время обращения к базе и столько же после него",
+        "en": "CPU to ask the database, and as much after",
+    },
+    "parameter:commit": {"ru": "транзакция с записью, до её фиксации", "en": "a writing transaction, to its commit"},
+    "parameter:read": {"ru": "чтение из базы", "en": "a read in the database"},
+    "parameter:database_connections": {
+        "ru": "соединений каждой стороны с её базой",
+        "en": "connections of each side to its database",
+    },
+    "parameter:connections": {
+        "ru": "соединений каждой стороны со службой другой",
+        "en": "connections of each side to the other's service",
+    },
+    "parameter:timeout": {
+        "ru": "время, через которое вызов прекращается",
+        "en": "after which a caller abandons a call",
+    },
+    "parameter:retries": {"ru": "повторных попыток вызова", "en": "further attempts of a call"},
+    "parameter:backoff": {
+        "ru": "пауза перед первым повтором, далее удваивается",
+        "en": "before the first retry, doubled each time",
+    },
+    "parameter:jitter": {"ru": "пауза случайна", "en": "whether the backoff is random"},
+    "parameter:idempotency": {"ru": "ключ идемпотентности", "en": "idempotency key"},
+    "parameter:broker": {"ru": "брокер", "en": "broker"},
+    "parameter:uplink": {
+        "ru": "путь между стороной и брокером, в одну сторону",
+        "en": "between a side and the broker, each way",
+    },
+    "parameter:store": {"ru": "запись сообщения брокером на диск", "en": "the broker's write of a message to disk"},
+    "parameter:publish_client": {
+        "ru": "процессорное время публикации и столько же приёма подтверждения",
+        "en": "CPU to publish, and as much to take the confirm",
+    },
+    "parameter:consume_client": {
+        "ru": "процессорное время приёма доставки и столько же подтверждения",
+        "en": "CPU to take a delivery, and as much to acknowledge it",
+    },
+    "parameter:consumers": {"ru": "обработчиков каждой очереди", "en": "consumers of each queue"},
+    "parameter:prefetch": {
+        "ru": "неподтверждённых доставок очереди одновременно",
+        "en": "unacknowledged deliveries of a queue at once",
+    },
+    "parameter:confirm": {"ru": "публикация ждёт подтверждения", "en": "whether a publisher waits for the confirm"},
+    "parameter:confirm_timeout": {"ru": "время ожидания подтверждения", "en": "how long a confirm is waited for"},
+    "parameter:confirm_retries": {
+        "ru": "повторных публикаций без подтверждения",
+        "en": "further publications without a confirm",
+    },
+    "parameter:deduplication": {
+        "ru": "время, в которое брокер отбрасывает повтор",
+        "en": "within which the broker drops a duplicate",
+    },
+    "parameter:manual_ack": {
+        "ru": "подтверждение приёма после действия",
+        "en": "whether a delivery is acknowledged after its effect",
+    },
+    "parameter:ack_wait": {
+        "ru": "время до повторной доставки без подтверждения",
+        "en": "until delivery again without acknowledgement",
+    },
+    "parameter:redelivery_delay": {
+        "ru": "пауза перед повторной доставкой после отказа",
+        "en": "before a refused delivery is delivered again",
+    },
+    "parameter:max_deliveries": {
+        "ru": "доставок, после которых сообщение откладывается",
+        "en": "deliveries after which a message is parked",
+    },
+    "parameter:park": {"ru": "отложенные сообщения сохраняются", "en": "whether parked messages are kept"},
+    "parameter:idempotent_receiver": {"ru": "идемпотентный получатель", "en": "idempotent receiver"},
+    "parameter:write_if_newer": {
+        "ru": "копия не принимает устаревшую версию",
+        "en": "whether the copy refuses an older version",
+    },
+    "parameter:answered_on": {"ru": "чем отвечают на заказ", "en": "what answers an order"},
     # footers
     "calibrated": {"ru": "калибровка: {files}", "en": "calibration: {files}"},
     "assumed": {"ru": "параметры приняты, не измерены", "en": "parameters assumed, not measured"},

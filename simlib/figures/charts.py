@@ -96,7 +96,14 @@ def consistency(points: pd.DataFrame, language: Language = "en") -> Figure:
         figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
         panels = figure.subplots(2, 2).flat
         for axes, metric in zip(panels, COUNTS, strict=True):
-            _bars(axes, chosen[chosen["metric"] == metric], scenarios, candidates, 100.0 if "fraction" in metric else 1.0, language)
+            _bars(
+                axes,
+                chosen[chosen["metric"] == metric],
+                scenarios,
+                candidates,
+                100.0 if "fraction" in metric else 1.0,
+                language,
+            )
             axes.set_title(text(metric, language), loc="left")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(candidates))
@@ -124,7 +131,11 @@ def differences(headlines: pd.DataFrame, points: pd.DataFrame, language: Languag
                 shift = 0.24 * (k - (len(compared) - 1) / 2)
                 _forest(axes, of_pair, [metrics.index(name) + shift for name in of_pair["metric"]], mark)
             rates = own["rate"].dropna()
-            at = f", {text('per_second', language, rate=style.number(round(rates.iloc[0], 1), language))}" if len(rates) else ""
+            at = (
+                f", {text('per_second', language, rate=style.number(round(rates.iloc[0], 1), language))}"
+                if len(rates)
+                else ""
+            )
             axes.set_title(f"{title(scenario, language)}{at}", loc="left", fontsize=8)
             style.numbers(axes, language)
             axes.set_yticks(range(len(metrics)), [text(f"short:{name}", language) for name in metrics])
@@ -167,7 +178,10 @@ def validation(found: Mapping[str, Any], language: Language = "en") -> Figure:
             _plain_log(axes, language)
         panels[0].set_ylabel(text("predicted", language))
         handles = [_handle(title(name, language), marks[name]) for name in names]
-        handles += [_handle(text(kind, language), {"color": "#1b1b1b", "marker": "o"}, kind == "trace") for kind in ("trace", "independent")]
+        handles += [
+            _handle(text(kind, language), {"color": "#1b1b1b", "marker": "o"}, kind == "trace")
+            for kind in ("trace", "independent")
+        ]
         handles.append(Line2D([], [], color="#e4e4e4", linewidth=7, label=text("stated", language)))
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
         return _with_footer(figure, style.calibration(found["calibration"], language))
@@ -179,7 +193,9 @@ def readme_comparison(points: pd.DataFrame, language: Language = "en") -> Figure
         grid = _grid(points)
         figure = Figure(figsize=(style.WIDTH * 1.15, 3.3), layout="constrained")
         panels = figure.subplots(1, 2)
-        for axes, (metric, kind) in zip(panels, (("response_time", ORDER), ("delivery_time", STOCK_UPDATE)), strict=True):
+        for axes, (metric, kind) in zip(
+            panels, (("response_time", ORDER), ("delivery_time", STOCK_UPDATE)), strict=True
+        ):
             _time_panel(axes, grid, metric, kind, language)
             axes.set(xlabel=text("rate", language), ylabel=text(metric, language))
         figure.legend(handles=_time_legend(_candidates(grid), language), loc="outside upper center", ncols=3)
@@ -273,7 +289,12 @@ def _backlog_line(axes: Axes, rows: pd.DataFrame, mark: Mapping[str, Any], profi
 
 
 def _bars(
-    axes: Axes, rows: pd.DataFrame, scenarios: Sequence[str], candidates: Sequence[str], scale: float, language: Language
+    axes: Axes,
+    rows: pd.DataFrame,
+    scenarios: Sequence[str],
+    candidates: Sequence[str],
+    scale: float,
+    language: Language,
 ) -> None:
     width = 0.8 / len(candidates)
     for k, candidate in enumerate(candidates):
@@ -378,4 +399,3 @@ def _plain_log(axes: Axes, language: Language) -> None:
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     known = [value for value in values if value is not None and value > 0]
     return (min(known) / 1.3, max(known) * 1.3) if known else (1.0, 10.0)
-

@@ -84,7 +84,7 @@ class ReportContext:
 
     `numbers`, `tables`, `figures` are by the names that the template uses. `differences` are by topic ("response_time",
     "delivery_time", "saturation", "lost", "duplicated", "oversold", "stale"); the first of each topic is its headline,
-    which the conclusion repeats.
+    which the conclusion repeats. `variants` are the titles of what differences name besides the architectures.
     """
 
     title_page: TitlePage
@@ -93,3 +93,4 @@ class ReportContext:
     tables: Mapping[str, Table] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     differences: Mapping[str, tuple[Difference, ...]] = field(default_factory=dict)
+    variants: Mapping[str, str] = field(default_factory=dict)

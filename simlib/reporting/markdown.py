@@ -207,7 +207,7 @@ class _Filling:
         return plain(sentence(difference, self._title(difference.first), self._title(difference.second)))
 
     def _title(self, architecture: str) -> str:
-        known = {each.name: each.title for each in self.context.architectures}
+        known = {each.name: each.title for each in self.context.architectures} | dict(self.context.variants)
         title: str = _named("architecture", known, architecture)
         return title
 

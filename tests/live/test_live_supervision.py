@@ -22,7 +22,7 @@ from simlib.scenario import Slowdown
 from tests.conftest import require_part
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
-PROGRAM = "import simlib; simlib.run('message_queue', engine='live', messages=20000)"
+PROGRAM = "import simlib; simlib.run('message_queue', engine='live', messages=3000)"
 
 
 def test_an_interrupt_stops_every_process_and_removes_the_data():

@@ -1,0 +1,619 @@
+"""The `simlib` command.
+
+Every command prints tables to read, or with `--json` one JSON document and nothing else on standard output.
+Exit status: 0 done; 1 a run failed, an invariant broke or a stated accuracy was missed; 2 bad input, in one line;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simlib.errors import BadInput, RunFailed, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from simlib import api
+
+app = typer.Typer(
+    help="A laboratory for choosing an integration architecture: simulate it, measure it, compare it.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+REPLICATIONS = 10
+SHOWN = (
+    "response_time_p",
+    "delivery_time_p",
+    "throughput",
+    "goodput",
+    "utilisation",
+    "backlog_max",
+    "oversold",
+    "undersold",
+    "stale_read_fraction",
+    "read_your_writes",
+    "retry_amplification",
+)
+"""How the metrics begin that a table shows; a JSON document has all of them."""
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[ARCH]...", help="Architectures; all, when none is named.")]
+ScenarioName = Annotated[str, typer.Option("--scenario", help="A named scenario, or a YAML file.", metavar="NAME|FILE")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="A parameter of the model.", metavar="NAME=VALUE")]
+RateText = Annotated[str | None, typer.Option("--rate", help="Base rate of arrivals, such as 100/s.", metavar="RATE")]
+Messages = Annotated[int | None, typer.Option("--messages", help="Messages of a run; the scenario's by default.")]
+Replications = Annotated[
+    int | None,
+    typer.Option("--replications", help=f"Runs of different seeds; {REPLICATIONS} by default, 1 on the live engine."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="What the random numbers come from.")]
+Engine = Annotated[str, typer.Option("--engine", help="simpy or live.")]
+HistoryFolder = Annotated[
+    Path | None, typer.Option("--history", help="Save the first run's history here.", metavar="FOLDER")
+]
+Workers = Annotated[int | None, typer.Option("--workers", help="Notebooks at once; the processors by default.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status."""
+    try:
+        return int(app(arguments, prog_name="simlib", standalone_mode=False) or 0)
+    except BadInput as error:
+        return _fail(str(error), 2)
+    except typer.TyperException as error:
+        return _fail(f"{error.format_message()} (see simlib --help)", 2)
+    except RunFailed as error:
+        return _fail(str(error), 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """The environment: versions, and which real parts were found, where, and what to install for the rest."""
+    import platform
+    from importlib.metadata import version
+
+    from simlib import paths
+    from simlib.brokers import nats, postgres
+
+    parts = []
+    for name, module in (("postgres", postgres), ("nats", nats)):
+        found = module.found()
+        where = {"version": found.version, "where": found.where} if found else {"version": None, "where": None}
+        parts.append({"name": name, "found": found is not None, **where, "install": None if found else module.INSTALL})
+    packages = {name: version(name) for name in ("simpy", "numpy", "numba", "pandas", "matplotlib", "papermill")}
+    calibration = sorted(file.name for file in paths.CALIBRATION.glob("*.yaml"))
+    document = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "packages": packages,
+        "parts": parts,
+        "calibration": calibration,
+        **_origin(),
+    }
+    if as_json:
+        return _print(document)
+    _say(f"simlib {document['version']}, {os.cpu_count()} processors")
+    _say(f"Python {document['python']} on {document['system']}")
+    _say(", ".join(f"{name} {number}" for name, number in packages.items()))
+    _say(f"calibration: {', '.join(calibration) or 'none, parameters are assumed: simlib measure, simlib calibrate'}")
+    _table(
+        ["part", "version", "where"],
+        [
+            (part["name"], part["version"] or "not found", part["where"] or f"to have it, {part['install']}")
+            for part in parts
+        ],
+    )
+    return 0
+
+
+@app.command("list")
+def show(
+    what: Annotated[str, typer.Argument(help="architectures, scenarios, metrics or parameters.")] = "architectures",
+    architecture: Annotated[str | None, typer.Argument(metavar="[ARCH]", help="Whose parameters.")] = None,
+    as_json: Json = False,
+) -> int:
+    """What there is: architectures, scenarios, metrics, or the parameters of an architecture."""
+    if what not in _LISTS:
+        raise unknown("list", what, _LISTS)
+    if what == "parameters" and architecture is None:
+        raise BadInput("whose parameters? name an architecture: simlib list parameters rest")
+    if what != "parameters" and architecture is not None:
+        raise BadInput(f"only parameters are of an architecture, got '{architecture}': leave it out")
+    rows = _LISTS[what](architecture or "")
+    if as_json:
+        return _print(rows)
+    columns = list(rows[0])
+    _table(columns, [[_short(row[name]) for name in columns] for row in rows])
+    return 0
+
+
+@app.command()
+def run(
+    architecture: Annotated[str, typer.Argument(metavar="ARCH")],
+    scenario: ScenarioName = "steady",
+    settings: Settings = None,
+    rate: RateText = None,
+    messages: Messages = None,
+    replications: Replications = None,
+    seed: Seed = 1,
+    engine: Engine = "simpy",
+    history: HistoryFolder = None,
+    as_json: Json = False,
+) -> int:
+    """Run an architecture on a scenario: its metrics with 95 % intervals, and the checker's counts."""
+    from simlib import api
+
+    values = _settings(settings)
+    folder = _writable(history)
+    count, seed = _count(replications, engine), _at_least(0, seed, "--seed")
+    found = api.replicate(
+        architecture, scenario, values, count, seed, messages, rate, engine, workers=os.cpu_count() or 1
+    )
+    if folder:
+        found.histories[0].save(folder)
+    table = found.table()
+    checked = found.check()
+    if as_json:
+        return _print(
+            {
+                "architecture": architecture,
+                **_about([found]),
+                "calibration": found.case.meta["calibration"],
+                "parameters": found.case.meta["parameters"],
+                "overloaded": found.overloaded,
+                "metrics": _metrics(table),
+                "check": checked,
+                **_origin(found.case.meta["parameters_hash"]),
+            }
+        )
+    _headline(architecture, [found])
+    _table(["metric", "value [95 % interval]"], [(row.name, _quantity(row)) for row in _shown(table)])
+    _say("checker: " + ", ".join(f"{name} {number}" for name, number in checked.items()))
+    return 0
+
+
+@app.command()
+def compare(
+    names: Names = None,
+    scenario: ScenarioName = "steady",
+    settings: Settings = None,
+    rate: RateText = None,
+    messages: Messages = None,
+    replications: Replications = None,
+    seed: Seed = 1,
+    engine: Engine = "simpy",
+    as_json: Json = False,
+) -> int:
+    """Compare architectures on the same random numbers: metrics of each, and paired differences with 95 % intervals."""
+    from simlib import api
+
+    values = _settings(settings)
+    chosen = _architectures(names)
+    count, seed = _count(replications, engine), _at_least(0, seed, "--seed")
+    found = api.compare(chosen, scenario, values, count, seed, messages, rate, engine, workers=os.cpu_count() or 1)
+    checks = {each.case.architecture: each.check() for each in found.replicates}
+    paired = found.paired()
+    if as_json:
+        rows = [
+            {
+                "architecture": each.case.architecture,
+                "overloaded": each.overloaded,
+                "calibration": each.case.meta["calibration"],
+                "parameters": each.case.meta["parameters"],
+                "parameters_hash": each.case.meta["parameters_hash"],
+                "metrics": _metrics(each.table()),
+                "check": checks[each.case.architecture],
+            }
+            for each in found.replicates
+        ]
+        document = {**_about(found.replicates), "rows": rows, "paired": paired.to_dict("records")}
+        return _print({**document, **_origin(_joint([row["parameters_hash"] for row in rows]))})
+    _headline("", found.replicates)
+    tables = {each.case.architecture: {row.name: row for row in _shown(each.table())} for each in found.replicates}
+    metrics = list(dict.fromkeys(name for table in tables.values() for name in table))
+    _table(
+        ["metric", *tables],
+        [(name, *(_quantity(table[name]) if name in table else "" for table in tables.values())) for name in metrics],
+    )
+    for (a, b), rows in paired.groupby(["a", "b"], sort=False):
+        _say(f"\n{a} − {b}")
+        kept = [row for row in rows.rename(columns={"metric": "name", "difference": "value"}).itertuples()]
+        _table(
+            ["metric", "paired difference [95 % interval]"], [(row.name, _quantity(row)) for row in _only_shown(kept)]
+        )
+    return 0
+
+
+@app.command()
+def check(folder: Annotated[Path, typer.Argument(help="Where a history was saved.")], as_json: Json = False) -> int:
+    """The checker on a saved history: what was lost, duplicated, stale …, and whether the invariants hold."""
+    from simlib.history import History
+
+    history = History.load(folder)
+    verdict = history.check()
+    if as_json:
+        document = {name: history.meta.get(name) for name in ("architecture", "scenario", "engine", "seed")}
+        found = {"messages": verdict.messages, **verdict.as_dict()}
+        origin = {name: history.meta.get(name) for name in ("version", "draws", "parameters_hash")}
+        _print({**document, "check": found, **origin})
+    else:
+        _say(str(verdict))
+    if not verdict.ok:
+        raise RunFailed(f"{folder}: an invariant broke: {verdict.violations[0]}")
+    return 0
+
+
+@app.command()
+def measure(names: Names = None, as_json: Json = False) -> int:
+    """Measure the live architectures, what is not measured yet; some minutes each, on a machine that is idle."""
+    from simlib import calibration
+
+    plan = calibration.held_out()
+    found = [calibration.measure(name, plan, _progress) for name in _architectures(names)]
+    rows = [
+        {
+            "architecture": one.architecture,
+            "broker": one.broker,
+            "folder": str(one.folder),
+            "saturation": one.saturation,
+        }
+        for one in found
+    ]
+    if as_json:
+        return _print({"rows": rows, **_origin()})
+    _table(["architecture", "saturation"], [(row["architecture"], f"{row['saturation']:.4g} 1/s") for row in rows])
+    return 0
+
+
+@app.command()
+def calibrate(names: Names = None, as_json: Json = False) -> int:
+    """Fit the parameters of the models to the measurements."""
+    from simlib import calibration
+
+    rows = [calibration.calibrate(name, _broker(name)) for name in _architectures(names)]
+    if as_json:
+        return _print({"rows": rows, **_origin()})
+    for row in rows:
+        _say(f"\n{row['architecture']}")
+        values = [(name, _short(entry["value"]), entry["provenance"]) for name, entry in row["parameters"].items()]
+        _table(["parameter", "value", "provenance"], values)
+    return 0
+
+
+@app.command()
+def validate(names: Names = None, as_json: Json = False) -> int:
+    """Predict the loads that calibration did not see, and hold the predictions against what was measured."""
+    from simlib import calibration
+
+    document = {**calibration.validation(_architectures(names)), **_origin()}
+    if as_json:
+        _print(document)
+    else:
+        _table(
+            ["architecture", "load", "kind", "metric", "error p50", "p95", "p99", "accepted"],
+            [
+                (
+                    row["architecture"],
+                    f"{row['load']:.2g}",
+                    row["kind"],
+                    f"{row['metric']}.{row['kind_of_message']}",
+                    *(f"{100 * error:+.0f} %" for error in row["error"].values()),
+                    {True: "yes", False: "missed", None: ""}[row["accepted"]],
+                )
+                for row in document["rows"]
+            ],
+        )
+    missed = [row for row in document["rows"] if row["accepted"] is False]
+    if missed:
+        points = [f"{row['architecture']} at load {row['load']:.2g}, {row['kind_of_message']}" for row in missed]
+        raise RunFailed(f"the stated accuracy was missed at {len(missed)} points: {'; '.join(points)}")
+    return 0
+
+
+@app.command()
+def sweep(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="What to run; see data/plans.")],
+    workers: Workers = None,
+    as_json: Json = False,
+) -> int:
+    """Run a plan: a notebook for each architecture and scenario; goes on where an earlier one stopped."""
+    from simlib import experiments
+
+    outcomes = experiments.sweep(experiments.load_plan(plan), _workers(workers))
+    rows = [
+        {
+            "name": one.entry.name,
+            "folder": str(one.folder),
+            "runs": one.entry.runs,
+            "kept": one.kept,
+            "failed_runs": one.failed_runs,
+            "error": one.error,
+        }
+        for one in outcomes
+    ]
+    if as_json:
+        _print({"plan": str(plan), "rows": rows, **_origin()})
+    else:
+        states = [one.error or ("was there" if one.kept else "done") for one in outcomes]
+        _table(
+            ["entry", "runs", "state"],
+            [(row["name"], str(row["runs"]), state) for row, state in zip(rows, states, strict=True)],
+        )
+        _say(f"results: {outcomes[0].folder.parent}")
+    experiments.require(outcomes)
+    return 0
+
+
+@app.command()
+def report(workers: Workers = None, as_json: Json = False) -> int:
+    """Everything that the report needs and is not there yet (but it never measures), then DOCX, PDF and HTML."""
+    from simlib.reporting.results import report as make
+
+    files = [str(path) for path in make(_workers(workers))]
+    if as_json:
+        return _print({"files": files, **_origin()})
+    for file in files:
+        _say(file)
+    return 0
+
+
+def _list_architectures(_: str) -> list[dict[str, Any]]:
+    from simlib import architectures
+
+    return [
+        {"name": name, "description": _first_line(architectures.get(name).parameters.__module__)}
+        for name in architectures.names()
+    ]
+
+
+def _list_scenarios(_: str) -> list[dict[str, Any]]:
+    from simlib.scenario import load_scenario, scenario_names
+
+    scenarios = [load_scenario(name) for name in scenario_names()]
+    return [
+        {"name": one.name, "arrivals": one.arrivals.process, "rate": one.rate, "messages": one.messages}
+        for one in scenarios
+    ]
+
+
+def _list_metrics(_: str) -> list[dict[str, Any]]:
+    from simlib.metrics import REGISTRY
+
+    return [
+        {"name": one.name, "unit": one.unit, "by": one.by or None, "formula": one.formula} for one in REGISTRY.values()
+    ]
+
+
+def _list_parameters(architecture: str) -> list[dict[str, Any]]:
+    from simlib import architectures
+    from simlib.architectures.parameters import calibrated
+
+    known = architectures.get(architecture)
+    values = known.load_parameters().model_dump(mode="json")
+    measured = calibrated(architecture, _broker(architecture))
+    return [
+        {
+            "name": name,
+            "value": values[name],
+            "provenance": measured[name].provenance if name in measured else "assumed",
+            "description": field.description,
+        }
+        for name, field in known.parameters.model_fields.items()
+    ]
+
+
+_LISTS = {
+    "architectures": _list_architectures,
+    "scenarios": _list_scenarios,
+    "metrics": _list_metrics,
+    "parameters": _list_parameters,
+}
+
+
+def _architectures(names: Sequence[str] | None) -> list[str]:
+    """The named architectures, each known and named once; all of them when none is named."""
+    from simlib import architectures
+
+    for name in names or ():
+        architectures.get(name)
+        if list(names or ()).count(name) > 1:
+            raise BadInput(f"architecture '{name}' is named twice: name it once")
+    return [name for name in architectures.names() if not names or name in names]
+
+
+def _broker(architecture: str) -> str | None:
+    from simlib import architectures
+
+    return getattr(architectures.get(architecture).load_parameters(), "broker", None)
+
+
+def _settings(settings: Iterable[str] | None) -> dict[str, Any]:
+    """The overrides of `--set name=value`; a value is written as in YAML."""
+    from simlib.scenario import parse_yaml
+
+    values: dict[str, Any] = {}
+    for setting in settings or ():
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise BadInput(f"--set takes name=value, got '{setting}': write --set consumers=4")
+        if name in values:
+            raise BadInput(f"--set gives '{name}' twice: give it once")
+        values[name] = parse_yaml(value, f"--set {name}")
+    return values
+
+
+def _count(replications: int | None, engine: str) -> int:
+    if replications is not None:
+        return _at_least(1, replications, "--replications")
+    return 1 if engine == "live" else REPLICATIONS
+
+
+def _at_least(least: int, value: int, option: str) -> int:
+    if value < least:
+        raise BadInput(f"{option} must be at least {least}, got {value}: give a larger one")
+    return value
+
+
+def _workers(workers: int | None) -> int:
+    return os.cpu_count() or 1 if workers is None else _at_least(1, workers, "--workers")
+
+
+def _writable(folder: Path | None) -> Path | None:
+    """The folder, made if need be, before anything is run for it."""
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise BadInput(f"--history {folder} cannot be written: {error.strerror}: name a writable folder") from None
+    return folder
+
+
+def _origin(parameters_hash: str | None = None) -> dict[str, Any]:
+    """What every document says of the code it comes from."""
+    from simlib import api, draws
+
+    return {"version": api.version(), "draws": draws.DRAWS, "parameters_hash": parameters_hash}
+
+
+def _about(found: Sequence[api.Replicates]) -> dict[str, Any]:
+    """What the replicates have in common."""
+    meta = found[0].case.meta
+    common = {name: meta[name] for name in ("scenario", "engine", "messages", "rate")}
+    return {**common, "seed": found[0].seed, "replications": len(found[0].histories)}
+
+
+def _joint(hashes: Sequence[str]) -> str:
+    """One hash for the parameters of several architectures."""
+    from hashlib import blake2b
+
+    return blake2b(" ".join(hashes).encode(), digest_size=6).hexdigest()
+
+
+def _metrics(table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        row.name: {"value": row.value, "low": row.low, "high": row.high, "unit": row.unit}
+        for row in table.itertuples(index=False)
+    }
+
+
+def _shown(table: pd.DataFrame) -> list[Any]:
+    return _only_shown(table.itertuples(index=False))
+
+
+def _only_shown(rows: Iterable[Any]) -> list[Any]:
+    """The rows that a table shows: of the metrics in `SHOWN`, times by kind of message, and any count above zero."""
+    kept = []
+    for row in rows:
+        timely = "time_p" in row.name
+        listed = row.name.startswith(SHOWN) and ("." in row.name or not timely)
+        counted = row.unit == "messages" and row.value > 0
+        if (listed or counted) and not math.isnan(row.value):
+            kept.append(row)
+    return kept
+
+
+def _quantity(row: Any) -> str:
+    from simlib.comparison.words import quantity
+
+    return quantity(row.value, row.unit, row.low, row.high)
+
+
+def _headline(name: str, found: Sequence[api.Replicates]) -> None:
+    """What was run, and what it stands on."""
+    about, meta = _about(found), found[0].case.meta
+    runs = (
+        f"{about['replications']} runs of {about['messages']} messages"
+        if about["replications"] > 1
+        else f"{about['messages']} messages"
+    )
+    start = f"{name} under " if name else "under "
+    _say(f"{start}{about['scenario']} at {about['rate']:.4g}/s: {runs}, seed {about['seed']}, {about['engine']}")
+    files = meta["calibration"]
+    calibration = f"calibration {', '.join(files)}" if files else "parameters assumed, not calibrated"
+    hashes = ", ".join(one.case.meta["parameters_hash"] for one in found)
+    _say(f"{calibration}; parameters {hashes}; {meta['version']}, draws {meta['draws']}")
+    for one in found:
+        if one.overloaded:
+            _say(f"{one.case.architecture} is overloaded: its times have no mean and no percentile")
+
+
+def _short(value: Any) -> str:
+    """A value for a table's cell."""
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return " ".join(_short(one) if name == "family" else f"{name}={_short(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{len(value)} numbers]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _first_line(module: str) -> str:
+    from importlib import import_module
+
+    return (import_module(module).__doc__ or "").strip().splitlines()[0]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for k, column in enumerate(columns):
+        table.add_column(column, no_wrap=k == 0)
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _say(words: str) -> None:
+    _console().print(words, soft_wrap=True)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)
+
+
+def _print(document: Any) -> int:
+    """One JSON document; NaN and infinity, which JSON has not, are null."""
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    sys.stdout.write(orjson.dumps(document, option=options).decode() + "\n")
+    return 0
+
+
+def _progress(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _fail(words: str, status: int) -> int:
+    print(f"error: {' '.join(words.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

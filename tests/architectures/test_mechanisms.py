@@ -1,0 +1,260 @@
+"""What each mechanism is worth: switched off, something is lost, doubled, parked, late or out of order; on, it is not.
+
+Every run also passes the checker: whatever goes wrong in an architecture, conservation and causality hold.
+"""
+
+import pytest
+
+import simlib
+from simlib import architectures
+from simlib.distributions import Constant
+from simlib.metrics import measure
+from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, Profile, load_scenario
+
+ONE_SKU = Goods(skus=1)
+SLOW = {"handler_work": Constant(0.05)}
+"""Handler work that takes longer than what waits for it below."""
+
+
+def workload(rate, only="", **properties):
+    """The scenario `steady` with other properties; `only` names the one kind of message in it."""
+    if only:
+        properties["mix"] = Mix.model_validate({"stock_update": 0, "order": 0, "stock_query": 0, only: 1})
+    return load_scenario("steady").with_rate(rate).model_copy(update=properties)
+
+
+def history(name, scenario, messages, **changes):
+    """A run with the default parameters, but for the changes, that the checker finds without violations."""
+    parameters = architectures.get(name).parameters().replace(**changes)
+    made = simlib.run(name, scenario, parameters.model_dump(), messages=messages)
+    verdict = made.check()
+    assert verdict.ok, str(verdict)
+    return made
+
+
+def columns(*arguments, **changes):
+    """The messages of such a run."""
+    return history(*arguments, **changes).messages.to_pandas()
+
+
+def lossy(probability, link, direction=None):
+    return {"faults": (Loss(link=link, probability=probability, direction=direction),)}
+
+
+# --- rest -------------------------------------------------------------------------------------------------------------
+
+
+def test_rest_loses_what_the_network_loses_unless_it_retries():
+    updates = workload(50, only="stock_update", **lossy(0.1, "accounting-shop"))
+    without = columns("rest", updates, 300, retries=0, timeout=0.05)
+    assert (without["outcome"] == "failed").sum() > 15
+    assert set(without.loc[without["outcome"] == "failed", "response"]) == {"timed_out"}
+    retried = columns("rest", updates, 300, retries=8, timeout=0.05)
+    assert set(retried["outcome"]) <= {"applied", "superseded"}
+    assert set(retried["response"]) == {"ok"}
+
+
+def test_rest_callers_whose_answer_is_lost_do_not_know_that_it_is_done():
+    updates = workload(50, only="stock_update", **lossy(0.2, "accounting-shop", "shop"))
+    messages = columns("rest", updates, 200, retries=0, timeout=0.05)
+    unheard = messages[messages["response"] == "timed_out"]
+    assert len(unheard) > 20
+    assert set(unheard["outcome"]) <= {"applied", "superseded"}
+
+
+def test_rest_retries_mend_failing_handlers():
+    queries = workload(50, only="stock_query", handler_failure=0.3)
+    failed = [(columns("rest", queries, 300, retries=n)["response"] == "failed").sum() for n in (0, 1, 8)]
+    assert failed[0] > 60 > 45 > failed[1] > failed[2] == 0
+
+
+def test_rest_retries_after_a_timeout_double_orders_unless_requests_carry_a_key():
+    orders = workload(5, only="order", **SLOW)
+    impatient = {"timeout": 0.03, "retries": 1, "backoff": 0.01}
+    doubled, once = (columns("rest", orders, 60, **impatient, idempotency=key) for key in (False, True))
+    for messages in (doubled, once):
+        assert set(messages["response"]) == {"timed_out"}
+        assert (messages["outcome"] == "applied").sum() > 40, "the callers do not know, but the server worked on"
+    assert (doubled["duplicates"] > 0).sum() > 40
+    assert (once["duplicates"] == 0).all()
+
+
+def test_rest_callers_who_are_told_that_it_failed_can_rely_on_it():
+    """A call that timed out once may have been carried out, whatever its later attempts were told."""
+    flaky = workload(60, only="order", handler_failure=0.5, **lossy(0.1, "accounting-shop"))
+    messages = columns("rest", flaky, 400, retries=1, timeout=0.05)
+    assert (messages["response"] == "failed").sum() > 40
+    assert "applied" not in set(messages.loc[messages["response"] == "failed", "outcome"])
+    assert ((messages["response"] == "timed_out") & (messages["outcome"] == "applied")).sum() > 5
+
+
+def test_rest_retries_of_a_crowd_come_together_unless_they_are_jittered():
+    """Full jitter spreads them (Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015)."""
+    crowd = workload(100_000, only="order")
+    patience = {"timeout": 0.05, "retries": 20, "backoff": 0.1, "connections": 100}
+    together, spread = (columns("rest", crowd, 60, **patience, jitter=jitter) for jitter in (False, True))
+    assert set(spread["response"]) == {"ok"}
+    assert together["attempts"].sum() > 2 * spread["attempts"].sum()
+    assert (together["response"] == "timed_out").sum() > 30
+
+
+def test_rest_backoff_outlasts_an_outage():
+    struck = workload(50, only="stock_update", faults=(Crash(part="shop", at=(1.0,), restart=0.5),))
+    hasty, patient = (columns("rest", struck, 150, backoff=backoff, jitter=False) for backoff in ("50 ms", "500 ms"))
+    assert (hasty["response"] == "failed").sum() > 3
+    assert set(patient["response"]) == {"ok"}
+
+
+def test_rest_timeouts_free_connections_from_calls_without_an_answer():
+    updates = workload(20, only="stock_update", **lossy(0.05, "accounting-shop"))
+    long, short = (history("rest", updates, 200, connections=1, retries=8, timeout=t) for t in ("2 s", "50 ms"))
+    assert measure(long)["response_time_p50"] > 10 * measure(short)["response_time_p50"]
+
+
+def test_rest_connections_bound_the_throughput_on_a_long_link():
+    far = {"network": "20 ms", "timeout": "10 s"}
+    updates = workload(60, only="stock_update")
+    few, many = (measure(history("rest", updates, 200, connections=n, **far)) for n in (1, 16))
+    assert few["response_time_p50"] > 20 * many["response_time_p50"]
+    assert few["utilisation.accounting.connections"] > 0.95
+    assert few["utilisation.accounting.cpu"] < 0.1
+
+
+# --- message queue ----------------------------------------------------------------------------------------------------
+
+
+def test_queue_without_confirms_loses_messages_that_were_answered_ok():
+    updates = workload(50, only="stock_update", **lossy(0.1, "accounting-broker"))
+    blind = columns("message_queue", updates, 300, confirm=False)
+    assert set(blind["response"]) == {"ok"}
+    assert (blind["outcome"] == "lost").sum() > 15
+    sure = columns("message_queue", updates, 300, confirm_timeout=0.05, confirm_retries=8)
+    assert set(sure["response"]) == {"ok"}
+    assert set(sure["outcome"]) <= {"applied", "superseded"}
+
+
+@pytest.mark.parametrize("only", ["stock_update", "order"])
+def test_queue_publication_without_a_confirm_is_indeterminate(only):
+    link = "accounting-broker" if only == "stock_update" else "broker-shop"
+    deaf = workload(50, only=only, **lossy(0.2, link, "broker"))
+    messages = columns("message_queue", deaf, 300, confirm_timeout=0.05, confirm_retries=0, ack_wait=0.2)
+    unheard = messages[messages["response"] == "timed_out"]
+    assert len(unheard) > 30
+    assert set(unheard["outcome"]) <= {"applied", "superseded"}, "it was in the queue all the same"
+
+
+def test_queue_copies_of_unconfirmed_publications_double_orders_unless_broker_or_receiver_knows_them():
+    deaf = workload(50, only="order", **lossy(0.3, "broker-shop", "broker"))
+    again = {"confirm_timeout": 0.05, "confirm_retries": 5, "ack_wait": 0.2}
+    doubled = columns("message_queue", deaf, 200, **again, deduplication=0, idempotent_receiver=False)
+    assert (doubled["duplicates"] > 0).sum() > 20
+    for either in ({"idempotent_receiver": False}, {"deduplication": 0}):
+        messages = columns("message_queue", deaf, 200, **again, **either)
+        assert (messages["duplicates"] == 0).all()
+        assert set(messages["outcome"]) == {"applied"}
+
+
+def test_queue_loses_what_a_crashed_shop_held_unless_it_acknowledges_by_hand():
+    struck = workload(
+        80, only="stock_update", faults=(Crash(part="shop", point="updates.delivered", probability=0.02, restart=0.1),)
+    )
+    automatic = columns("message_queue", struck, 300, manual_ack=False)
+    assert set(automatic["response"]) == {"ok"}
+    assert (automatic["outcome"] == "lost").sum() > 3
+    manual = columns("message_queue", struck, 300, manual_ack=True, ack_wait=1)
+    assert set(manual["outcome"]) <= {"applied", "superseded"}
+    assert (manual["duplicates"] == 0).all()
+
+
+def test_queue_redeliveries_double_orders_unless_the_receiver_is_idempotent():
+    deaf = workload(50, only="order", **lossy(0.2, "accounting-broker", "accounting"))
+    late = {"ack_wait": 0.2, "confirm_timeout": 0.05}
+    doubled = columns("message_queue", deaf, 200, **late, idempotent_receiver=False)
+    assert (doubled["duplicates"] > 0).sum() > 10
+    once = columns("message_queue", deaf, 200, **late, idempotent_receiver=True)
+    assert (once["duplicates"] == 0).all()
+    assert once["deliveries"].max() > 2
+
+
+@pytest.mark.parametrize("guard", ["idempotent_receiver", "write_if_newer"])
+def test_queue_redeliveries_write_the_copy_twice_unless_either_guard_stands(guard):
+    deaf = workload(50, only="stock_update", **lossy(0.2, "broker-shop", "shop"))
+    unguarded = {"ack_wait": 0.2, "idempotent_receiver": False, "write_if_newer": False}
+    assert (columns("message_queue", deaf, 200, **unguarded)["duplicates"] > 0).sum() > 20
+    assert (columns("message_queue", deaf, 200, **{**unguarded, guard: True})["duplicates"] == 0).all()
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_queue_parks_poison_after_the_last_delivery_or_loses_it(limit):
+    poisoned = workload(50, only="stock_update", faults=(Poison(probability=0.1),))
+    for park, outcome in ((True, "dead_lettered"), (False, "lost")):
+        messages = columns("message_queue", poisoned, 200, park=park, max_deliveries=limit)
+        ended = messages[~messages["outcome"].isin(["applied", "superseded"])]
+        assert 8 < len(ended) < 40
+        assert set(ended["outcome"]) == {outcome} and set(ended["deliveries"]) == {limit}
+
+
+def test_queue_redeliveries_mend_failing_handlers():
+    flaky = workload(50, only="stock_update", handler_failure=0.3)
+    parked = [
+        (columns("message_queue", flaky, 300, max_deliveries=n)["outcome"] == "dead_lettered").sum() for n in (1, 2, 8)
+    ]
+    assert parked[0] > 60 > 45 > parked[1] > parked[2] == 0
+
+
+def test_queue_prefetch_hides_a_long_link():
+    updates = workload(60, only="stock_update")
+    one, many = (measure(history("message_queue", updates, 200, uplink="20 ms", prefetch=n)) for n in (1, 50))
+    assert one["delivery_time_p50"] > 10 * many["delivery_time_p50"]
+    assert one["utilisation.shop.cpu"] < 0.2, "nothing was busy, all was on its way"
+
+
+def test_queue_consumers_hide_a_slow_database():
+    updates = workload(60, only="stock_update")
+    one, four = (measure(history("message_queue", updates, 300, commit="20 ms", consumers=n)) for n in (1, 4))
+    assert one["delivery_time_p50"] > 5 * four["delivery_time_p50"]
+
+
+def test_queue_redeliveries_write_old_levels_over_new_ones_unless_the_copy_knows_versions():
+    flaky = workload(60, only="stock_update", handler_failure=0.2, goods=ONE_SKU)
+    blind, knowing = (history("message_queue", flaky, 300, write_if_newer=w).check().counts for w in (False, True))
+    assert blind["reordered"] > 20
+    assert knowing["reordered"] == 0
+
+
+def test_queue_announces_every_order_even_where_confirms_are_lost():
+    """An order whose announcement was not confirmed is not acknowledged, and comes again."""
+    deaf = workload(50, only="order", **lossy(0.2, "accounting-broker", "accounting"))
+    late = {"confirm_timeout": 0.05, "confirm_retries": 0, "ack_wait": 0.2, "max_deliveries": 20}
+    effects = history("message_queue", deaf, 200, **late, write_if_newer=False).effects.to_pandas()
+    taken, announced = (set(effects.loc[effects["effect"] == name, "message"]) for name in ("taken", "announced"))
+    assert len(taken) == 200 and announced == taken
+
+
+def test_queue_holds_what_rest_fails_while_the_shop_is_down():
+    struck = workload(50, only="stock_update", faults=(Crash(part="shop", at=(2.0,), restart=1.0),))
+    called, queued = (columns(name, struck, 300) for name in ("rest", "message_queue"))
+    assert (called["outcome"] == "failed").sum() > 20
+    assert set(queued["outcome"]) <= {"applied", "superseded"}
+
+
+def test_queue_oversells_where_customers_are_answered_on_the_confirm_but_not_on_the_reply():
+    sale = load_scenario("flash_sale")
+    phases = (Phase(lasts=1, times=1), Phase(lasts=4, times=12))
+    goods = sale.goods.model_copy(update={"sale_units": 30})
+    rush = sale.model_copy(update={"arrivals": Profile(rate=50, phases=phases), "goods": goods})
+    runs = ("message_queue", {"answered_on": "confirm"}), ("message_queue", {"answered_on": "reply"}), ("rest", {})
+    promised, told, asked = (
+        measure(history(name, rush, rush.arrivals.needed(), **changes))["oversold_units"] for name, changes in runs
+    )
+    assert promised > 10
+    assert told == asked == 0
+
+
+def test_queue_customers_who_wait_for_the_reply_wait_longer_and_know_more():
+    orders = workload(50, only="order")
+    confirmed, replied = (history("message_queue", orders, 300, answered_on=on) for on in ("confirm", "reply"))
+    assert measure(replied)["response_time_p50.order"] > measure(confirmed)["response_time_p50.order"]
+    for made, knows in ((confirmed, False), (replied, True)):
+        messages = made.messages.to_pandas()
+        assert (messages["responded"] > messages["applied"]).all() == knows

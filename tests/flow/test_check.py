@@ -1,0 +1,393 @@
+"""What cannot run is refused with one line that names it, where it is, and the remedy; what was hardly meant is a warning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from simlib import architectures
+from simlib.errors import BadInput
+from simlib.flow import (
+    KIND,
+    RESULT,
+    Backoff,
+    Exponential,
+    Flow,
+    Link,
+    Part,
+    Pool,
+    Queue,
+    Step,
+    Table,
+    ack,
+    apply,
+    branch,
+    call,
+    choose,
+    delay,
+    fail,
+    fork,
+    nack,
+    publish,
+    reject,
+    repeat,
+    reply,
+    rescue,
+    respond,
+    retry,
+    spawn,
+    timeout,
+)
+from simlib.flow.blocks import Condition, Repeat, Steps
+from simlib.scenario import load_scenario
+
+SLOW = Exponential(1.0)
+
+
+@dataclass
+class World:
+    """A flow with one of each noun, and another flow."""
+
+    flow: Flow
+    here: Part
+    there: Part
+    link: Link
+    server: Pool
+    desk: Pool
+    jobs: Queue
+    stock: Table
+    other: Flow
+
+
+def world() -> World:
+    flow, other = Flow("world"), Flow("other")
+    here, there = flow.part("here"), flow.part("there")
+    link = flow.link(here, there, "1 ms")
+    jobs = here.queue("jobs", link=link)
+    return World(flow, here, there, link, flow.pool("server"), here.pool("desk", 1), jobs, here.table("stock"), other)
+
+
+def checked(steps: Callable[[World], Steps], handling: Callable[[World], Steps] = lambda w: [ack()]) -> list[str]:
+    """The warnings of a flow whose source goes through the steps after publishing, with consumers."""
+    w = world()
+    w.flow.source("job", at=w.here, steps=[publish(w.jobs), *steps(w)])
+    w.flow.consumers(w.jobs, at=w.there, count=1, steps=handling(w))
+    return w.flow.check()
+
+
+def away(w: World) -> list[Step]:
+    return [w.link.send(stream="away")]
+
+
+PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
+    "a step that was not called": (lambda w: [ack], "ack is no step"),
+    "a list in the list": (lambda w: [[apply("done")]], "is no step"),
+    "a step in the place of a list": (lambda w: [spawn(apply("done"))], "steps must be a list"),  # type: ignore[arg-type]
+    "a pool of another flow": (lambda w: [w.other.pool("server").serve("1 ms")], "pool 'server' belongs to another flow"),
+    "a table of another flow": (lambda w: [w.other.part("x").table("t").read()], "table 't' belongs to another flow"),
+    "a release without a seize": (lambda w: [w.server.release()], "pool 'server' is released, but on a path not seized"),
+    "a release on a path without a seize": (
+        lambda w: [branch(KIND.equals(0), [w.server.seize()]), w.server.release()],
+        "released, but on a path not seized",
+    ),
+    "a second release": (lambda w: [w.server.seize(), w.server.release(), w.server.release()], "released, but on a path not"),
+    "a seize without a release": (lambda w: [w.server.seize()], "pool 'server' is seized and on a path never released"),
+    "a seize that one path does not release": (
+        lambda w: [w.server.seize(), branch(KIND.equals(0), [w.server.release()])],
+        "seized and on a path never released",
+    ),
+    "a branch that does not release": (lambda w: [fork([w.server.seize()])], "seized and on a path never released"),
+    "a release by a branch of what the row seized": (
+        lambda w: [w.server.seize(), fork([w.server.release()]), w.server.release()],
+        "released, but on a path not seized",
+    ),
+    "a release inside a time-out of what was seized outside": (
+        lambda w: [w.server.seize(), timeout(1, [w.server.release()], [])],
+        "released inside a scope that it was seized outside of",
+    ),
+    "a turn that does not release": (lambda w: [repeat([w.server.seize()], again=0.5)], "a turn of a repeat"),
+    "a choice while holding": (lambda w: [w.server.seize(), choose({"end": 1.0})], "while it holds pool 'server'"),
+    "a reply to nobody": (lambda w: [reply()], "nobody waits for it"),
+    "a reply beside a call": (lambda w: [call([reply()]), reply()], "nobody waits for it"),
+    "a call that nothing answers": (lambda w: [call([delay("1 ms")], timeout=1.0)], "a call that nothing answers"),
+    "a call whose only reply is an inner call's": (lambda w: [call([call([reply()])])], "a call that nothing answers"),
+    "an ack without a delivery": (lambda w: [ack()], "outside of consumers"),
+    "a nack without a delivery": (lambda w: [nack()], "outside of consumers"),
+    "a link of another part": (lambda w: [*away(w), *beyond(w)], "joins 'here' and 'third', the row is at 'there'"),
+    "a pool of another part": (lambda w: [*away(w), w.desk.serve("1 ms")], "pool 'here.desk' is at part 'here', the row at 'there'"),
+    "a pool of another part on one path": (
+        lambda w: [branch(KIND.equals(0), away(w)), w.desk.serve("1 ms")],
+        "pool 'here.desk' is at part 'here'",
+    ),
+    "a pool of another part in the second turn": (
+        lambda w: [repeat([w.desk.serve("1 ms"), *away(w)], again=0.5)],
+        "pool 'here.desk' is at part 'here'",
+    ),
+    "a queue of another part": (lambda w: [*away(w), publish(w.jobs)], "queue 'jobs' is at part 'here'"),
+    "a table of another part": (lambda w: [*away(w), w.stock.read()], "table 'stock' is at part 'here'"),
+    "a step after a failure": (lambda w: [rescue([fail(), apply("done")], [])], "apply.. after fail.. is never reached"),
+    "a step after failures on all paths": (
+        lambda w: [rescue([branch(0.5, [fail()], [fail()]), apply("done")], [])],
+        "after branch.. is never reached",
+    ),
+    "a step after a choice": (lambda w: [choose({"end": 1.0}), apply("done")], "after choose.. is never reached"),
+    "an unknown stage": (lambda w: [choose({"ned": 1.0})], "unknown stage 'ned': did you mean 'end'"),
+    "probabilities above 1": (lambda w: [choose({"end": 0.7, "again": 0.7})], "sum of the probabilities"),
+    "a probability above 1": (lambda w: [branch(1.5, [apply("done")])], "probability of a branch must be between 0 and 1, got 1.5"),
+    "a probability that is no number": (lambda w: [branch(math.nan, [apply("done")])], "probability of a branch"),
+    "a negative probability": (lambda w: [choose({"end": -0.1})], "probability of stage 'end'"),
+    "a repeat for ever": (lambda w: [repeat([apply("done")], again=1.0)], "a repeat with again=1 never ends"),
+    "a repeat above 1": (lambda w: [Repeat([apply("done")], again=2.0)], "again of a repeat"),
+    "an unknown field": (lambda w: [branch(Condition("colour", "==", 1), [])], "unknown field 'colour'"),
+    "an unknown comparison": (lambda w: [branch(Condition("kind", "=", 1), [])], "unknown comparison '='"),
+    "an unknown response": (lambda w: [respond("okay")], "unknown result 'okay': did you mean 'ok'"),
+    "negative retries": (lambda w: [retry(Backoff(retries=-1), [fail()])], "retries of a retry must be a whole number"),
+    "half a retry": (lambda w: [retry(Backoff(retries=0.5), [fail()])], "retries of a retry must be a whole number"),  # type: ignore[arg-type]
+    "a negative backoff": (lambda w: [retry(Backoff(retries=1, base=-1.0), [fail()])], "base of a retry's backoff"),
+    "a backoff that is no number": (lambda w: [retry(Backoff(retries=1, base=math.nan), [fail()])], "base of a retry's backoff"),
+    "a negative time-out of a call": (lambda w: [call([reply()], timeout=-1.0)], "timeout of a call must be at least 0, got -1.0"),
+    "a time-out that is no number": (lambda w: [call([reply()], timeout=math.nan)], "timeout of a call"),
+    "a join of more than there are": (lambda w: [fork([apply("a")], join=2)], "join of a fork must be"),
+    "a join of none": (lambda w: [fork([apply("a")], join=0)], "join of a fork must be"),
+    "a fork into nothing": (lambda w: [fork()], "join of a fork must be"),
+    "a transaction that takes time": (lambda w: [w.stock.once([delay("1 ms")])], "delay.. takes time inside once"),
+    "a transaction that works": (
+        lambda w: [w.stock.once([branch(0.5, [w.server.serve("1 ms")])])],
+        "serve of 'server' takes time inside once",
+    ),
+    "two draws of one name": (lambda w: [delay(SLOW), delay(SLOW)], "2 steps draw from one stream, 'job.delay'"),
+    "two draws of one name on two paths": (
+        lambda w: [branch(KIND.equals(0), [w.server.serve(SLOW)], [w.server.serve(SLOW)])],
+        "2 steps draw from one stream, 'job.server.serve'",
+    ),
+    "two draws of one name in two branches": (lambda w: [fork([delay(SLOW)], [delay(SLOW)])], "2 steps draw from one stream"),
+    "two chances of one name": (lambda w: [branch(0.5, []), branch(0.5, [])], "2 steps draw from one stream, 'job.branch'"),
+    "two random members of one name": (lambda w: [*members(w), *members(w)], "2 steps draw from one stream, 'job.two.serve'"),
+    "one explicit stream twice": (lambda w: [delay(SLOW, stream="x"), delay(SLOW, stream="x")], "stream 'x' is drawn from twice"),
+    "one explicit stream in two branches": (
+        lambda w: [fork([delay(SLOW, stream="x")], [delay(SLOW, stream="x")])],
+        "stream 'x' is drawn from twice on one path",
+    ),
+    "one explicit stream in a branch and after it": (
+        lambda w: [branch(KIND.equals(0), [delay(SLOW, stream="x")]), delay(SLOW, stream="x")],
+        "stream 'x' is drawn from twice on one path",
+    ),
+    "one explicit stream in a call and after it": (
+        lambda w: [call([delay(SLOW, stream="x"), reply()]), delay(SLOW, stream="x")],
+        "stream 'x' is drawn from twice on one path",
+    ),
+    "one explicit stream where the first use failed": (
+        lambda w: [rescue([delay(SLOW, stream="x"), fail()], [delay(SLOW, stream="x")])],
+        "stream 'x' is drawn from twice on one path",
+    ),
+    "two sends one way": (lambda w: [fork([w.link.send()], [w.link.send()])], "stream 'here-there.send from here' is drawn from twice"),
+}  # fmt: skip
+
+
+def beyond(w: World) -> Steps:
+    return [w.flow.link(w.here, w.flow.part("third"), "1 ms").send()]
+
+
+def members(w: World) -> Steps:
+    pool = w.flow.pools.get("two") or w.flow.pool("two", members=2, select="random")
+    return [pool.serve("1 ms")]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_cannot_run_is_refused_in_one_line(name: str) -> None:
+    steps, message = PROGRAMS[name]
+
+    def with_stages(w: World) -> Steps:
+        steps_of = steps(w)
+        for stage in ("end", "again"):
+            w.flow.stage(stage, [apply(stage), *([choose({"again": 0.5})] if stage == "end" else [])])
+        return [branch(KIND.equals(0), [choose({"end": 1.0})]), *steps_of]
+
+    with pytest.raises(BadInput, match=message) as error:
+        checked(with_stages)
+    assert "\n" not in str(error.value)
+
+
+HANDLINGS: dict[str, tuple[Callable[[World], Steps], str]] = {
+    "a consumer that sends itself away": (lambda w: [ack(), w.link.send()], "a consumer sends itself away over link"),
+    "a consumer that fails": (lambda w: [branch(0.5, [fail()]), ack()], "a fail that nothing catches leaves the delivery"),
+    "a consumer that uses what is elsewhere": (lambda w: [w.desk.serve("1 ms"), ack()], "pool 'here.desk' is at part 'here'"),
+    "a consumer that keeps its unit": (lambda w: [w.server.seize(), ack()], "seized and on a path never released"),
+    "an ack from where the link does not end": (
+        lambda w: [spawn([w.flow.link(w.there, w.flow.part("third"), "1 ms").send(), ack()])],
+        "ack.. away from link 'here-there'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HANDLINGS)
+def test_what_consumers_cannot_do_is_refused(name: str) -> None:
+    handling, message = HANDLINGS[name]
+    with pytest.raises(BadInput, match=message):
+        checked(lambda w: [], handling)
+
+
+NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
+    "loss above 1": (lambda w: w.flow.link(w.here, w.there, "1 ms", loss=1.5, name="l"), "loss of link 'l' must be between 0 and 1"),
+    "loss that is no number": (lambda w: w.flow.link(w.here, w.there, "1 ms", loss=math.nan, name="l"), "loss of link 'l'"),
+    "a link to itself": (lambda w: w.flow.link(w.here, w.here, "1 ms"), "has part 'here' at both ends"),
+    "a link of another flow's part": (lambda w: w.flow.link(w.here, w.other.part("x"), "1 ms"), "part 'x' belongs to another flow"),
+    "no member": (lambda w: w.flow.pool("p", members=0), "members of pool 'p' must be a whole number of at least 1, got 0"),
+    "an unknown choice of members": (lambda w: w.flow.pool("p", select="ransom"), "did you mean 'random'"),
+    "a negative queue_limit": (lambda w: w.flow.pool("p", queue_limit=-1), "queue_limit of pool 'p'"),
+    "no prefetch": (lambda w: w.here.queue("q", prefetch=0), "prefetch of queue 'q' must be a whole number of at least 1, got 0"),
+    "half a delivery": (lambda w: w.here.queue("q", max_deliveries=2.5), "max_deliveries of queue 'q'"),
+    "no time to acknowledge": (lambda w: w.here.queue("q", ack_wait=0.0), "ack_wait of queue 'q' must be above 0, got 0.0"),
+    "a negative window": (lambda w: w.here.queue("q", deduplicate=-1.0), "deduplicate of queue 'q' must be at least 0"),
+    "a queue at another flow's part": (lambda w: w.flow.queue("q", at=w.other.part("x")), "part 'x' belongs to another flow"),
+    "no customers": (lambda w: w.flow.source("k", [], population=0), "population of source 'k'"),
+    "customers and a rate": (lambda w: w.flow.source("k", [], population=1, interarrival=1), "give it one of them"),
+    "a thinker without customers": (lambda w: w.flow.source("k", [], think=1), "thinks, but has no population"),
+    "a stage that nothing chooses": (lambda w: w.flow.stage("s", [apply("x")]), "no step chooses stage 's'"),
+    "consumers elsewhere than the link goes": (
+        lambda w: w.flow.consumers(w.here.queue("q", link=w.link), at=w.flow.part("third"), count=1, steps=[ack()]),
+        "delivers to 'third' over link 'here-there', which joins others",
+    ),
+    "a queue that is published to without consumers": (
+        lambda w: w.flow.source("k", [publish(w.here.queue("q"))], at=w.here),
+        "queue 'q' has no consumers",
+    ),
+    "a row at no part that is sent": (lambda w: w.flow.source("k", [w.link.send()]), "a row at no part cannot be sent"),
+}
+
+
+@pytest.mark.parametrize("name", NOUNS)
+def test_nouns_that_cannot_be_are_refused(name: str) -> None:
+    made, message = NOUNS[name]
+
+    def steps(w: World) -> Steps:
+        made(w)
+        return []
+
+    with pytest.raises(BadInput, match=message):
+        checked(steps)
+
+
+def test_a_flow_that_nothing_enters_is_refused() -> None:
+    with pytest.raises(BadInput, match="nothing enters"):
+        Flow("empty").check()
+
+
+FINE: dict[str, Callable[[World], Steps]] = {
+    "units that each path gives back": lambda w: [
+        w.server.seize(), branch(KIND.equals(0), [w.server.release()], [w.server.release()])
+    ],
+    "units that a failure gives back": lambda w: [
+        rescue([w.server.seize(), branch(0.5, [fail()]), w.server.release()], [reject()])
+    ],
+    "patience": lambda w: [
+        rescue([timeout(1, [w.server.seize()], [fail()]), delay("1 ms"), w.server.release()], [reject()])
+    ],
+    "there and back": lambda w: [w.link.send(), w.link.send(), w.desk.serve("1 ms")],
+    "there and back in a call": lambda w: [call([w.link.send(), w.link.send(), reply()]), w.desk.serve("1 ms")],
+    "back where a scope began": lambda w: [timeout(1, [w.link.send()], [fail()]), w.link.send()],
+    "constant times without names": lambda w: [delay("1 ms"), delay("2 ms"), w.server.serve("1 ms"), w.server.serve("2 ms")],
+    "chances that are none": lambda w: [branch(0.0, [apply("a")]), branch(1.0, [apply("b")])],
+    "an explicit stream on two paths": lambda w: [
+        branch(KIND.equals(0), [delay(SLOW, stream="x")], [w.server.serve(SLOW, stream="x")])
+    ],
+    "an explicit stream on a path that fails and after it": lambda w: [
+        branch(KIND.equals(0), [delay(SLOW, stream="x"), fail()]), delay(SLOW, stream="x")
+    ],
+    "an explicit stream inside a retry and after it": lambda w: [
+        retry(Backoff(retries=1), [delay(SLOW, stream="x")]), delay(SLOW, stream="x")
+    ],
+    "an explicit stream in every turn": lambda w: [repeat([delay(SLOW, stream="x")], again=0.5)],
+    "one stream both ways": lambda w: [w.link.send(stream="x"), w.link.send(stream="x")],
+    "a failure that ends the message": lambda w: [branch(RESULT.equals("failed"), [fail()])],
+    "a reply from a queue's consumers": lambda w: [call([publish(w.jobs)], timeout=1.0)],
+    "a choice of probabilities that were added up": lambda w: [*stages(w), choose({"a": 0.1 + 0.2, "b": 0.7, "a2": -1e-17})],
+}  # fmt: skip
+
+
+def stages(w: World) -> list[Step]:
+    for name in ("a", "b"):
+        w.flow.stage(name, [apply(name)])
+    w.flow.stage("a2", [apply("a2")])
+    w.flow.source("another", [choose({"a2": 1.0})])
+    return []
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_what_can_run_passes_without_a_warning(name: str) -> None:
+    assert checked(FINE[name]) == []
+
+
+def test_stages_are_walked_with_what_is_known_of_those_who_choose_them() -> None:
+    """A stage that replies may be chosen inside a call, and not outside of one."""
+
+    def chosen(inside: bool) -> list[str]:
+        w = world()
+        w.flow.stage("answer", [reply("ok")])
+        steps = [choose({"answer": 1.0})]
+        w.flow.source("job", at=w.here, steps=[publish(w.jobs), *([call(steps)] if inside else steps)])
+        w.flow.consumers(w.jobs, at=w.there, count=1, steps=[ack()])
+        return w.flow.check()
+
+    assert chosen(inside=True) == []
+    with pytest.raises(BadInput, match="stage 'answer': a reply, but nobody waits"):
+        chosen(inside=False)
+
+
+def test_a_stage_is_walked_at_each_part_that_it_is_chosen_at() -> None:
+    w = world()
+    w.flow.stage("work", [w.desk.serve("1 ms")])
+    w.flow.source("near", at=w.here, steps=[choose({"work": 1.0})])
+    assert w.flow.check() == [f"flow 'world': nobody publishes to queue '{w.jobs.name}'"]
+    w.flow.source("far", at=w.here, steps=[w.link.send(), choose({"work": 1.0})])
+    with pytest.raises(BadInput, match="stage 'work': pool 'here.desk' is at part 'here', the row at 'there'"):
+        w.flow.check()
+
+
+def test_what_was_hardly_meant_is_a_warning() -> None:
+    def warned(steps: Callable[[World], Steps], handling: Callable[[World], Steps] = lambda w: [ack()]) -> str:
+        return "; ".join(checked(steps, handling))
+
+    lossy: Callable[[World], Link] = lambda w: w.flow.link(w.here, w.there, "1 ms", loss=0.1, name="lossy")  # noqa: E731
+    assert "a fail inside a call tells its caller nothing" in warned(lambda w: [call([branch(0.5, [fail()]), reply()])])
+    assert "a fail that no retry or rescue catches ends the row" in warned(lambda w: [spawn([branch(0.5, [fail()])])])
+    assert "its caller may wait for ever" in warned(lambda w: [call([lossy(w).send(), reply()])])
+    assert "its caller may wait" not in warned(lambda w: [call([lossy(w).send(), reply()], timeout=1.0)])
+    assert "its caller may wait" not in warned(lambda w: [timeout(1, [call([lossy(w).send(), reply()])], [])])
+    assert "consumers of 'jobs' never acknowledge" in warned(lambda w: [], lambda w: [apply("done")])
+
+
+def test_a_queue_that_nobody_publishes_to_is_a_warning() -> None:
+    w = world()
+    w.flow.source("job", at=w.here, steps=[apply("done")])
+    w.flow.consumers(w.jobs, at=w.there, count=1, steps=[ack()])
+    assert w.flow.check() == ["flow 'world': nobody publishes to queue 'jobs'"]
+
+
+def test_deliveries_that_a_link_loses_for_ever_are_a_warning() -> None:
+    for options, warned in (({}, True), ({"ack_wait": 1.0}, False), ({"automatic_ack": True}, False)):
+        flow = Flow("lossy")
+        here, there = flow.part("here"), flow.part("there")
+        jobs = here.queue("jobs", link=flow.link(here, there, "1 ms", loss=0.1), **options)
+        flow.source("job", at=here, steps=[publish(jobs)])
+        flow.consumers(jobs, at=there, count=1, steps=[ack()])
+        assert any("never delivered again" in warning for warning in flow.check()) == warned
+
+
+def test_an_overloaded_pool_is_a_warning_with_its_utilisation() -> None:
+    flow = Flow("overload")
+    flow.source("job", interarrival="10 ms", steps=[flow.pool("server").serve("15 ms")])
+    (warning,) = flow.check()
+    assert "'server' is overloaded" in warning and "utilisation of 1.5" in warning
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_the_architectures_pass_without_a_warning(name: str) -> None:
+    architecture = architectures.get(name)
+    for overrides in ({}, {"idempotency": False}, {"answered_on": "reply"}, {"confirm": False}, {"manual_ack": False}):
+        if set(overrides) <= set(architecture.parameters.model_fields):
+            flow = architecture.build(architecture.load_parameters(overrides), load_scenario("steady"))
+            assert flow.check() == []
