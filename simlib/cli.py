@@ -268,18 +268,10 @@ def measure(names: Names = None, as_json: Json = False) -> int:
 
     plan = calibration.held_out()
     found = [calibration.measure(name, plan, _progress) for name in _architectures(names)]
-    rows = [
-        {
-            "architecture": one.architecture,
-            "broker": one.broker,
-            "folder": str(one.folder),
-            "saturation": one.saturation,
-        }
-        for one in found
-    ]
     if as_json:
-        return _print({"rows": rows, **_origin()})
-    _table(["architecture", "saturation"], [(row["architecture"], f"{row['saturation']:.4g} 1/s") for row in rows])
+        columns = ("architecture", "broker", "saturation")
+        return _print({"rows": [{name: getattr(one, name) for name in columns} for one in found], **_origin()})
+    _table(["architecture", "saturation"], [(one.architecture, f"{one.saturation:.4g} 1/s") for one in found])
     return 0
 
 
@@ -301,9 +293,9 @@ def calibrate(names: Names = None, as_json: Json = False) -> int:
 @app.command()
 def validate(names: Names = None, as_json: Json = False) -> int:
     """Predict the loads that calibration did not see, and hold the predictions against what was measured."""
-    from simlib import calibration
+    from simlib.calibration.validation import validation
 
-    document = {**calibration.validation(_architectures(names)), **_origin()}
+    document = {**validation(_architectures(names)), **_origin()}
     if as_json:
         _print(document)
     else:

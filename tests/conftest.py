@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, STOCK, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, KINDS, STOCK, TAKEN
 from simlib.engines import ENGINES
 from simlib.engines import simpy as simpy_engine
 from simlib.history import SCHEMAS, History, to_table
+from simlib.metrics import unit_of
 
 
 def require_part(found: bool, reason: str) -> None:
@@ -78,6 +80,58 @@ _MESSAGE = {
 
 def _columns(name: str, rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
     return {column: [row[i] for row in rows] for i, column in enumerate(SCHEMAS[name].names)}
+
+
+# --- a sweep's results, invented ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def invented_results() -> pd.DataFrame:
+    """Rows as a sweep's store has them, of invented numbers: three candidates, four runs a point, overloaded at 400/s.
+
+    The times of a run are those of REST times 0.8 for the queue and 0.9 for its variant, at every cut longer by 1 ms.
+    """
+    rows = []
+    for architecture, variant, factor in (
+        ("rest", "", 1.0),
+        ("message_queue", "", 0.8),
+        ("message_queue", "reply", 0.9),
+    ):
+        for scenario, rate in (
+            ("steady", 100.0),
+            ("steady", 200.0),
+            ("steady", 400.0),
+            ("burst", 100.0),
+            ("flash_sale", 160.0),
+        ):
+            for r in range(4):
+                run = {
+                    "architecture": architecture, "variant": variant, "scenario": scenario, "rate": rate,
+                    "messages": 1000, "replication": r, "seed": 7 + r, "overloaded": rate == 400.0,
+                    "warm_up": 40 + 30 * r, "failed": None, "parameters_hash": f"{architecture}{variant}"[:12],
+                    "calibration_hash": "system.yaml:0123456789ab", "version": "0.1.0+test", "draws": "1",
+                }  # fmt: skip
+                for cut in (0,) if scenario == "flash_sale" else (0, 100, 250, 500):
+                    values = _invented(rate, r, factor, cut)
+                    rows += [
+                        run | {"cut": cut, "metric": name, "value": values[name], "unit": unit_of(name)}
+                        for name in values
+                    ]
+    return pd.DataFrame(rows)
+
+
+def _invented(rate: float, r: int, factor: float, cut: int) -> dict[str, float]:
+    time = factor * (0.01 + rate / 20_000 + r / 1000) + cut / 100_000
+    kinds = {"response_time": KINDS, "delivery_time": KINDS[:2]}
+    times = {
+        f"{name}_{level}.{kind}": time * share
+        for name in kinds
+        for kind in kinds[name]
+        for level, share in (("mean", 0.5), ("p50", 0.4), ("p95", 1.0), ("p99", 1.5))
+    }
+    counts = {"lost": 0.0, "duplicated": 0.0, "oversold_units": r * (1 - factor), "undersold_units": 1.0}
+    reads = {"stale_read_fraction": 0.1 * (1 - factor), "read_your_writes_violations": 0.0}
+    return times | counts | reads | {"goodput": min(rate, 350 * factor) + r, "backlog_max": rate / 10}
 
 
 # --- the laws that every simulated history of the suite must obey ---------------------------------------------------
@@ -185,7 +239,9 @@ def obey(history: History, watch: Watch) -> None:
             "unacknowledged": area["unacknowledged"],
         }[what]
         scale = end * max(1, len(presence.entered))
-        assert math.isclose(presence.total(end), expected, rel_tol=1e-9, abs_tol=1e-12 * scale), f"law of '{what}' at '{noun}'"
+        assert math.isclose(presence.total(end), expected, rel_tol=1e-9, abs_tol=1e-12 * scale), (
+            f"law of '{what}' at '{noun}'"
+        )
     for noun, presence in ((noun, p) for (noun, what), p in watch.presences.items() if what == "served"):
         assert nouns.loc[noun, "completed"] == len(presence.left), f"completions of '{noun}'"
     room = parts["capacity"] * (parts["end"] - parts["start"])

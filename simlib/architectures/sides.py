@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simlib.architectures.parameters import Parameters
-from simlib.flow import KIND, POISONED, Flow, Part, Pool, Steps, branch, delay, fail, respond
+from simlib.flow import KIND, POISONED, Flow, Part, Pool, Steps, branch, by_attempt, delay, fail, respond
 from simlib.domain import ORDER, STOCK_UPDATE
 from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, Scenario
 
@@ -49,11 +49,12 @@ class Side:
 
     def handle(self, scenario: Scenario, stream: str = HANDLER_WORK) -> Steps:
         """The handler's work, which may fail, and fails for poison."""
-        return [
+        steps = [
             self.part.cpu.serve(scenario.handler_work, stream=stream),
             branch(scenario.handler_failure, [fail()], stream=f"{HANDLER_FAILURE}.{stream}"),
             branch(POISONED.equals(1), [fail()]),
         ]
+        return [by_attempt(steps)]
 
 
 def side(flow: Flow, name: str, parameters: Parameters) -> Side:

@@ -24,7 +24,7 @@ from simlib.domain import KINDS, STOCK_QUERY, STOCK_UPDATE
 from simlib.engines.live import Bench
 from simlib.errors import BadInput
 from simlib.history import SCHEMAS, History
-from simlib.scenario import Mix, Scenario, Trace, load_scenario
+from simlib.scenario import Mix, Scenario, Trace
 
 LATEST = 0.001
 """99th percentile of sent - intended above which a try is invalid, s."""

@@ -74,7 +74,9 @@ def points(results: pd.DataFrame) -> pd.DataFrame:
             interval = NONE
         found.append((*point, interval.value, interval.low, interval.high, unit, overloaded, len(where), *rest))
     columns = [*_POINT, "metric", "value", "low", "high", "unit", "overloaded", "runs", "cut", "seed", *ORIGIN]
+    order = _ordered(runs["candidate"].unique())
     table = pd.DataFrame(found, columns=columns)
+    table = table.sort_values("candidate", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
     failed = runs["failed"].notna().groupby([runs[name] for name in _POINT]).sum().rename("failed")
     table = table.merge(failed.reset_index(), on=_POINT, how="left")
     capacity = saturation(results).query("reached").set_index(["candidate", "scenario"])["value"]
@@ -108,10 +110,8 @@ def pairs(results: pd.DataFrame) -> pd.DataFrame:
                 interval = NONE
             else:
                 interval = paired(values[runs[a]][of_a], reference)
-            found.append(
-                (a, b, scenario, rate, metric, interval.value, interval.low, interval.high)
-                + (units[runs[b][0]], mean_interval(reference).value, both.size)
-            )
+            bounds = (interval.value, interval.low, interval.high, units[runs[b][0]])
+            found.append((a, b, scenario, rate, metric, *bounds, mean_interval(reference).value, both.size))
     columns = ["a", "b", "scenario", "rate", "metric", "difference", "low", "high", "unit", "reference", "runs"]
     return pd.DataFrame(found, columns=columns)
 
@@ -126,12 +126,12 @@ def saturation(results: pd.DataFrame) -> pd.DataFrame:
     for (candidate, scenario), group in _best(rows).groupby(["candidate", "scenario"], sort=False, observed=True):
         interval = mean_interval(group.sort_values("replication")["value"].to_numpy())
         own = runs[(runs["candidate"] == candidate) & (runs["scenario"] == scenario)]
-        found.append(
-            (candidate, scenario, group["rate"].iloc[0], interval.value, interval.low, interval.high)
-            + ("1/s", bool(own["overloaded"].any()))
-        )
+        bounds = (interval.value, interval.low, interval.high, "1/s")
+        found.append((candidate, scenario, group["rate"].iloc[0], *bounds, bool(own["overloaded"].any())))
+    order = _ordered(runs["candidate"].unique())
     columns = ["candidate", "scenario", "rate", "value", "low", "high", "unit", "reached"]
-    return pd.DataFrame(found, columns=columns)
+    table = pd.DataFrame(found, columns=columns)
+    return table.sort_values("candidate", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
 def headlines(pairs: pd.DataFrame) -> pd.DataFrame:

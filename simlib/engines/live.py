@@ -72,7 +72,6 @@ class Twin(Protocol):
     PARTS: tuple[str, ...]
     READ_FROM: str
     SCHEMA: str
-    PATHS: Mapping[str, tuple[int | None, ...]]
 
 
 @dataclass
@@ -191,14 +190,14 @@ class Bench:
 
     def _load(self, scenario: Scenario, arrivals: Arrivals, seed: int) -> list[list[Any]]:
         """The driver's requests: time, port, path, body, with the handler work and failures drawn ahead."""
-        handling = {kind: self._handling(scenario, seed, kind, HANDLER_WORK) for kind in KINDS}
-        announcing = self._handling(scenario, seed, ANNOUNCED, ANNOUNCEMENT_WORK)
+        handling = self._handling(scenario, seed, HANDLER_WORK)
+        announcing = self._handling(scenario, seed, ANNOUNCEMENT_WORK)
         poisoned = _poisoned(scenario, arrivals, seed)
         load = []
         for i, kind in enumerate(arrivals.kind.tolist()):
             side, path = _ENTRY[KINDS[kind]]
             body: dict[str, Any] = {"message": self.numbered + i, "sku": int(arrivals.sku[i])}
-            body["handling"] = handling[KINDS[kind]](i)
+            body["handling"] = handling(i)
             if poisoned[i]:
                 body["handling"]["fails"] = [True] * ATTEMPTS
             if KINDS[kind] == STOCK_UPDATE:
@@ -209,11 +208,11 @@ class Bench:
             load.append([float(arrivals.issued[i]), self.services[side].port, path, json.dumps(body)])
         return load
 
-    def _handling(self, scenario: Scenario, seed: int, what: str, stream: str) -> Callable[[int], dict[str, list[Any]]]:
+    def _handling(self, scenario: Scenario, seed: int, stream: str) -> Callable[[int], dict[str, list[Any]]]:
         """The work and the failures of a handler, by attempt, for a message: drawn where the model draws them."""
         uniforms = draws.stream_key(seed, f"{HANDLER_FAILURE}.{stream}")
-        work = _by_attempt(scenario.handler_work.draw(draws.stream_key(seed, stream)), self.twin.PATHS[what])
-        failure = _by_attempt(lambda place: draws.uniform(uniforms, place), self.twin.PATHS[what])
+        work = _by_attempt(scenario.handler_work.draw(draws.stream_key(seed, stream)))
+        failure = _by_attempt(lambda place: draws.uniform(uniforms, place))
         return lambda message: {
             "work": work(message),
             "fails": [u < scenario.handler_failure for u in failure(message)],
@@ -530,16 +529,9 @@ def perform(
         return bench.run(scenario, seed, messages, meta)
 
 
-def _by_attempt(draw: Callable[[int], float], path: Sequence[int | None]) -> Callable[[int], list[float]]:
-    """The draws of a message's attempts; `path` holds the counters of their places, None for that of the attempt."""
-
-    def drawn(message: int) -> list[float]:
-        places = [draws.fold(0, message)] * ATTEMPTS
-        for counter in path:
-            places = [draws.fold(place, k if counter is None else counter) for k, place in enumerate(places)]
-        return [float(draw(place)) for place in places]
-
-    return drawn
+def _by_attempt(draw: Callable[[int], float]) -> Callable[[int], list[float]]:
+    """The draws of a message's attempts, at the places of the flow's `by_attempt`."""
+    return lambda message: [float(draw(draws.fold(draws.fold(0, message), k))) for k in range(ATTEMPTS)]
 
 
 def _poisoned(scenario: Scenario, arrivals: Arrivals, seed: int) -> np.ndarray:

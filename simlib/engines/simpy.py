@@ -990,6 +990,19 @@ class Engine:
 
         return run
 
+    def _byattempt(self, step: blocks.ByAttempt, name: str) -> Any:
+        program = self.prepare(step.steps, name)
+
+        def run(row: Row) -> Waits:
+            place = row.place
+            row.place = draws.fold(draws.fold(0, row.message), max(row.attempt, 1) - 1)
+            try:
+                yield from walk(row, program)
+            finally:
+                row.place = place
+
+        return self.instant(run, program)
+
     def _fork(self, step: blocks.Fork, name: str) -> Any:
         programs = [self.prepare(branch, name) for branch in step.branches]
         needed = len(programs) if step.join is None else step.join

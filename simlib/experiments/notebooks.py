@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import nbformat
 
 from simlib.errors import BadInput, unknown
 
@@ -29,7 +28,7 @@ class Job:
 
 def source(path: Path) -> str:
     """The code of a notebook, without its outputs and texts: what its results depend on."""
-    return "\0".join(cell.source for cell in _read(path).cells if cell.cell_type == "code")
+    return "\0".join("".join(cell["source"]) for cell in _cells(path) if cell["cell_type"] == "code")
 
 
 def declared(path: Path) -> dict[str, Any]:
@@ -37,11 +36,11 @@ def declared(path: Path) -> dict[str, Any]:
 
     Raises BadInput unless one cell is tagged `parameters` and holds nothing but names and literals.
     """
-    cells = [cell for cell in _read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    cells = [cell for cell in _cells(path) if "parameters" in cell["metadata"].get("tags", [])]
     if len(cells) != 1:
         raise BadInput(f"{path} must have one cell tagged 'parameters', it has {len(cells)}: tag the one")
     found = {}
-    for statement in ast.parse(cells[0].source).body:
+    for statement in ast.parse("".join(cells[0]["source"])).body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 try:
@@ -83,11 +82,13 @@ def run_all(jobs: Iterable[Job], workers: int, tick: Callable[[], None] = lambda
         pool.shutdown()
 
 
-def _read(path: Path) -> nbformat.NotebookNode:
+def _cells(path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook, as its file has them."""
     try:
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.ValidationError) as error:
+        cells: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is not a notebook: {' '.join(str(error).split())[:150]}") from None
+    return cells
 
 
 def _run(job: Job) -> str | None:

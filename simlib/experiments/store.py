@@ -123,14 +123,14 @@ def about(folder: Path) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
-def read(folder: Path, table: str = "result") -> pd.DataFrame:
+def read(folder: Path | str, table: str = "result") -> pd.DataFrame:
     """A table (`result` or `backlog`) of all entries of a plan, in the order of their names.
 
     Raises BadInput where there is none, or a file is broken or of another schema.
     """
     import pandas as pd
 
-    entries = sorted(path.parent for path in folder.glob("*/run.json"))
+    entries = sorted(path.parent for path in Path(folder).glob("*/run.json"))
     if not entries:
         raise BadInput(f"{folder} holds no results: run simlib sweep with a plan of that name")
     frames = []

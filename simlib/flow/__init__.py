@@ -25,6 +25,7 @@ from simlib.flow.blocks import (
     ack,
     apply,
     branch,
+    by_attempt,
     call,
     choose,
     delay,
@@ -49,7 +50,7 @@ from simlib.flow.model import Consumers, Flow, Link, Part, Pool, Queue, Source, 
 __all__ = [
     "ATTEMPT", "DELIVERY", "KIND", "POISONED", "RESULT", "Backoff", "Condition", "Constant", "Consumers", "Distribution",
     "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Lognormal", "Part", "Pool", "Quantiles",
-    "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "call", "choose",
+    "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "call", "choose",
     "delay", "fail", "fork", "mark", "nack", "point", "publish", "reject", "repeat", "reply", "rescue", "respond",
     "retry", "spawn", "supersede", "timeout",
 ]  # fmt: skip

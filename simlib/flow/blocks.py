@@ -203,6 +203,13 @@ class Timeout(Step):
     stream: str | None = None
 
 
+@dataclass(frozen=True)
+class ByAttempt(Step):
+    """The steps, whose draws are those of (message, attempt) whatever repeats around them: what architectures share."""
+
+    steps: Steps
+
+
 # --- together -------------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +398,10 @@ def retry(policy: Backoff, steps: Steps, otherwise: Steps = (), stream: str | No
 
 def timeout(after: Any, steps: Steps, otherwise: Steps = (), stream: str | None = None) -> Timeout:
     return Timeout(duration(after), steps, otherwise, stream)
+
+
+def by_attempt(steps: Steps) -> ByAttempt:
+    return ByAttempt(steps)
 
 
 def fork(*branches: Steps, join: int | None = None) -> Fork:

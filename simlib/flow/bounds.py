@@ -1,9 +1,9 @@
 """What theory says of a flow before it runs: who is how busy, and how many messages a second it can serve at most.
 
-The utilisation law and the bottleneck bound of operational analysis (Denning and Buzen, ACM Computing Surveys 10, 1978):
-a station of c units, of whose time a message takes D on average, serves at most c/D messages a second. D counts what a
-message that is served surely brings: no time-out expires, no queue is full, there is no fault and no second attempt;
-chances weigh what depends on them, and where a condition is not on the kind, the arm that brings less counts.
+The utilisation law and the bottleneck bound of operational analysis (Denning and Buzen, ACM Computing Surveys 10,
+1978): a station of c units, of whose time a message takes D on average, serves at most c/D messages a second. D counts
+what a message that is served surely brings: no time-out expires, no queue is full, there is no fault and no second
+attempt; chances weigh what depends on them, and where a condition is not on the kind, the arm that brings less counts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from simlib.flow.blocks import (
     COMPARISONS,
     Ack,
     Branch,
+    ByAttempt,
     Call,
     Choose,
     Condition,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Station:
-    """A pool, the consumers of a queue, its prefetch window or a population of customers: units that messages occupy."""
+    """A pool, a queue's consumers, its prefetch window or a population of customers: units that messages occupy."""
 
     name: str
     capacity: int
@@ -90,8 +91,8 @@ class Bounds:
     def warnings(self) -> list[str]:
         """The stations that these rates overload, a line each."""
         return [
-            f"'{s.name}' is overloaded: {sum(self.rates.values()):.4g} messages/s bring a utilisation of {s.utilisation:.3g},"
-            f" it can bear {s.throughput:.4g}/s"
+            f"'{s.name}' is overloaded: {sum(self.rates.values()):.4g} messages/s bring a utilisation of"
+            f" {s.utilisation:.3g}, it can bear {s.throughput:.4g}/s"
             for s in self.stations
             if s.utilisation >= 1
         ]
@@ -106,9 +107,9 @@ class Bounds:
     def __str__(self) -> str:
         width = max([len("station"), *(len(s.name) for s in self.stations)])
         lines = [f"{'station':<{width}}  capacity   demand, s  utilisation  at most, 1/s"]
-        lines += [
-            f"{s.name:<{width}}  {s.capacity:>8}  {s.demand:>10.4g}  {s.utilisation:>11.3g}  {s.throughput:>12.4g}" for s in self.stations
-        ]
+        for s in self.stations:
+            numbers = f"{s.capacity:>8}  {s.demand:>10.4g}  {s.utilisation:>11.3g}  {s.throughput:>12.4g}"
+            lines.append(f"{s.name:<{width}}  {numbers}")
         offered = f", offered {sum(self.rates.values()):.4g}" if not any(map(math.isnan, self.rates.values())) else ""
         limit = f"bottleneck '{self.bottleneck.name}'" if self.bottleneck else "no bottleneck"
         return "\n".join([*lines, f"{self.flow}: {limit}, at most {self.throughput:.4g} messages/s{offered}"])
@@ -146,7 +147,7 @@ def _own_rates(flow: Flow) -> dict[str, float]:
         elif len(flow.sources) == 1:
             rates[kind] = math.nan
         else:
-            raise BadInput(f"source '{kind}' of flow '{flow.name}' has no rate of its own: give bounds() the rates of all kinds")
+            raise BadInput(f"source '{kind}' of flow '{flow.name}' has no rate of its own: give bounds() all rates")
     return rates
 
 
@@ -158,7 +159,9 @@ class Window(NamedTuple):
 
 def _units(flow: Flow) -> dict[Any, tuple[str, int]]:
     """What messages occupy, with name and capacity."""
-    units: dict[Any, tuple[str, int]] = {pool: (pool.name, pool.capacity * pool.members) for pool in flow.pools.values()}
+    units: dict[Any, tuple[str, int]] = {}
+    for pool in flow.pools.values():
+        units[pool] = (pool.name, pool.capacity * pool.members)
     for group in flow.consumer_groups.values():
         queue = group.queue
         units[group] = (group.name, group.count)
@@ -271,17 +274,16 @@ class _Walk:
                 return Ways({}, held, on=0.0, fails=1.0)
             case Choose(stages=stages):
                 return Ways({Program(stage, held): p for stage, p in stages if p > 0}, held, on=0.0)
-            case Branch(when=Condition(field="kind", comparison=comparison, value=value), then=then, otherwise=otherwise):
-                return self.walk(then if COMPARISONS[comparison](self.code, value) else otherwise, held)
-            case Branch(when=Condition(field="poison", comparison=comparison, value=value), then=then, otherwise=otherwise):
-                return self.walk(then if COMPARISONS[comparison](0, value) else otherwise, held)
+            case Branch(when=Condition(field="kind" | "poison" as field) as when, then=then, otherwise=otherwise):
+                known = self.code if field == "kind" else 0
+                return self.walk(then if COMPARISONS[when.comparison](known, when.value) else otherwise, held)
             case Branch(when=Condition(), then=then, otherwise=otherwise):
                 return _smaller(self.walk(then, held), self.walk(otherwise, held))
             case Branch(when=float(p) | int(p), then=then, otherwise=otherwise):
                 return _mixed(p, self.walk(then, held), self.walk(otherwise, held))
             case Take(then=then, otherwise=otherwise) | WriteIfNewer(then=then, otherwise=otherwise):
                 return _smaller(self.walk(then, held), self.walk(otherwise, held))
-            case Once(steps=steps) | Timeout(steps=steps):
+            case Once(steps=steps) | Timeout(steps=steps) | ByAttempt(steps=steps):
                 return self.walk(steps, held)
             case Repeat(steps=steps, again=again):
                 turn = self.walk(steps, held)

@@ -18,6 +18,7 @@ from simlib.flow.blocks import (
     Add,
     Backoff,
     Branch,
+    ByAttempt,
     Call,
     Choose,
     Condition,
@@ -50,6 +51,8 @@ from simlib.flow.model import Flow, Link, Part, Pool, Queue, Select, Table, chil
 NOUNS: dict[type, str] = {Pool: "pool", Link: "link", Queue: "queue", Table: "table"}
 WAITING = (Delay, Seize, Serve, Send, Call, Fork, Retry, Timeout)
 """Steps that may take time."""
+BY_ATTEMPT = -1_000
+"""The depth inside `by_attempt`, whose draws do not count what repeats around them."""
 ROUNDING = 1e-9
 """How far probabilities that were added up may be beyond 0 and 1."""
 
@@ -60,8 +63,8 @@ def check(flow: Flow) -> list[str]:
 
 
 class State(NamedTuple):
-    """What a row can be like between two steps: where it is, what it holds (the last taken last), and the named streams
-    that it has drawn from, each with how many counters deep it was."""
+    """What a row can be like between two steps: where it is, what it holds (the last taken last), and the named
+    streams that it has drawn from, each with how many counters deep it was."""
 
     part: Part | None
     held: tuple[Pool, ...] = ()
@@ -70,9 +73,9 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Scope:
-    """What stands around a step: the kind of row, the queue whose delivery it has in hand, whether somebody waits for its
-    reply, whether a failure is caught or a time-out runs, how many counters deep it is, and how many units were held before.
-    """
+    """What stands around a step: the kind of row, the queue whose delivery it has in hand, whether somebody waits for
+    its reply, whether a failure is caught or a time-out runs, how many counters deep it is, and how many units were
+    held before."""
 
     row: str
     queue: Queue | None = None
@@ -125,7 +128,8 @@ class Checker:
             if stage not in {name for name, _, _ in self.entered}:
                 raise self.bad(f"no step chooses stage '{stage}': choose it or take it out")
         self.deliveries()
-        if all(source.interarrival is not None and source.interarrival.mean_value > 0 for source in flow.sources.values()):
+        between = [source.interarrival for source in flow.sources.values()]
+        if all(time is not None and time.mean_value > 0 for time in between):
             self.warnings |= dict.fromkeys(f"{whole}: {warning}" for warning in flow.bounds().warnings)
         return list(self.warnings)
 
@@ -155,7 +159,9 @@ class Checker:
             if source.population is not None:
                 self.number(source.population, f"population of source '{source.kind}'", least=1, whole=True)
                 if source.interarrival is not None:
-                    raise self.bad(f"source '{source.kind}' has an interarrival time and a population: give it one of them")
+                    raise self.bad(
+                        f"source '{source.kind}' has an interarrival time and a population: give it one of them"
+                    )
             elif source.think is not None:
                 raise self.bad(f"source '{source.kind}' thinks, but has no population: give it one")
         tables: tuple[dict[str, Any], ...] = (flow.pools, flow.queues, flow.tables, flow.sources, flow.consumer_groups)
@@ -184,11 +190,13 @@ class Checker:
         self, value: Any, what: str, least: float = 0, most: float = math.inf, above: bool = False, whole: bool = False
     ) -> None:
         """A value must be a number between two others; `above`: more than the least; `whole`: without a fraction."""
-        kinds = int if whole else (int, float)
-        inside = isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most and abs(value) < math.inf
-        if not inside or (above and value == least):
-            limits = f"above {least:g}" if above else f"between {least:g} and {most:g}" if most < math.inf else f"at least {least:g}"
-            raise self.bad(f"{what} must be {'a whole number of ' if whole else ''}{limits}, got {value!r}: correct it")
+        proper = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if proper and least <= value <= most and value < math.inf and not (above and value == least):
+            return
+        limits = f"above {least:g}" if above else f"at least {least:g}"
+        if most < math.inf:
+            limits = f"between {least:g} and {most:g}"
+        raise self.bad(f"{what} must be {'a whole number of ' if whole else ''}{limits}, got {value!r}: correct it")
 
     def deliveries(self) -> None:
         """What becomes of what is published."""
@@ -199,14 +207,17 @@ class Checker:
                 self.warn(f"nobody publishes to queue '{queue.name}'")
             if queue.link is not None and queue.link.loss and queue.ack_wait is None and not queue.automatic_ack:
                 self.warn(
-                    f"link '{queue.link.name}' loses deliveries of queue '{queue.name}', which are never delivered again: give"
-                    " the queue an ack_wait"
+                    f"link '{queue.link.name}' loses deliveries of queue '{queue.name}', which are never delivered"
+                    " again: give the queue an ack_wait"
                 )
         for group in self.flow.consumer_groups.values():
-            reached = [group.steps, *(self.flow.stages[name] for name, _, scope in self.entered if scope.queue is group.queue)]
+            entered = (self.flow.stages[name] for name, _, scope in self.entered if scope.queue is group.queue)
+            reached = [group.steps, *entered]
             settles = any(isinstance(step, Ack | Nack) for steps in reached for step in everything(steps))
             if not settles and not group.queue.automatic_ack:
-                self.warn(f"consumers of '{group.queue.name}' never acknowledge: add ack(), or make the queue automatic_ack")
+                self.warn(
+                    f"consumers of '{group.queue.name}' never acknowledge: add ack(), or make the queue automatic_ack"
+                )
 
     # --- programs ---------------------------------------------------------------------------------------------------
 
@@ -253,7 +264,9 @@ class Checker:
                     self.number(probability, f"probability of stage '{stage}'", least=-ROUNDING, most=1.0 + ROUNDING)
                     if stage not in self.flow.stages:
                         raise unknown("stage", stage, self.flow.stages)
-                self.number(math.fsum(p for _, p in stages), "sum of the probabilities of a choice", most=1.0 + ROUNDING)
+                self.number(
+                    math.fsum(p for _, p in stages), "sum of the probabilities of a choice", most=1.0 + ROUNDING
+                )
             case Repeat(again=again):
                 self.number(again, "again of a repeat", most=1.0)
                 if again == 1.0:
@@ -270,11 +283,15 @@ class Checker:
             case Nack(delay=delay):
                 self.number(delay, "delay of a nack")
             case Fork(branches=branches, join=join):
-                self.number(len(branches) if join is None else join, "join of a fork", least=1, most=len(branches), whole=True)
+                self.number(
+                    len(branches) if join is None else join, "join of a fork", least=1, most=len(branches), whole=True
+                )
             case Once(steps=steps):
                 slow = next((inner for inner in _at_once(steps) if isinstance(inner, WAITING)), None)
                 if slow is not None:
-                    raise self.bad(f"{_name(slow)} takes time inside once(), which stands for one transaction: do it before")
+                    raise self.bad(
+                        f"{_name(slow)} takes time inside once(), which stands for one transaction: do it before"
+                    )
             case Respond(result=str(result)) | Reply(result=str(result)):
                 if result not in RESPONSES:
                     raise unknown("result", result, RESPONSES)
@@ -328,13 +345,18 @@ class Checker:
                 return []
             case Choose(stages=stages):
                 if state.held:
-                    raise self.bad(f"a row chooses a stage while it holds pool '{state.held[-1].name}': release it before")
+                    raise self.bad(
+                        f"a row chooses a stage while it holds pool '{state.held[-1].name}': release it before"
+                    )
                 entry = replace(scope, rescued=False, timed=False, depth=0, floor=0)
                 self.entered |= dict.fromkeys((stage, State(state.part), entry) for stage, p in stages if p > 0)
                 return []
             case Branch(then=then, otherwise=otherwise):
                 return [*self.walk(then, [state], scope), *self.walk(otherwise, [state], scope)]
-            case Take(table=table, then=then, otherwise=otherwise) | WriteIfNewer(table=table, then=then, otherwise=otherwise):
+            case (
+                Take(table=table, then=then, otherwise=otherwise)
+                | WriteIfNewer(table=table, then=then, otherwise=otherwise)
+            ):
                 self.here(table, "table", state)
                 return [*self.walk(then, [state], scope), *self.walk(otherwise, [state], scope)]
             case Once(table=table, steps=steps):
@@ -342,6 +364,8 @@ class Checker:
                 return [state, *self.walk(steps, [state], inner)]
             case Repeat(steps=steps):
                 return self.repeated(steps, state, replace(inner, depth=deep))
+            case ByAttempt(steps=steps):
+                return self.walk(steps, [state], replace(scope, depth=BY_ATTEMPT))
             case Rescue(steps=steps, otherwise=otherwise):
                 return self.attempted(steps, otherwise, state, replace(inner, rescued=True), scope)
             case Retry(steps=steps, otherwise=otherwise):
@@ -369,19 +393,23 @@ class Checker:
     def here(self, noun: Pool | Queue | Table, what: str, state: State) -> None:
         """What is at a part is used by who is there; rows at no part, and pools at none, are anywhere."""
         if state.part is not None and noun.at is not None and noun.at is not state.part:
-            raise self.bad(f"{what} '{noun.name}' is at part '{noun.at.name}', the row at '{state.part.name}': send it there first")
+            raise self.bad(
+                f"{what} '{noun.name}' is at part '{noun.at.name}', the row at '{state.part.name}': send it there first"
+            )
 
     def sent(self, step: Send, state: State, scope: Scope) -> State:
-        """Sent from one end to the other. The direction belongs to the stream; a lossless link draws too, under a fault."""
+        """Sent from one end to the other. The direction is part of the stream; a fault makes any link draw."""
         one, other = step.link.ends
         if scope.row == "consumer":
-            raise self.bad(f"a consumer sends itself away over link '{step.link.name}': let it spawn or call what is sent")
+            raise self.bad(
+                f"a consumer sends itself away over link '{step.link.name}': let it spawn or call what is sent"
+            )
         if state.part is None:
             raise self.bad(f"a row at no part cannot be sent over link '{step.link.name}': give its source at=")
         if state.part not in step.link.ends:
             raise self.bad(
-                f"link '{step.link.name}' joins '{one.name}' and '{other.name}', the row is at '{state.part.name}': send it over"
-                " a link of that part"
+                f"link '{step.link.name}' joins '{one.name}' and '{other.name}', the row is at '{state.part.name}':"
+                " send it over a link of that part"
             )
         stream = step.stream or f"{step.link.name}.send"
         state = self.draw(state, f"{stream} from {state.part.name}", scope.depth)
@@ -393,7 +421,9 @@ class Checker:
             if held[i] is pool:
                 return held[:i] + held[i + 1 :]
         if pool in held:
-            raise self.bad(f"pool '{pool.name}' is released inside a scope that it was seized outside of: release it there")
+            raise self.bad(
+                f"pool '{pool.name}' is released inside a scope that it was seized outside of: release it there"
+            )
         raise self.bad(f"pool '{pool.name}' is released, but on a path not seized before: seize it first")
 
     def settled(self, step: Ack | Nack, state: State, scope: Scope) -> None:
@@ -402,7 +432,10 @@ class Checker:
             raise self.bad(f"{_name(step)} outside of consumers, where there is no delivery: take it out")
         link = scope.queue.link
         if link is not None and state.part not in link.ends:
-            raise self.bad(f"{_name(step)} away from link '{link.name}', over which queue '{scope.queue.name}' delivers: do it there")
+            raise self.bad(
+                f"{_name(step)} away from link '{link.name}', over which queue '{scope.queue.name}' delivers: do it where"
+                " the link ends"
+            )
 
     def failed(self, scope: Scope) -> None:
         """What becomes of a failure that nothing catches; a source's caller is told of it."""
@@ -421,7 +454,14 @@ class Checker:
         for start in begun:
             for end in self.walk(steps, [start], inner):
                 if end.held != state.held:
-                    raise self.bad("a turn of a repeat ends with other units than it began with: release what it seizes")
+                    raise self.bad(
+                        "a turn of a repeat ends with other units than it began with: release what it seizes"
+                    )
+                for stream, depth in end.drawn - state.drawn:
+                    if depth == BY_ATTEMPT:
+                        raise self.bad(
+                            f"stream '{stream}' is drawn from by attempt in a repeat, whose turns would draw alike"
+                        )
                 ended.append(end)
                 if all(end.part is not known.part for known in begun):
                     begun.append(state._replace(part=end.part))
@@ -463,14 +503,19 @@ def _at_once(steps: Steps) -> Iterator[Step]:
 def _answered(steps: Steps) -> bool:
     """Whether something in a call's steps may answer the caller; what an inner call's steps reply is not for it."""
     return any(
-        isinstance(step, Reply | Publish | Choose) or (not isinstance(step, Call) and any(map(_answered, children(step))))
+        isinstance(step, Reply | Publish | Choose)
+        or (not isinstance(step, Call) and any(map(_answered, children(step))))
         for step in steps
     )
 
 
 def _lossy(steps: Steps) -> bool:
     """Whether something is sent over a link that loses."""
-    links = (step.link if isinstance(step, Send) else step.queue.link for step in everything(steps) if isinstance(step, Send | Publish))
+    links = (
+        step.link if isinstance(step, Send) else step.queue.link
+        for step in everything(steps)
+        if isinstance(step, Send | Publish)
+    )
     return any(link is not None and link.loss > 0 for link in links)
 
 
@@ -498,7 +543,7 @@ def _draws(step: Step) -> bool:
 
 
 def _own_stream(step: Step) -> str:
-    """The stream of a step without an explicit one, as the engine names it after the program; '' where it draws nothing."""
+    """The stream of a step without an explicit one, as the engine names it after the program; '' where none draws."""
     if getattr(step, "stream", None) is not None or not _draws(step):
         return ""
     if isinstance(step, Serve | Seize):

@@ -29,8 +29,8 @@ LOST = {"en": "{} % lost", "ru": "потери {} %"}
 FONT, SIZE = "DejaVu Sans", 9
 """The font that comes with matplotlib, and its size in points."""
 ROW, SYMBOL, MARGIN, TITLE, LINE, GAP, ENTRY = 0.52, 0.36, 0.18, 0.42, 0.2, 0.65, 0.35
-"""Inches: a row, the symbol in it, around a part's content, its title, a line of text, the least between two parts, between
-two sources."""
+"""Inches: a row, the symbol in it, around a part's content, its title, a line of text, the least between two parts,
+between two sources."""
 INK, PAPER, SHADE = "black", "white", "0.93"
 
 
@@ -56,7 +56,9 @@ def draw(flow: Flow, language: Language = "en") -> Figure:
         (inside if abs(one.index - other.index) == 1 else outside).append(link)
     x = 0.0
     for column in columns.values():
-        labels = [_label(link, language) for link in inside if max(c.index for c in _ends(columns, link)) == column.index]
+        labels = [
+            _label(link, language) for link in inside if max(c.index for c in _ends(columns, link)) == column.index
+        ]
         x += max([GAP, *(_width(label) + 0.3 for label in labels)]) if column.index else 0.0
         column.left = x
         x += column.width
@@ -127,7 +129,9 @@ class Column:
         """The box, its title, the entries above and the symbols inside."""
         from matplotlib.patches import Rectangle
 
-        box = Rectangle((self.left, bottom), self.width, -bottom, facecolor=PAPER, edgecolor=INK, linewidth=1.4, zorder=0)
+        box = Rectangle(
+            (self.left, bottom), self.width, -bottom, facecolor=PAPER, edgecolor=INK, linewidth=1.4, zorder=0
+        )
         axes.add_patch(box)
         _write(axes, self.left + self.width / 2, -TITLE / 2, self.title, weight="bold")
         for i, (_, text) in enumerate(self.sources):
@@ -140,8 +144,13 @@ class Column:
 
 
 def _columns(flow: Flow, language: Language) -> list[Column]:
-    """What stands at each part, and first what stands at none; consumers stand level with their queue where they can."""
-    nouns: list[Any] = [*flow.pools.values(), *flow.queues.values(), *flow.consumer_groups.values(), *flow.tables.values()]
+    """What stands at each part, and first what stands at none; consumers are level with their queue where they can."""
+    nouns: list[Any] = [
+        *flow.pools.values(),
+        *flow.queues.values(),
+        *flow.consumer_groups.values(),
+        *flow.tables.values(),
+    ]
     nowhere = any(noun.at is None for noun in (*nouns, *flow.sources.values()))
     parts = [*([None] if nowhere else []), *flow.parts.values()]
     columns = {
@@ -150,7 +159,12 @@ def _columns(flow: Flow, language: Language) -> list[Column]:
             [(source, _entry(source, language)) for source in flow.sources.values() if source.at is part],
         ) for i, part in enumerate(parts)
     }  # fmt: skip
-    used = {step.pool for _, steps in flow.programs() for step in everything(steps) if isinstance(step, Serve | Seize | Release)}
+    used = {
+        step.pool
+        for _, steps in flow.programs()
+        for step in everything(steps)
+        if isinstance(step, Serve | Seize | Release)
+    }
     for pool in flow.pools.values():
         if pool.at is None or pool in used:
             columns[pool.at].put(pool)

@@ -25,7 +25,6 @@ from simlib.reporting.numbers import Difference, Number, russian
 from simlib.scenario import load_scenario
 
 PLAN = "report.yaml"
-VALIDATION = paths.CALIBRATION / "validation.json"
 NOTEBOOK = paths.NOTEBOOKS / "comparison.ipynb"
 FIGURES = ("response_time", "delivery_time", "saturation", "backlog", "consistency", "differences", "validation")
 UNITS = {"s": (1e3, "мс"), "1/s": (1.0, "сообщ./с"), "messages": (1.0, "сообщ."), "units": (1.0, "ед.")}
@@ -52,12 +51,12 @@ def context(plan: experiments.Plan, validation: Mapping[str, Any]) -> ReportCont
 
 def _validation() -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(VALIDATION.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(paths.VALIDATION.read_text(encoding="utf-8"))
         return found
     except FileNotFoundError:
-        raise BadInput(f"{VALIDATION} is missing: run simlib measure, simlib calibrate and simlib validate") from None
+        raise BadInput(f"{paths.VALIDATION} is missing: run simlib measure, simlib calibrate and simlib validate") from None
     except ValueError as error:
-        raise BadInput(f"{VALIDATION} is no JSON ({error}): run simlib validate") from None
+        raise BadInput(f"{paths.VALIDATION} is no JSON ({error}): run simlib validate") from None
 
 
 def _compare(plan: experiments.Plan) -> None:
@@ -65,14 +64,14 @@ def _compare(plan: experiments.Plan) -> None:
     results = paths.RESULTS / plan.name
     pictures = [file(paths.FIGURES, name, language, "png") for name in FIGURES for language in ("ru", "en")]
     stored = [(results / entry.name / "run.json").read_bytes() for entry in plan.entries]
-    key = runner.digest(runner.code(), notebooks.source(NOTEBOOK), VALIDATION.read_bytes(), *stored)
+    key = runner.digest(runner.code(), notebooks.source(NOTEBOOK), paths.VALIDATION.read_bytes(), *stored)
     stamp = results / "comparison.key"
     if stamp.exists() and stamp.read_text(encoding="ascii") == key and all(path.exists() for path in pictures):
         return
     stamp.unlink(missing_ok=True)
     parameters = {
         "results": str(results.resolve()),
-        "validation": str(VALIDATION.resolve()),
+        "validation": str(paths.VALIDATION.resolve()),
         "pictures": str(paths.FIGURES.resolve()),
         "languages": ["ru", "en"],
     }

@@ -35,7 +35,7 @@ def _run_at(
     horizon: float = 1e6,
     seed: int = 1,
 ) -> History:
-    """Messages issued at `times`, of the flow's first kind unless `kinds` says otherwise, about SKU 0, one unit each."""
+    """Messages issued at `times`, of the flow's first kind unless `kinds` says otherwise, on one unit of SKU 0."""
     flow.check()
     names = list(flow.sources)
     n = len(times)
@@ -47,7 +47,11 @@ def _run_at(
         np.array(quantities or [1] * n, np.int32),
     )
     scenario = Scenario(
-        name="by hand", arrivals=Poisson(rate=1), goods=Goods(skus=10, units=units), faults=tuple(faults), horizon=horizon
+        name="by hand",
+        arrivals=Poisson(rate=1),
+        goods=Goods(skus=10, units=units),
+        faults=tuple(faults),
+        horizon=horizon,
     )
     return ENGINES["simpy"](flow, arrivals, names, seed, scenario, {"architecture": flow.name, "engine": "simpy"})
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from simlib.flow import (
     Constant,
     Exponential,
     Flow,
+    Step,
     ack,
     apply,
     branch,
@@ -30,7 +32,9 @@ from simlib.flow import (
     nack,
     publish,
     repeat,
+    rescue,
     retry,
+    timeout,
 )
 from simlib.flow.blocks import DELIVERY
 from simlib.history import SCHEMAS, History
@@ -65,11 +69,11 @@ def busy_flow(extra: bool = False) -> Flow:
     flow = Flow("busy")
     part = flow.part("broker")
     jobs = part.queue("jobs", max_deliveries=4)
+    more = [delay(Exponential(0.1), stream="extra"), branch(0.5, [apply("extra")], stream="extra choice")]
+    sides = [[delay(Exponential(1.0), stream=name), mark(name)] for name in ("left", "right")]
     flow.source("job", at=part, interarrival=Exponential(1.0), steps=[
-        *([delay(Exponential(0.1), stream="extra"), branch(0.5, [apply("extra")], stream="extra choice")] if extra else []),
-        mark("begun"), delay(Exponential(0.3)), mark("delayed"),
-        fork([delay(Exponential(1.0), stream="left"), mark("left")], [delay(Exponential(1.0), stream="right"), mark("right")]),
-        mark("joined"),
+        *(more if extra else []),
+        mark("begun"), delay(Exponential(0.3)), mark("delayed"), fork(*sides), mark("joined"),
         retry(Backoff(retries=4, base=0.1, jitter=True), [branch(0.4, [fail()])]),
         mark("tried"), repeat([delay(Exponential(0.2), stream="turn")], again=0.5), mark("turned"), publish(jobs),
     ])  # fmt: skip
@@ -135,14 +139,22 @@ def test_a_step_put_in_shifts_no_other_s_draws() -> None:
     plain, more = (simlib.simulate(busy_flow(extra), 500, seed=5).messages for extra in (False, True))
     assert plain["attempts"].equals(more["attempts"])
     assert plain["deliveries"].equals(more["deliveries"])
-    for start, end in (("begun", "delayed"), ("delayed", "left"), ("delayed", "right"), ("joined", "tried"), ("tried", "turned")):
+    for start, end in (
+        ("begun", "delayed"),
+        ("delayed", "left"),
+        ("delayed", "right"),
+        ("joined", "tried"),
+        ("tried", "turned"),
+    ):
         spans = [m[f"mark.{end}"].to_numpy() - m[f"mark.{start}"].to_numpy() for m in (plain, more)]
         assert np.allclose(*spans, rtol=0, atol=1e-9) and spans[0].std() > 0
 
 
 def test_branches_turns_and_attempts_of_one_message_draw_apart() -> None:
     messages = simlib.simulate(busy_flow(), 500, seed=5).messages
-    left, right = (messages[f"mark.{name}"].to_numpy() - messages["mark.delayed"].to_numpy() for name in ("left", "right"))
+    left, right = (
+        messages[f"mark.{name}"].to_numpy() - messages["mark.delayed"].to_numpy() for name in ("left", "right")
+    )
     assert abs(np.corrcoef(left, right)[0, 1]) < 3.5 / np.sqrt(500)
     assert len(set(messages["attempts"].to_pylist())) > 2
 
@@ -163,13 +175,38 @@ def test_a_delivery_that_comes_again_draws_anew() -> None:
     flow = Flow("again")
     part = flow.part("broker")
     jobs = part.queue("jobs")
-    steps = [mark("first"), delay(Exponential(1.0)), branch(DELIVERY.equals(1), [mark("second"), nack()], [apply("done"), ack()])]
+    steps = [
+        mark("first"),
+        delay(Exponential(1.0)),
+        branch(DELIVERY.equals(1), [mark("second"), nack()], [apply("done"), ack()]),
+    ]
     flow.source("job", at=part, interarrival=Constant(100.0), steps=[publish(jobs)])
     flow.consumers(jobs, part, count=1, steps=steps)
     messages = simlib.simulate(flow, 1_000).messages
     first = messages["mark.second"].to_numpy() - messages["mark.first"].to_numpy()
     second = messages["applied"].to_numpy() - messages["mark.second"].to_numpy()
     assert abs(np.corrcoef(first, second)[0, 1]) < 3.5 / np.sqrt(1_000)
+
+
+@pytest.mark.parametrize(
+    ("scope", "straight", "looping"),
+    [
+        (lambda steps, after: rescue(steps, after), fail(), repeat([delay(1.0), branch(0.5, [fail()])], again=0.999)),
+        (lambda steps, after: timeout(3.5, steps, after), delay(9.0), repeat([delay(Exponential(1.0))], again=0.999)),
+    ],
+    ids=["failed", "timed out"],
+)
+def test_what_comes_after_a_scope_draws_alike_in_whatever_turn_the_scope_was_left(
+    scope: Callable[[list[Step], list[Step]], Step], straight: Step, looping: Step
+) -> None:
+    def spans(inside: Step) -> np.ndarray:
+        flow = Flow("left")
+        after = [mark("left"), delay(Exponential(1.0), stream="after"), apply("done")]
+        flow.source("job", interarrival=Constant(100.0), steps=[scope([inside], after)])
+        messages = simlib.simulate(flow, 200).messages
+        return messages["applied"].to_numpy() - messages["mark.left"].to_numpy()
+
+    assert np.allclose(spans(looping), spans(straight), rtol=0, atol=1e-9)
 
 
 def test_flows_that_name_the_same_stream_meet_the_same_work() -> None:
@@ -182,4 +219,6 @@ def test_flows_that_name_the_same_stream_meet_the_same_work() -> None:
     queued.source("job", at=part, interarrival=Constant(100.0), steps=[publish(jobs)])
     queued.consumers(jobs, part, count=1, steps=[*work, ack()])
     one, other = (simlib.simulate(flow, 200, seed=9).messages for flow in (called, queued))
-    assert np.allclose(*(m["mark.ended"].to_numpy() - m["mark.begun"].to_numpy() for m in (one, other)), rtol=0, atol=1e-9)
+    assert np.allclose(
+        *(m["mark.ended"].to_numpy() - m["mark.begun"].to_numpy() for m in (one, other)), rtol=0, atol=1e-9
+    )

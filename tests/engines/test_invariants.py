@@ -85,7 +85,7 @@ def programs(deep: bool, certain: bool) -> st.SearchStrategy[list[Recipe]]:
 
 @dataclass
 class Builder:
-    """Steps from recipes: every draw gets a stream of its own, and pools are held in one order, so that none wait in a ring."""
+    """Steps from recipes: each draw has a stream of its own, and pools are held in one order, so that no ring waits."""
 
     flow: Flow
     queue: Any = None
@@ -104,7 +104,9 @@ class Builder:
         pools = list(self.flow.pools.values())[-POOLS:]
         match recipe:
             case ("serve", pool, time):
-                return [pools[pool].serve(self.time(time), stream)] if pool >= free else [delay(self.time(time), stream)]
+                return (
+                    [pools[pool].serve(self.time(time), stream)] if pool >= free else [delay(self.time(time), stream)]
+                )
             case ("delay", time):
                 return [delay(self.time(time), stream)]
             case ("apply",):
@@ -152,7 +154,8 @@ def flows(draw: st.DrawFn, certain: bool) -> Flow:
         if not certain:
             options |= {
                 "automatic_ack": draw(st.booleans()), "ack_wait": draw(st.sampled_from([None, 0.5, 3.0])),
-                "max_deliveries": 3, "dead_letter": draw(st.booleans()), "deduplicate": draw(st.sampled_from([None, 1.0])),
+                "max_deliveries": 3, "dead_letter": draw(st.booleans()),
+                "deduplicate": draw(st.sampled_from([None, 1.0])),
             }  # fmt: skip
         queue = part.queue("jobs", **options)
         work = builder.steps(draw(programs(deep=True, certain=certain)))
@@ -192,8 +195,8 @@ def _same(one: Any, other: Any) -> bool:
 @LAWS
 @given(flows(certain=True))
 def test_no_random_run_serves_more_than_the_bound_or_works_less_than_the_demand(flow: Flow) -> None:
-    """What surely comes to every message: a pool that is only served is busy for exactly the demand, one that is held at
-    least so long, and the messages that were served a second are never more than the bound."""
+    """What surely comes to every message keeps each pool busy for the demand at least (a pool may be held for longer),
+    and the messages that were served a second are never more than the bound."""
     n = 12
     history = simlib.simulate(flow, n)
     parts = history.parts.to_pandas()

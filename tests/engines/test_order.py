@@ -108,7 +108,7 @@ def test_the_branches_of_a_fork_begin_in_their_order(run_at, effects_of) -> None
 
 
 def test_rows_that_wake_at_one_instant_run_in_the_order_of_their_waking(run_at, effects_of) -> None:
-    """Message 0 holds two units that 1 and 2 wait for: whom it gives its unit first goes on first, whoever came first."""
+    """Message 0 holds two units that 1 and 2 wait for: to whom it gives one first goes on first, whoever came first."""
     flow = Flow("agenda")
     a, b = flow.pool("a"), flow.pool("b")
     flow.source("holder", steps=[a.seize(), b.seize(), delay(1.0), b.release(), a.release()])

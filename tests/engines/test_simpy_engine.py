@@ -124,7 +124,7 @@ def test_members_are_taken_in_turn_by_key_or_by_least_requests(run_at, effects_o
 
 @pytest.mark.parametrize("select", ["random", "two_choices"])
 def test_the_visits_of_one_message_choose_their_members_apart(select: str) -> None:
-    """Two tasks of each message on two idle servers: at random half of the pairs meet, of two choices a quarter at most."""
+    """Two tasks of each message on two idle servers: at random half of the pairs meet, of two choices a quarter."""
     flow = Flow("apart")
     servers = flow.pool("servers", members=2, select=select)
     tasks = [[servers.serve(1.0, stream=name), mark(name)] for name in ("a", "b")]
@@ -252,6 +252,15 @@ def test_the_inner_retry_s_attempts_do_not_change_the_outer_s(run_at, effects_of
     assert [effect for _, effect, _ in effects_of(run_at(flow, [0.0]))] == ["inner", "outer is at 1"]
 
 
+def test_the_attempt_is_the_outer_s_again_after_the_inner_retry_gave_up(run_at, effects_of) -> None:
+    flow = Flow("nested")
+    given_up = rescue([retry(Backoff(retries=2), [fail()], [fail()])], [])
+    flow.source(
+        "job", steps=[retry(Backoff(retries=0), [given_up, branch(ATTEMPT.equals(1), [apply("outer is at 1")])])]
+    )
+    assert [effect for _, effect, _ in effects_of(run_at(flow, [0.0]))] == ["outer is at 1"]
+
+
 def test_a_scope_that_is_left_early_goes_on_at_the_part_where_it_began(run_at) -> None:
     """The first is on its way when it gives up, the second at the far end when it fails: both have to travel again."""
     flow = Flow("back")
@@ -374,7 +383,9 @@ def test_a_loss_may_strike_one_direction_only(run_at, direction: str | None, app
     flow = Flow("lossy")
     here, there = flow.part("here"), flow.part("there")
     link = flow.link(here, there, Constant(0.1))
-    flow.source("job", at=here, steps=[call([link.send(), apply("done"), link.send(), reply("ok")], timeout=1.0), respond()])
+    flow.source(
+        "job", at=here, steps=[call([link.send(), apply("done"), link.send(), reply("ok")], timeout=1.0), respond()]
+    )
     history = run_at(flow, [0.0], faults=[Loss(link="here-there", probability=1.0, direction=direction)])
     assert column(history, "response") == ["timed_out"]
     assert column(history, "outcome") == ["applied" if applied else "failed"]
@@ -561,7 +572,9 @@ def test_who_comes_to_a_part_that_is_down_is_refused_by_it(run_at) -> None:
     flow = Flow("down")
     here, there = flow.part("here"), flow.part("there")
     link = flow.link(here, there, Constant(0.1))
-    flow.source("call", at=here, steps=[call([link.send(), apply("done"), link.send(), reply("ok")], timeout=9.0), respond()])
+    flow.source(
+        "call", at=here, steps=[call([link.send(), apply("done"), link.send(), reply("ok")], timeout=9.0), respond()]
+    )
     flow.source("enter", at=there, steps=[apply("done"), respond("ok")])
     crash = Crash(part="there", at=(1.0,), restart=2.0)
     history = run_at(flow, [1.5, 1.5, 3.5], kinds=["call", "enter", "call"], faults=[crash])
@@ -628,7 +641,9 @@ def test_a_tenfold_load_is_served_ten_times_as_fast_by_ten_times_the_servers() -
     def history(scale: float):
         flow = Flow("scaled")
         server = flow.pool("server", capacity=2)
-        flow.source("job", interarrival=Exponential(scale), steps=[server.serve(Exponential(1.5 * scale)), apply("done")])
+        flow.source(
+            "job", interarrival=Exponential(scale), steps=[server.serve(Exponential(1.5 * scale)), apply("done")]
+        )
         return simlib.simulate(flow, 2_000)
 
     one, other = history(1.0), history(0.125)

@@ -29,7 +29,9 @@ from simlib.flow.blocks import Condition, Delay, duration
 from simlib.flow.model import children, everything
 
 
-@pytest.mark.parametrize("value", ["5 ms", 0.005, Constant(0.005), "constant(5 ms)", {"family": "constant", "value": "5 ms"}])
+@pytest.mark.parametrize(
+    "value", ["5 ms", 0.005, Constant(0.005), "constant(5 ms)", {"family": "constant", "value": "5 ms"}]
+)
 def test_a_duration_is_a_distribution_seconds_or_a_text(value: object) -> None:
     assert duration(value) == Constant(0.005)
 
@@ -98,4 +100,8 @@ def test_a_flow_knows_all_its_programs() -> None:
     flow.source("job", [apply("a")], at=part)
     flow.consumers(part.queue("jobs"), part, count=1, steps=[apply("b"), ack()])
     flow.stage("end", [apply("c"), delay(Exponential(1.0))])
-    assert [(name, len(steps)) for name, steps in flow.programs()] == [("job", 1), ("jobs.consumers", 2), ("stage.end", 2)]
+    assert [(name, len(steps)) for name, steps in flow.programs()] == [
+        ("job", 1),
+        ("jobs.consumers", 2),
+        ("stage.end", 2),
+    ]

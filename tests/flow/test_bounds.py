@@ -23,6 +23,7 @@ from simlib.flow import (
     ack,
     apply,
     branch,
+    by_attempt,
     call,
     choose,
     delay,
@@ -119,7 +120,7 @@ def test_nothing_is_poisoned_without_a_fault() -> None:
 
 def test_a_retry_counts_one_attempt_and_a_repeat_its_mean_turns() -> None:
     flow, work = served({"a": 1.0})
-    assert brought([retry(Backoff(retries=5), [*work["a"], branch(0.5, [fail()])])], flow, "a") == 1.0
+    assert brought([retry(Backoff(retries=5), [by_attempt(work["a"]), branch(0.5, [fail()])])], flow, "a") == 1.0
     flow, work = served({"a": 1.0, "b": 1.0})
     assert brought([retry(Backoff(retries=1), [branch(0.5, [fail()])], work["a"])], flow, "a") == 0.25
     flow, work = served({"a": 1.0})
@@ -210,7 +211,11 @@ def test_a_closed_population_is_bounded_by_its_size_and_by_its_bottleneck() -> N
 def test_a_simulated_station_is_as_busy_as_predicted() -> None:
     flow = Flow("predicted")
     a, b = flow.pool("a"), flow.pool("b", capacity=2)
-    flow.source("job", interarrival=Exponential(1.0), steps=[repeat([a.serve(Exponential(0.4))], again=0.3), branch(0.5, [b.serve(0.9)])])
+    flow.source(
+        "job",
+        interarrival=Exponential(1.0),
+        steps=[repeat([a.serve(Exponential(0.4))], again=0.3), branch(0.5, [b.serve(0.9)])],
+    )
     parts = simlib.simulate(flow, 20_000).parts.to_pandas()
     end = parts["end"].max()
     for each in flow.bounds().stations:
@@ -264,6 +269,8 @@ def test_no_architecture_serves_more_than_its_bound(name: str) -> None:
     history = simlib.run(name, scenario, messages=2_000, seed=3)
     messages = history.messages.to_pandas()
     shares = messages["kind"].value_counts()
-    bounds = architecture.build(architecture.load_parameters(), scenario).bounds({k: float(n) for k, n in shares.items()})
+    bounds = architecture.build(architecture.load_parameters(), scenario).bounds(
+        {k: float(n) for k, n in shares.items()}
+    )
     served = messages["outcome"].isin(["applied", "answered"]).sum()
     assert served / history.parts["end"].to_numpy().max() <= bounds.throughput * 1.05

@@ -1,4 +1,4 @@
-"""What cannot run is refused with one line that names it, where it is, and the remedy; what was hardly meant is a warning."""
+"""What cannot run is refused in one line: what, where, and the remedy; what was hardly meant is a warning."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from simlib.flow import (
     ack,
     apply,
     branch,
+    by_attempt,
     call,
     choose,
     delay,
@@ -86,14 +87,23 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     "a step that was not called": (lambda w: [ack], "ack is no step"),
     "a list in the list": (lambda w: [[apply("done")]], "is no step"),
     "a step in the place of a list": (lambda w: [spawn(apply("done"))], "steps must be a list"),  # type: ignore[arg-type]
-    "a pool of another flow": (lambda w: [w.other.pool("server").serve("1 ms")], "pool 'server' belongs to another flow"),
+    "a pool of another flow": (
+        lambda w: [w.other.pool("server").serve("1 ms")],
+        "pool 'server' belongs to another flow",
+    ),
     "a table of another flow": (lambda w: [w.other.part("x").table("t").read()], "table 't' belongs to another flow"),
-    "a release without a seize": (lambda w: [w.server.release()], "pool 'server' is released, but on a path not seized"),
+    "a release without a seize": (
+        lambda w: [w.server.release()],
+        "pool 'server' is released, but on a path not seized",
+    ),
     "a release on a path without a seize": (
         lambda w: [branch(KIND.equals(0), [w.server.seize()]), w.server.release()],
         "released, but on a path not seized",
     ),
-    "a second release": (lambda w: [w.server.seize(), w.server.release(), w.server.release()], "released, but on a path not"),
+    "a second release": (
+        lambda w: [w.server.seize(), w.server.release(), w.server.release()],
+        "released, but on a path not",
+    ),
     "a seize without a release": (lambda w: [w.server.seize()], "pool 'server' is seized and on a path never released"),
     "a seize that one path does not release": (
         lambda w: [w.server.seize(), branch(KIND.equals(0), [w.server.release()])],
@@ -117,7 +127,10 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     "an ack without a delivery": (lambda w: [ack()], "outside of consumers"),
     "a nack without a delivery": (lambda w: [nack()], "outside of consumers"),
     "a link of another part": (lambda w: [*away(w), *beyond(w)], "joins 'here' and 'third', the row is at 'there'"),
-    "a pool of another part": (lambda w: [*away(w), w.desk.serve("1 ms")], "pool 'here.desk' is at part 'here', the row at 'there'"),
+    "a pool of another part": (
+        lambda w: [*away(w), w.desk.serve("1 ms")],
+        "pool 'here.desk' is at part 'here', the row at 'there'",
+    ),
     "a pool of another part on one path": (
         lambda w: [branch(KIND.equals(0), away(w)), w.desk.serve("1 ms")],
         "pool 'here.desk' is at part 'here'",
@@ -128,7 +141,10 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     ),
     "a queue of another part": (lambda w: [*away(w), publish(w.jobs)], "queue 'jobs' is at part 'here'"),
     "a table of another part": (lambda w: [*away(w), w.stock.read()], "table 'stock' is at part 'here'"),
-    "a step after a failure": (lambda w: [rescue([fail(), apply("done")], [])], "apply.. after fail.. is never reached"),
+    "a step after a failure": (
+        lambda w: [rescue([fail(), apply("done")], [])],
+        "apply.. after fail.. is never reached",
+    ),
     "a step after failures on all paths": (
         lambda w: [rescue([branch(0.5, [fail()], [fail()]), apply("done")], [])],
         "after branch.. is never reached",
@@ -136,7 +152,10 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     "a step after a choice": (lambda w: [choose({"end": 1.0}), apply("done")], "after choose.. is never reached"),
     "an unknown stage": (lambda w: [choose({"ned": 1.0})], "unknown stage 'ned': did you mean 'end'"),
     "probabilities above 1": (lambda w: [choose({"end": 0.7, "again": 0.7})], "sum of the probabilities"),
-    "a probability above 1": (lambda w: [branch(1.5, [apply("done")])], "probability of a branch must be between 0 and 1, got 1.5"),
+    "a probability above 1": (
+        lambda w: [branch(1.5, [apply("done")])],
+        "probability of a branch must be between 0 and 1, got 1.5",
+    ),
     "a probability that is no number": (lambda w: [branch(math.nan, [apply("done")])], "probability of a branch"),
     "a negative probability": (lambda w: [choose({"end": -0.1})], "probability of stage 'end'"),
     "a repeat for ever": (lambda w: [repeat([apply("done")], again=1.0)], "a repeat with again=1 never ends"),
@@ -147,8 +166,14 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     "negative retries": (lambda w: [retry(Backoff(retries=-1), [fail()])], "retries of a retry must be a whole number"),
     "half a retry": (lambda w: [retry(Backoff(retries=0.5), [fail()])], "retries of a retry must be a whole number"),  # type: ignore[arg-type]
     "a negative backoff": (lambda w: [retry(Backoff(retries=1, base=-1.0), [fail()])], "base of a retry's backoff"),
-    "a backoff that is no number": (lambda w: [retry(Backoff(retries=1, base=math.nan), [fail()])], "base of a retry's backoff"),
-    "a negative time-out of a call": (lambda w: [call([reply()], timeout=-1.0)], "timeout of a call must be at least 0, got -1.0"),
+    "a backoff that is no number": (
+        lambda w: [retry(Backoff(retries=1, base=math.nan), [fail()])],
+        "base of a retry's backoff",
+    ),
+    "a negative time-out of a call": (
+        lambda w: [call([reply()], timeout=-1.0)],
+        "timeout of a call must be at least 0, got -1.0",
+    ),
     "a time-out that is no number": (lambda w: [call([reply()], timeout=math.nan)], "timeout of a call"),
     "a join of more than there are": (lambda w: [fork([apply("a")], join=2)], "join of a fork must be"),
     "a join of none": (lambda w: [fork([apply("a")], join=0)], "join of a fork must be"),
@@ -163,10 +188,22 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
         lambda w: [branch(KIND.equals(0), [w.server.serve(SLOW)], [w.server.serve(SLOW)])],
         "2 steps draw from one stream, 'job.server.serve'",
     ),
-    "two draws of one name in two branches": (lambda w: [fork([delay(SLOW)], [delay(SLOW)])], "2 steps draw from one stream"),
-    "two chances of one name": (lambda w: [branch(0.5, []), branch(0.5, [])], "2 steps draw from one stream, 'job.branch'"),
-    "two random members of one name": (lambda w: [*members(w), *members(w)], "2 steps draw from one stream, 'job.two.serve'"),
-    "one explicit stream twice": (lambda w: [delay(SLOW, stream="x"), delay(SLOW, stream="x")], "stream 'x' is drawn from twice"),
+    "two draws of one name in two branches": (
+        lambda w: [fork([delay(SLOW)], [delay(SLOW)])],
+        "2 steps draw from one stream",
+    ),
+    "two chances of one name": (
+        lambda w: [branch(0.5, []), branch(0.5, [])],
+        "2 steps draw from one stream, 'job.branch'",
+    ),
+    "two random members of one name": (
+        lambda w: [*members(w), *members(w)],
+        "2 steps draw from one stream, 'job.two.serve'",
+    ),
+    "one explicit stream twice": (
+        lambda w: [delay(SLOW, stream="x"), delay(SLOW, stream="x")],
+        "stream 'x' is drawn from twice",
+    ),
     "one explicit stream in two branches": (
         lambda w: [fork([delay(SLOW, stream="x")], [delay(SLOW, stream="x")])],
         "stream 'x' is drawn from twice on one path",
@@ -183,8 +220,23 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
         lambda w: [rescue([delay(SLOW, stream="x"), fail()], [delay(SLOW, stream="x")])],
         "stream 'x' is drawn from twice on one path",
     ),
-    "two sends one way": (lambda w: [fork([w.link.send()], [w.link.send()])], "stream 'here-there.send from here' is drawn from twice"),
-}  # fmt: skip
+    "turns that draw alike": (
+        lambda w: [repeat([by_attempt([delay(SLOW, stream="x")])], again=0.5)],
+        "stream 'x' is drawn from by attempt in a repeat, whose turns would draw alike",
+    ),
+    "one explicit stream twice by attempt": (
+        lambda w: [by_attempt([delay(SLOW, stream="x")]), spawn([by_attempt([delay(SLOW, stream="x")])])],
+        "stream 'x' is drawn from twice on one path",
+    ),
+    "a step after a failure by attempt": (
+        lambda w: [rescue([by_attempt([fail()]), apply("done")], [])],
+        "after byattempt.. is never reached",
+    ),
+    "two sends one way": (
+        lambda w: [fork([w.link.send()], [w.link.send()])],
+        "stream 'here-there.send from here' is drawn from twice",
+    ),
+}
 
 
 def beyond(w: World) -> Steps:
@@ -213,8 +265,14 @@ def test_what_cannot_run_is_refused_in_one_line(name: str) -> None:
 
 HANDLINGS: dict[str, tuple[Callable[[World], Steps], str]] = {
     "a consumer that sends itself away": (lambda w: [ack(), w.link.send()], "a consumer sends itself away over link"),
-    "a consumer that fails": (lambda w: [branch(0.5, [fail()]), ack()], "a fail that nothing catches leaves the delivery"),
-    "a consumer that uses what is elsewhere": (lambda w: [w.desk.serve("1 ms"), ack()], "pool 'here.desk' is at part 'here'"),
+    "a consumer that fails": (
+        lambda w: [branch(0.5, [fail()]), ack()],
+        "a fail that nothing catches leaves the delivery",
+    ),
+    "a consumer that uses what is elsewhere": (
+        lambda w: [w.desk.serve("1 ms"), ack()],
+        "pool 'here.desk' is at part 'here'",
+    ),
     "a consumer that keeps its unit": (lambda w: [w.server.seize(), ack()], "seized and on a path never released"),
     "an ack from where the link does not end": (
         lambda w: [spawn([w.flow.link(w.there, w.flow.part("third"), "1 ms").send(), ack()])],
@@ -231,18 +289,39 @@ def test_what_consumers_cannot_do_is_refused(name: str) -> None:
 
 
 NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
-    "loss above 1": (lambda w: w.flow.link(w.here, w.there, "1 ms", loss=1.5, name="l"), "loss of link 'l' must be between 0 and 1"),
-    "loss that is no number": (lambda w: w.flow.link(w.here, w.there, "1 ms", loss=math.nan, name="l"), "loss of link 'l'"),
+    "loss above 1": (
+        lambda w: w.flow.link(w.here, w.there, "1 ms", loss=1.5, name="l"),
+        "loss of link 'l' must be between 0 and 1",
+    ),
+    "loss that is no number": (
+        lambda w: w.flow.link(w.here, w.there, "1 ms", loss=math.nan, name="l"),
+        "loss of link 'l'",
+    ),
     "a link to itself": (lambda w: w.flow.link(w.here, w.here, "1 ms"), "has part 'here' at both ends"),
-    "a link of another flow's part": (lambda w: w.flow.link(w.here, w.other.part("x"), "1 ms"), "part 'x' belongs to another flow"),
-    "no member": (lambda w: w.flow.pool("p", members=0), "members of pool 'p' must be a whole number of at least 1, got 0"),
+    "a link of another flow's part": (
+        lambda w: w.flow.link(w.here, w.other.part("x"), "1 ms"),
+        "part 'x' belongs to another flow",
+    ),
+    "no member": (
+        lambda w: w.flow.pool("p", members=0),
+        "members of pool 'p' must be a whole number of at least 1, got 0",
+    ),
     "an unknown choice of members": (lambda w: w.flow.pool("p", select="ransom"), "did you mean 'random'"),
     "a negative queue_limit": (lambda w: w.flow.pool("p", queue_limit=-1), "queue_limit of pool 'p'"),
-    "no prefetch": (lambda w: w.here.queue("q", prefetch=0), "prefetch of queue 'q' must be a whole number of at least 1, got 0"),
+    "no prefetch": (
+        lambda w: w.here.queue("q", prefetch=0),
+        "prefetch of queue 'q' must be a whole number of at least 1, got 0",
+    ),
     "half a delivery": (lambda w: w.here.queue("q", max_deliveries=2.5), "max_deliveries of queue 'q'"),
-    "no time to acknowledge": (lambda w: w.here.queue("q", ack_wait=0.0), "ack_wait of queue 'q' must be above 0, got 0.0"),
+    "no time to acknowledge": (
+        lambda w: w.here.queue("q", ack_wait=0.0),
+        "ack_wait of queue 'q' must be above 0, got 0.0",
+    ),
     "a negative window": (lambda w: w.here.queue("q", deduplicate=-1.0), "deduplicate of queue 'q' must be at least 0"),
-    "a queue at another flow's part": (lambda w: w.flow.queue("q", at=w.other.part("x")), "part 'x' belongs to another flow"),
+    "a queue at another flow's part": (
+        lambda w: w.flow.queue("q", at=w.other.part("x")),
+        "part 'x' belongs to another flow",
+    ),
     "no customers": (lambda w: w.flow.source("k", [], population=0), "population of source 'k'"),
     "customers and a rate": (lambda w: w.flow.source("k", [], population=1, interarrival=1), "give it one of them"),
     "a thinker without customers": (lambda w: w.flow.source("k", [], think=1), "thinks, but has no population"),
@@ -278,7 +357,8 @@ def test_a_flow_that_nothing_enters_is_refused() -> None:
 
 FINE: dict[str, Callable[[World], Steps]] = {
     "units that each path gives back": lambda w: [
-        w.server.seize(), branch(KIND.equals(0), [w.server.release()], [w.server.release()])
+        w.server.seize(),
+        branch(KIND.equals(0), [w.server.release()], [w.server.release()]),
     ],
     "units that a failure gives back": lambda w: [
         rescue([w.server.seize(), branch(0.5, [fail()]), w.server.release()], [reject()])
@@ -289,23 +369,36 @@ FINE: dict[str, Callable[[World], Steps]] = {
     "there and back": lambda w: [w.link.send(), w.link.send(), w.desk.serve("1 ms")],
     "there and back in a call": lambda w: [call([w.link.send(), w.link.send(), reply()]), w.desk.serve("1 ms")],
     "back where a scope began": lambda w: [timeout(1, [w.link.send()], [fail()]), w.link.send()],
-    "constant times without names": lambda w: [delay("1 ms"), delay("2 ms"), w.server.serve("1 ms"), w.server.serve("2 ms")],
+    "constant times without names": lambda w: [
+        delay("1 ms"),
+        delay("2 ms"),
+        w.server.serve("1 ms"),
+        w.server.serve("2 ms"),
+    ],
     "chances that are none": lambda w: [branch(0.0, [apply("a")]), branch(1.0, [apply("b")])],
     "an explicit stream on two paths": lambda w: [
         branch(KIND.equals(0), [delay(SLOW, stream="x")], [w.server.serve(SLOW, stream="x")])
     ],
     "an explicit stream on a path that fails and after it": lambda w: [
-        branch(KIND.equals(0), [delay(SLOW, stream="x"), fail()]), delay(SLOW, stream="x")
+        branch(KIND.equals(0), [delay(SLOW, stream="x"), fail()]),
+        delay(SLOW, stream="x"),
     ],
     "an explicit stream inside a retry and after it": lambda w: [
-        retry(Backoff(retries=1), [delay(SLOW, stream="x")]), delay(SLOW, stream="x")
+        retry(Backoff(retries=1), [delay(SLOW, stream="x")]),
+        delay(SLOW, stream="x"),
+    ],
+    "an explicit stream by attempt inside a retry": lambda w: [
+        retry(Backoff(retries=1), [by_attempt([delay(SLOW, stream="x")])])
     ],
     "an explicit stream in every turn": lambda w: [repeat([delay(SLOW, stream="x")], again=0.5)],
     "one stream both ways": lambda w: [w.link.send(stream="x"), w.link.send(stream="x")],
     "a failure that ends the message": lambda w: [branch(RESULT.equals("failed"), [fail()])],
     "a reply from a queue's consumers": lambda w: [call([publish(w.jobs)], timeout=1.0)],
-    "a choice of probabilities that were added up": lambda w: [*stages(w), choose({"a": 0.1 + 0.2, "b": 0.7, "a2": -1e-17})],
-}  # fmt: skip
+    "a choice of probabilities that were added up": lambda w: [
+        *stages(w),
+        choose({"a": 0.1 + 0.2, "b": 0.7, "a2": -1e-17}),
+    ],
+}
 
 
 def stages(w: World) -> list[Step]:
@@ -343,7 +436,7 @@ def test_a_stage_is_walked_at_each_part_that_it_is_chosen_at() -> None:
     w.flow.source("near", at=w.here, steps=[choose({"work": 1.0})])
     assert w.flow.check() == [f"flow 'world': nobody publishes to queue '{w.jobs.name}'"]
     w.flow.source("far", at=w.here, steps=[w.link.send(), choose({"work": 1.0})])
-    with pytest.raises(BadInput, match="stage 'work': pool 'here.desk' is at part 'here', the row at 'there'"):
+    with pytest.raises(BadInput, match="stage 'work': pool 'here[.]desk' is at part 'here'"):
         w.flow.check()
 
 

@@ -23,8 +23,15 @@ def shop() -> Flow:
     jobs = broker.queue("jobs", link=link)
     far.table("copy")
     far.pool("workers", capacity=3, members=2)
-    flow.source("order", at=near, interarrival="10 ms", steps=[near.cpu.serve("1 ms"), flow.links["near-broker"].send(), publish(jobs)])
-    flow.consumers(jobs, at=far, count=7, steps=[far.cpu.serve("1 ms"), far.flow.pools["far.workers"].serve("1 ms"), ack()])
+    flow.source(
+        "order",
+        at=near,
+        interarrival="10 ms",
+        steps=[near.cpu.serve("1 ms"), flow.links["near-broker"].send(), publish(jobs)],
+    )
+    flow.consumers(
+        jobs, at=far, count=7, steps=[far.cpu.serve("1 ms"), far.flow.pools["far.workers"].serve("1 ms"), ack()]
+    )
     return flow
 
 
@@ -74,7 +81,9 @@ def test_nothing_overlaps_and_nothing_is_cut_off(name: str) -> None:
     figure.draw_without_rendering()
     (axes,) = figure.axes
     texts = [text.get_window_extent() for text in axes.texts]
-    assert all(figure.bbox.fully_contains(box.x0, box.y0) and figure.bbox.fully_contains(box.x1, box.y1) for box in texts)
+    assert all(
+        figure.bbox.fully_contains(box.x0, box.y0) and figure.bbox.fully_contains(box.x1, box.y1) for box in texts
+    )
     overlapping = [(i, j) for i, one in enumerate(texts) for j, other in enumerate(texts[:i]) if one.overlaps(other)]
     assert not overlapping
     assert ElementTree.fromstring(flow.diagram()).tag.endswith("svg")

@@ -28,15 +28,13 @@ from simlib.architectures.twin import (
     main,
     service,
 )
-from simlib.domain import ANNOUNCED, COPIED, COPY, ORDER, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, COPY, TAKEN
 
 PARTS = ("postgres", "nats")
 """Real parts that this architecture stands on."""
 READ_FROM = COPY
 """The store that answers queries."""
-PATHS = {STOCK_UPDATE: (None,), ORDER: (None,), STOCK_QUERY: (), ANNOUNCED: (None,)}
-"""Where the model draws a handler's work: the counters around it after the message, None for the delivery."""
-__all__ = ["PARTS", "PATHS", "READ_FROM", "SCHEMA"]
+__all__ = ["PARTS", "READ_FROM", "SCHEMA"]
 Handler = Callable[[bytes, int], Awaitable[None]]
 
 

@@ -118,6 +118,7 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
     ])  # fmt: skip
 
     take = [stock.take([apply(TAKEN, STOCK, sign=-1)], otherwise=[reject()])]
+    announce = send(p, "announce", accounting, left, updates_log, updates, unconfirmed=[fail()])
     answer = [spawn([left.send(stream="orders.reply.there"), right.send(stream="orders.reply.back"), reply()])]
     flow.consumers(orders, at=accounting.part, count=p.consumers, steps=[
         accounting.part.cpu.serve(p.consume_client, stream="orders.take"), point("orders.delivered"),
@@ -125,7 +126,7 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
             *accounting.handle(scenario), *accounting.commit("orders.accounting"),
             *once(handled_here, take), point("orders.applied"),
             *(answer if p.answered_on == "reply" else []),
-            branch(RESULT.equals("ok"), send(p, "announce", accounting, left, updates_log, updates, unconfirmed=[fail()])),
+            branch(RESULT.equals("ok"), announce),
             accounting.part.cpu.serve(p.consume_client, stream="orders.ack"), ack(),
         ], otherwise=[accounting.part.cpu.serve(p.consume_client, stream="orders.nack"), nack(p.redelivery_delay)]),
     ])  # fmt: skip
@@ -142,8 +143,8 @@ def send(
     reply_wanted: bool = False,
     unconfirmed: Steps = (),
 ) -> Steps:
-    """Publish to a queue: with a confirm that is waited for, and publication again where it does not come, then `unconfirmed`;
-    with a reply that is waited for instead; or without either."""
+    """Publish to a queue: with a confirm that is waited for, and publication again where it does not come, in the end
+    `unconfirmed`; with a reply that is waited for instead; or without either."""
     there = [link.send(stream=f"{label}.publish.there"), log.serve(p.store, stream=f"{label}.store"), publish(queue)]
     ask = here.part.cpu.serve(p.publish_client, stream=f"{label}.publish.send")
     took = here.part.cpu.serve(p.publish_client, stream=f"{label}.publish.took")

@@ -45,9 +45,10 @@ class Published:
 
 @dataclass
 class Delivery:
-    """One delivery of what was published; `refused` when the consumer handed it back."""
+    """One delivery of what was published, by its number; `refused` when the consumer handed it back."""
 
     of: Published
+    number: int
     place: int
     refused: simpy.Event
 
@@ -117,7 +118,9 @@ class Simulation:
             yield self.time(distribution, stream, place)
             yield from self.work(side, self.p.database_client, f"{stream}.took", place)
 
-    def handle(self, side: Side, stream: str, place: int) -> Story:
+    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
+        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
+        place = draws.fold(draws.fold(0, message), attempt - 1)
         yield from self.work(side, self.scenario.handler_work, stream, place)
         failure = draws.stream_key(self.seed, f"handler_failure.{stream}")
         return draws.uniform(failure, place) >= self.scenario.handler_failure
@@ -172,7 +175,8 @@ class Simulation:
             it.deliveries += 1
             self.deliveries[it.message] += 1
             place = draws.fold(draws.fold(0, it.message), it.deliveries - 1)
-            delivery = Delivery(it, draws.fold(place, it.copy) if it.copy else place, self.env.event())
+            place = draws.fold(place, it.copy) if it.copy else place
+            delivery = Delivery(it, it.deliveries, place, self.env.event())
             self.env.process(self.carry(queue, delivery))
             if self.p.manual_ack:
                 yield from self.await_acknowledgement(queue, delivery)
@@ -183,7 +187,7 @@ class Simulation:
         yield queue.inbox.put(delivery)
 
     def await_acknowledgement(self, queue: Queue, delivery: Delivery) -> Story:
-        it, last = delivery.of, delivery.of.deliveries == self.p.max_deliveries
+        it, last = delivery.of, delivery.number == self.p.max_deliveries
         yield it.settled | delivery.refused | self.env.timeout(self.p.ack_wait)
         if delivery.refused.triggered and not last:
             yield it.settled | self.env.timeout(self.p.redelivery_delay)
@@ -250,7 +254,7 @@ class Simulation:
     def query(self, message: int, place: int) -> Story:
         yield from self.enter("query", self.shop, message, place)
         response = FAILED
-        if (yield from self.handle(self.shop, HANDLER, place)):
+        if (yield from self.handle(self.shop, HANDLER, message, 1)):
             yield from self.ask_database(self.shop, self.p.read, "query.shop.read", place)
             sku, response = self.arrivals.sku[message], OK
             self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
@@ -270,11 +274,11 @@ class Simulation:
 
     def write_copy(self, delivery: Delivery) -> Story:
         """Shop: write the copy, where the version is newer and the message was not handled before."""
-        it, shop, place = delivery.of, self.shop, delivery.place
+        it, shop = delivery.of, self.shop
         announced = KINDS[self.arrivals.kind[it.message]] == ORDER
-        if not (yield from self.handle(shop, ANNOUNCEMENT if announced else HANDLER, place)):
+        if not (yield from self.handle(shop, ANNOUNCEMENT if announced else HANDLER, it.message, delivery.number)):
             return False
-        yield from self.ask_database(shop, self.p.commit, "updates.shop.commit", place)
+        yield from self.ask_database(shop, self.p.commit, "updates.shop.commit", delivery.place)
         sku, again = self.arrivals.sku[it.message], it.message in shop.handled and self.p.idempotent_receiver
         if not again and (it.version > shop.version[sku] or not self.p.write_if_newer):
             shop.level[sku], shop.version[sku] = it.level, it.version
@@ -285,7 +289,7 @@ class Simulation:
     def take(self, delivery: Delivery) -> Story:
         """Accounting: take the units or reject the order, reply where someone waits, announce the new level."""
         it, accounting, place = delivery.of, self.accounting, delivery.place
-        if not (yield from self.handle(accounting, HANDLER, place)):
+        if not (yield from self.handle(accounting, HANDLER, it.message, delivery.number)):
             return False
         yield from self.ask_database(accounting, self.p.commit, "orders.accounting.commit", place)
         if it.message not in accounting.handled or not self.p.idempotent_receiver:

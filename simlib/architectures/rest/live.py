@@ -26,15 +26,13 @@ from simlib.architectures.twin import (
     main,
     service,
 )
-from simlib.domain import ANNOUNCED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.domain import STOCK, TAKEN
 
 PARTS = ("postgres",)
 """Real parts that this architecture stands on."""
 READ_FROM = STOCK
 """The store that answers queries."""
-PATHS = {STOCK_UPDATE: (None,), ORDER: (None,), STOCK_QUERY: (None,), ANNOUNCED: (0, None)}
-"""Where the model draws a handler's work: the counters around it after the message, None for the attempt."""
-__all__ = ["PARTS", "PATHS", "READ_FROM", "SCHEMA"]
+__all__ = ["PARTS", "READ_FROM", "SCHEMA"]
 Attempt = Annotated[int, Header()]
 
 

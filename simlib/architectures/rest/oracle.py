@@ -27,6 +27,8 @@ OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refu
 HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
 """Streams of the handlers' work, which all architectures share."""
 Story = Generator[simpy.Event, Any, Any]
+Serve = Callable[[int, int], Story]
+"""A server's work, by the number of the caller's attempt and the place of its draws."""
 
 
 class Answer(NamedTuple):
@@ -85,21 +87,21 @@ class Simulation:
             yield self.time(distribution, stream, place)
             yield from self.work(side, self.p.database_client, f"{stream}.took", place)
 
-    def handle(self, side: Side, stream: str, place: int) -> Story:
+    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
+        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
+        place = draws.fold(draws.fold(0, message), attempt - 1)
         yield from self.work(side, self.scenario.handler_work, stream, place)
         return self.uniform(f"handler_failure.{stream}", place) >= self.scenario.handler_failure
 
     # --- calls
 
-    def request(
-        self, label: str, here: Side, there: Side, place: int, serve: Callable[[int], Story], message: int = -1
-    ) -> Story:
+    def request(self, label: str, here: Side, there: Side, place: int, serve: Serve, message: int = -1) -> Story:
         """Ask the other side, again where that fails; `serve` is its work. Attempts are counted for `message`."""
         unheard = False
         for attempt in range(self.p.retries + 1):
             self.attempts[message] += message >= 0
             at = draws.fold(place, attempt)
-            call = self.env.process(self.attempt(label, here, there, at, serve))
+            call = self.env.process(self.attempt(label, here, there, at, serve(attempt + 1, at)))
             ended = yield call | self.env.timeout(self.p.timeout)
             if call not in ended:
                 call.interrupt("timed out")
@@ -111,13 +113,13 @@ class Simulation:
                 yield self.env.timeout(wait * self.uniform(f"{label}.backoff", at) if self.p.jitter else wait)
         return Answer(TIMED_OUT if unheard else FAILED)
 
-    def attempt(self, label: str, here: Side, there: Side, place: int, serve: Callable[[int], Story]) -> Story:
+    def attempt(self, label: str, here: Side, there: Side, place: int, work: Story) -> Story:
         try:
             with here.connections.request() as connection:
                 yield connection
                 yield from self.work(here, self.p.http_client, f"{label}.client.send", place)
                 answered = self.env.event()
-                self.env.process(self.server(label, here, there, place, serve, answered))
+                self.env.process(self.server(label, here, there, place, work, answered))
                 answer = yield answered
                 end = "failed" if answer.response == FAILED else "took"
                 yield from self.work(here, self.p.http_client, f"{label}.client.{end}", place)
@@ -125,13 +127,11 @@ class Simulation:
         except simpy.Interrupt:
             return Answer(TIMED_OUT)
 
-    def server(
-        self, label: str, here: Side, there: Side, place: int, serve: Callable[[int], Story], answered: simpy.Event
-    ) -> Story:
+    def server(self, label: str, here: Side, there: Side, place: int, work: Story, answered: simpy.Event) -> Story:
         """The other side's work, which goes on when nobody waits for the answer any more."""
         yield self.time(self.p.network, f"{label}.network.there.from.{here.name}", place)
         yield from self.work(there, self.p.http_server, f"{label}.server.receive", place)
-        answer = yield from serve(place)
+        answer = yield from work
         page, way = ("failed", "failed") if answer.response == FAILED else ("server", "back")
         yield from self.work(there, self.p.http_server, f"{label}.{page}.answer", place)
         yield self.time(self.p.network, f"{label}.network.{way}.from.{there.name}", place)
@@ -173,9 +173,9 @@ class Simulation:
 
     # --- what the services do
 
-    def take(self, message: int, place: int) -> Story:
+    def take(self, message: int, attempt: int, place: int) -> Story:
         """Accounting: take the units, or refuse, and announce the new level. A known key gets its first answer."""
-        if not (yield from self.handle(self.accounting, HANDLER, place)):
+        if not (yield from self.handle(self.accounting, HANDLER, message, attempt)):
             return Answer(FAILED)
         yield from self.ask_database(self.accounting, self.p.commit, "order.accounting.commit", place)
         received = self.accounting.received
@@ -191,19 +191,27 @@ class Simulation:
         received[message, TAKEN] = answer
         return answer
 
-    def read(self, message: int, place: int) -> Story:
+    def read(self, message: int, attempt: int, place: int) -> Story:
         """Accounting: the level and version of a SKU."""
-        if not (yield from self.handle(self.accounting, HANDLER, place)):
+        if not (yield from self.handle(self.accounting, HANDLER, message, attempt)):
             return Answer(FAILED)
         yield from self.ask_database(self.accounting, self.p.read, "query.accounting.read", place)
         sku = self.arrivals.sku[message]
         return Answer(OK, self.accounting.level[sku], self.accounting.version[sku])
 
     def write_copy(
-        self, message: int, effect: str, handler: str, commit: str, level: int, version: int, place: int
+        self,
+        message: int,
+        effect: str,
+        handler: str,
+        commit: str,
+        level: int,
+        version: int,
+        attempt: int,
+        place: int,
     ) -> Story:
         """Shop: write the copy where the version is newer, and the key was not seen before."""
-        if not (yield from self.handle(self.shop, handler, place)):
+        if not (yield from self.handle(self.shop, handler, message, attempt)):
             return Answer(FAILED)
         yield from self.ask_database(self.shop, self.p.commit, commit, place)
         sku, known = self.arrivals.sku[message], (message, effect) in self.shop.received

@@ -1,0 +1,40 @@
+"""The validation as one document: every prediction against its measurement, and what they stand on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from simlib import api, architectures, draws, paths
+from simlib.calibration.measure import Measurement
+from simlib.calibration.validate import held_out, validate
+
+
+def validation(names: Sequence[str]) -> dict[str, Any]:
+    """The document that `simlib validate --json` prints; of all architectures it is also kept, for the report.
+
+    Raises BadInput where a measurement is missing.
+    """
+    plan = held_out()
+    measured = [
+        Measurement(name, getattr(architectures.get(name).load_parameters(), "broker", None)) for name in names
+    ]
+    points = [point for one in measured for point in one.points(plan)]
+    tries = [attempt for one in measured for attempt in one.read("tries.json", [])]
+    files = {file for one in measured for file in api.calibration(one.architecture, one.broker).items()}
+    document = {
+        "rows": validate(points, plan),
+        "accuracy": plan.accuracy,
+        "stated_up_to_load": plan.stated_up_to_load,
+        "tried": len(tries),
+        "rejected": sum(not attempt["valid"] for attempt in tries),
+        "calibration": [f"{name}:{digest}" for name, digest in sorted(files)],
+        "version": api.version(),
+        "draws": draws.DRAWS,
+    }
+    if set(names) == set(architectures.names()):
+        paths.VALIDATION.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+        paths.VALIDATION.write_text(text, encoding="utf-8")
+    return document

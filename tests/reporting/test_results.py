@@ -1,0 +1,141 @@
+"""What the report prints is what the store holds: the context filled from invented results."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from simlib import comparison, experiments, paths, reporting
+from simlib.errors import BadInput
+from simlib.experiments import Candidate, Load, Plan, store
+from simlib.figures import style
+from simlib.reporting import results
+
+LEVELS = ("p50", "p95", "p99")
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return Plan(
+        name="invented",
+        seed=7,
+        replications=4,
+        messages=1000,
+        architectures=(
+            Candidate(architecture="rest"),
+            Candidate(architecture="message_queue"),
+            Candidate(architecture="message_queue", variant="reply", parameters={"answered_on": "reply"}),
+        ),
+        scenarios=(
+            Load(scenario="steady", rates=(100, 200, 400)),
+            Load(scenario="burst"),
+            Load(scenario="flash_sale"),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def validation():
+    rows = [
+        {
+            "architecture": architecture,
+            "rate": 300 * load,
+            "load": load,
+            "kind": kind,
+            "metric": "response_time",
+            "kind_of_message": "order",
+            "measured": dict.fromkeys(LEVELS, 0.01),
+            "predicted": dict.fromkeys(LEVELS, 0.011),
+            "error": {"p50": 0.1, "p95": -0.25, "p99": 0.1},
+            "accepted": (architecture == "rest" if load <= 0.7 and kind == "trace" else None),
+        }
+        for architecture in ("rest", "message_queue")
+        for load in (0.5, 0.85)
+        for kind in ("trace", "independent")
+    ]
+    accuracy = {"p50": 0.2, "p95": 0.2, "p99": 0.3}
+    return {"rows": rows, "accuracy": accuracy, "stated_up_to_load": 0.7, "tried": 12, "rejected": 2, "calibration": []}
+
+
+@pytest.fixture
+def stored(monkeypatch, tmp_path, plan, invented_results):
+    """The invented results in a store of their own, with pictures for the report to print."""
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    paths.FIGURES.mkdir()
+    for entry in plan.entries:
+        own = invented_results.query(
+            "architecture == @entry.architecture and variant == @entry.variant and scenario == @entry.scenario"
+        )
+        table = pa.Table.from_pandas(own, store.RESULT, preserve_index=False)
+        folder = paths.RESULTS / plan.name / entry.name
+        store.write(folder, table.replace_schema_metadata(None), store.BACKLOG.empty_table(), {"key": "k"})
+    for name in results.FIGURES:
+        style.file(paths.FIGURES, name, "ru", "svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    return experiments.read(paths.RESULTS / plan.name)
+
+
+@pytest.fixture
+def context(stored, plan, validation):
+    return results.context(plan, validation)
+
+
+def test_the_template_finds_all_that_it_asks_for(context):
+    source = reporting.markdown.fill(context, paths.REPORT_SOURCE)
+    assert "очередь сообщений с ожиданием ответа" in source.text
+    assert {"response_time.svg", "validation.svg"} <= set(source.pictures)
+
+
+def test_numbers_are_those_of_the_store(context, stored):
+    found = comparison.saturation(stored).set_index("candidate").loc["rest"]
+    number = context.numbers["saturation.rest"]
+    assert (number.value, number.low, number.high) == (found["value"], found["low"], found["high"])
+    assert number.run == "invented/rest-steady"
+    times = context.tables["times"].frame
+    row = times[(times["Архитектура"] == "вызовы REST") & (times["Сообщ./с"] == 200)].iloc[0]
+    points = comparison.points(stored).query("candidate == 'rest' and rate == 200").set_index("metric")
+    assert row["p95, мс"].value == pytest.approx(1e3 * points.loc["response_time_p95.order", "value"])
+    full = times[times["Сообщ./с"] == 400].iloc[0]
+    assert full["p95, мс"].value != full["p95, мс"].value, "an overloaded point has no percentile"
+
+
+def test_every_difference_is_one_of_the_paired_intervals(context, stored):
+    pairs = comparison.headlines(comparison.pairs(stored))
+    scales = {"мс": 1e3, "%": 100.0}
+    known = {
+        (row.a, row.b, round(row.difference, 9), round(row.low, 9), round(row.high, 9)) for row in pairs.itertuples()
+    }
+    assert list(context.differences) == list(comparison.TOPICS)
+    for topic, differences in context.differences.items():
+        first = differences[0]
+        assert (first.first, first.second) == ("message_queue", "rest"), topic
+        for each in differences:
+            scale = scales.get(each.number.unit, 1.0)
+            values = (round(value / scale, 9) for value in (each.number.value, each.number.low, each.number.high))
+            assert (each.first, each.second, *values) in known
+            assert each.number.run.startswith("invented/")
+
+
+def test_what_was_validated_is_counted(context):
+    numbers = {name: number.value for name, number in context.numbers.items()}
+    assert (numbers["validation.points"], numbers["validation.accepted"]) == (2, 1)
+    assert numbers["validation.worst"] == pytest.approx(25)
+    assert (numbers["measurement.tried"], numbers["measurement.rejected"]) == (12, 2)
+    assert set(context.tables["validation"].frame["Точность"]) == {"выдержана", "промах", "не заявлена"}
+
+
+def test_every_parameter_is_printed_with_its_provenance(context):
+    frame = context.tables["parameters"].frame
+    assert {"edge", "retries", "consumers", "answered_on"} <= set(frame["Параметр"])
+    assert set(frame["Происхождение"]) <= {"измерено", "принято", "опубликовано"}
+
+
+def test_without_a_validation_the_report_says_what_to_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "VALIDATION", tmp_path / "validation.json")
+    with pytest.raises(BadInput, match="run simlib measure, simlib calibrate and simlib validate"):
+        results.report(1)
+    (tmp_path / "validation.json").write_text("{")
+    with pytest.raises(BadInput, match="is no JSON"):
+        results.report(1)
+
+
