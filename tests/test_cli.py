@@ -107,7 +107,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("where", "line", "said"), [pytest.param(w, l, s, id=name) for w, name, l, s in BAD])
+@pytest.mark.parametrize(
+    ("where", "line", "said"), [pytest.param(where, line, said, id=name) for where, name, line, said in BAD]
+)
 def test_bad_input_ends_with_status_2_and_one_line_that_says_what(capsys, files, monkeypatch, where, line, said):
     monkeypatch.chdir(files)
     status, out, err = ends(capsys, *line.split())
@@ -125,7 +127,12 @@ def test_a_command_without_arguments_prints_its_help(capsys):
 
 def test_run_prints_a_document_of_the_promised_shape(capsys):
     found = document(capsys, "run", "message_queue", *SMALL, "--rate", "80/s", "--seed", "3", "--set", "consumers=2")
-    assert {"architecture": "message_queue", "scenario": "steady", "engine": "simpy", "seed": 3}.items() <= found.items()
+    assert {
+        "architecture": "message_queue",
+        "scenario": "steady",
+        "engine": "simpy",
+        "seed": 3,
+    }.items() <= found.items()
     assert (found["messages"], found["replications"], found["rate"]) == (300, 2, 80.0)
     assert found["parameters"]["consumers"] == 2
     assert found["version"] == api.version() and found["draws"] and len(found["parameters_hash"]) == 12

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from heapq import heappush
 from typing import Any, Protocol
 
@@ -68,7 +69,8 @@ class Clock(simpy.Environment):
     def at(self, time: float, key: int, callback: Callable[[Any], None]) -> simpy.Event:
         """Call back at `time`, in the order of the key."""
         event = Timed(self, callback)
-        heappush(self._queue, (time, key, next(self._eid), event))
+        queue: list[Any] = self._queue
+        heappush(queue, (time, key, next(self._eid), event))
         return event
 
 
@@ -661,25 +663,32 @@ class Engine:
             program = self.prepare(group.steps, group.name)
             for number in range(group.count):
                 self.consume(group, number, program)
-        for i, crash in enumerate(self.crashes):
-            for time in crash.at:
-                part = self.flow.parts[crash.part]
-                self.clock.at(time, order.key(order.FAULT, i), lambda _, c=crash, p=part: self.crash(p, c.restart))
-        for i, slowdown in enumerate(self.slowdowns):
-            part = self.flow.parts[slowdown.part]
-            end = slowdown.start + slowdown.lasts
-            key = order.key(order.FAULT, len(self.crashes) + i)
-            self.records.fault_rows.append(("slowdown", part.name, slowdown.start, end, -1))
-            self.clock.at(slowdown.start, key, lambda _, p=part: self.set_speed(p))
-            self.clock.at(end, key, lambda _, p=part: self.set_speed(p))
+        self.begin_faults()
         self.begin_sources()
         while not self.stop.processed and self.clock._queue:
             self.clock.step()
         return self.clock.now
 
-    def set_speed(self, part: Part) -> None:
-        """How many times as long service on the part takes from now on: all slowdowns of the moment together."""
+    def begin_faults(self) -> None:
+        """The crashes and slowdowns that strike at times."""
+
+        def strike(time: float, number: int, act: Callable[[], None]) -> None:
+            self.clock.at(time, order.key(order.FAULT, number), lambda _: act())
+
+        for i, crash in enumerate(self.crashes):
+            for time in crash.at:
+                strike(time, i, partial(self.crash, self.flow.parts[crash.part], crash.restart))
+        for i, slowdown in enumerate(self.slowdowns, start=len(self.crashes)):
+            part, end = self.flow.parts[slowdown.part], slowdown.start + slowdown.lasts
+            strike(slowdown.start, i, partial(self.set_speed, part, until=end))
+            strike(end, i, partial(self.set_speed, part))
+
+    def set_speed(self, part: Part, until: float | None = None) -> None:
+        """How many times as long service on the part takes from now on: all slowdowns of the moment together. One that
+        begins now lasts `until` then."""
         now = self.clock._now
+        if until is not None:
+            self.records.fault_rows.append(("slowdown", part.name, now, until, -1))
         mine = (s.factor for s in self.slowdowns if s.part == part.name and s.start <= now < s.start + s.lasts)
         self.slow[part] = math.prod(mine)
 

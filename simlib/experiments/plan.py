@@ -124,5 +124,6 @@ def load_plan(path: Path | str) -> Plan:
             raise BadInput(f"{path}: '{name}' stands in the plan twice: remove one, or give it a variant of its own")
     for entry in plan.entries:
         for case in entry.cases():
-            case.scenario.draw(plan.seed, plan.messages)
+            if not case.scenario.stationary:  # whose messages can be too few for its profile, or too many for its trace
+                case.scenario.draw(plan.seed, plan.messages)
     return plan

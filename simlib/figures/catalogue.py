@@ -14,8 +14,8 @@ TEXTS: dict[str, dict[Language, str]] = {
     "rest": {"ru": "вызовы REST", "en": "REST calls"},
     "message_queue": {"ru": "очередь сообщений", "en": "message queue"},
     "message_queue/reply": {
-        "ru": "очередь сообщений с ожиданием ответа",
-        "en": "message queue, reply awaited",
+        "ru": "очередь с ожиданием ответа",
+        "en": "queue, reply awaited",
     },
     # kinds of message, named as what happens to them
     "stock_update": {"ru": "изменение остатка", "en": "stock update"},

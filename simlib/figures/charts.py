@@ -130,13 +130,10 @@ def differences(headlines: pd.DataFrame, points: pd.DataFrame, language: Languag
                 of_pair = own[(own["a"] == a) & (own["b"] == b)]
                 shift = 0.24 * (k - (len(compared) - 1) / 2)
                 _forest(axes, of_pair, [metrics.index(name) + shift for name in of_pair["metric"]], mark)
-            rates = own["rate"].dropna()
-            at = (
-                f", {text('per_second', language, rate=style.number(round(rates.iloc[0], 1), language))}"
-                if len(rates)
-                else ""
-            )
-            axes.set_title(f"{title(scenario, language)}{at}", loc="left", fontsize=8)
+            words = [title(scenario, language)]
+            for rate in own["rate"].dropna().unique():
+                words.append(text("per_second", language, rate=style.number(round(rate, 1), language)))
+            axes.set_title("\n".join(words), loc="left", fontsize=8)
             style.numbers(axes, language)
             axes.set_yticks(range(len(metrics)), [text(f"short:{name}", language) for name in metrics])
         panels[0].set_ylim(len(metrics) - 0.5, -0.5)

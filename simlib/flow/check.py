@@ -433,8 +433,8 @@ class Checker:
         link = scope.queue.link
         if link is not None and state.part not in link.ends:
             raise self.bad(
-                f"{_name(step)} away from link '{link.name}', over which queue '{scope.queue.name}' delivers: do it where"
-                " the link ends"
+                f"{_name(step)} away from link '{link.name}', over which queue '{scope.queue.name}' delivers:"
+                " do it at an end of the link"
             )
 
     def failed(self, scope: Scope) -> None:

@@ -1,4 +1,4 @@
-"""From the store to the report: what is missing is run, compared and drawn; then the numbers are taken from the store."""
+"""From the store to the report: what is missing is run, compared and drawn; then the numbers are taken from it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ NOTEBOOK = paths.NOTEBOOKS / "comparison.ipynb"
 FIGURES = ("response_time", "delivery_time", "saturation", "backlog", "consistency", "differences", "validation")
 UNITS = {"s": (1e3, "мс"), "1/s": (1.0, "сообщ./с"), "messages": (1.0, "сообщ."), "units": (1.0, "ед.")}
 SHARE = (100.0, "%")
+VARIED = ("response_time", "oversold")
+"""The topics in which variants differ: when a customer is answered, and what is promised."""
 PACKAGES = ("simpy", "numpy", "numba", "pandas", "scipy", "matplotlib")
 
 
@@ -54,7 +56,9 @@ def _validation() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(paths.VALIDATION.read_text(encoding="utf-8"))
         return found
     except FileNotFoundError:
-        raise BadInput(f"{paths.VALIDATION} is missing: run simlib measure, simlib calibrate and simlib validate") from None
+        raise BadInput(
+            f"{paths.VALIDATION} is missing: run simlib measure, simlib calibrate and simlib validate"
+        ) from None
     except ValueError as error:
         raise BadInput(f"{paths.VALIDATION} is no JSON ({error}): run simlib validate") from None
 
@@ -159,19 +163,18 @@ class _Results:
             yield name, Figure(file(paths.FIGURES, name, "ru", "svg"), text(f"caption:{name}", "ru"), run)
 
     def _differences(self, topic: str) -> Iterator[Difference]:
-        """Of architectures proper: the first metric of the topic in every scenario, the others in the first one.
+        """Of architectures proper: every metric of the topic in its first scenario, the main one of times in all.
 
-        Where a variant is compared, the first metric in the first scenario.
+        A variant is compared with its own architecture, in what it changes.
         """
-        rows = self.headlines[self.headlines["topic"] == topic]
-        main = comparison.TOPICS[topic][0]
-        first = rows["scenario"].iloc[0]
-        plain = rows["a"].isin(self.names) & rows["b"].isin(self.names)
-        told = (plain & (rows["metric"] == main)) | (rows["scenario"] == first)
-        told &= plain | (rows["metric"] == main)
-        for row in (
-            rows[told & rows["low"].notna()].assign(variant=~plain).sort_values("variant", kind="stable").itertuples()
-        ):
+        rows = self.headlines[(self.headlines["topic"] == topic) & self.headlines["low"].notna()]
+        proper = rows["a"].isin(self.names) & rows["b"].isin(self.names)
+        first = rows["scenario"] == rows["scenario"].iloc[0]
+        main = rows["metric"] == comparison.TOPICS[topic][0]
+        own = [a.partition("/")[0] == b for a, b in zip(rows["a"], rows["b"], strict=True)]
+        told = rows[proper & (first | (main & (topic in comparison.TIMELY)))]
+        varied = rows[~proper & own & main & first & (topic in VARIED)]
+        for row in pd.concat([told, varied]).itertuples():
             where = text(f"where:{row.scenario}", "ru")
             if not math.isnan(row.rate):
                 where += f" {russian(row.rate)} сообщ./с"

@@ -1,4 +1,4 @@
-"""The comparison: one cut for all, no times where overloaded, pairs on the same seeds, and what is concluded from them."""
+"""The comparison: one cut for all, no times where overloaded, pairs on the same seeds, and what is concluded."""
 
 import math
 

@@ -606,8 +606,9 @@ def test_slowdowns_of_one_moment_multiply_and_end_each_on_its_own(run_at) -> Non
         Slowdown(part="shop", start=20.0, lasts=20.0, factor=3.0),
     ]
     times = [0.0, 11.0, 21.0, 31.0, 41.0]
-    took = np.array(column(run_at(flow, times, faults=faults), "applied")) - times
-    assert took.tolist() == [1.0, 2.0, 6.0, 3.0, 1.0]
+    history = run_at(flow, times, faults=[*faults, Slowdown(part="shop", start=99.0, lasts=1.0, factor=5.0)])
+    assert (np.array(column(history, "applied")) - times).tolist() == [1.0, 2.0, 6.0, 3.0, 1.0]
+    assert history.faults["start"].to_pylist() == [10.0, 20.0]
 
 
 # --- sources --------------------------------------------------------------------------------------------------------

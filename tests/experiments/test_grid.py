@@ -123,8 +123,8 @@ def test_a_changed_calibrated_value_changes_the_tables_and_the_key(monkeypatch, 
     slower = experiments.run_grid(TINY).frame()
     (tmp_path / "system.yaml").write_text("parameters: {http_server: {value: 0.1 ms, provenance: measured}}\n")
     faster = experiments.run_grid(TINY).frame()
-    name = "response_time_p95.order"
-    tables = [comparison.points(frame).query("metric == @name")["value"] for frame in (slower, faster)]
+    orders = "metric == 'response_time_p95.order'"
+    tables = [comparison.points(frame).query(orders)["value"] for frame in (slower, faster)]
     assert (tables[0].to_numpy() > tables[1].to_numpy()).all()
     assert slower["calibration_hash"].nunique() == 1
     assert slower["calibration_hash"].iloc[0] != faster["calibration_hash"].iloc[0]

@@ -34,7 +34,7 @@ def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
 
 def test_a_parameter_that_the_notebook_does_not_declare_is_refused_before_anything_runs(tmp_path):
     job = Job(notebook(tmp_path, "alpha = 1"), tmp_path / "out.ipynb", {"alpa": 2})
-    with pytest.raises(BadInput, match="unknown parameter of one.ipynb 'alpa': did you mean 'alpha'"):
+    with pytest.raises(BadInput, match=r"unknown parameter of one\.ipynb 'alpa': did you mean 'alpha'"):
         notebooks.run_all([job], 1)
     assert not job.output.exists()
 

@@ -1,4 +1,4 @@
-"""Each figure, drawn from invented numbers: its words are the catalogue's, its numbers the language's, its bytes the same."""
+"""Each figure, drawn from invented numbers: the catalogue's words, the language's numbers, the same bytes."""
 
 import warnings
 
@@ -22,7 +22,17 @@ def tables(invented_results):
     """What `draw_all` takes but for the validation: points, pairs, backlog."""
     time = np.arange(0.0, 30.0)
     backlog = pd.concat(
-        pd.DataFrame({"architecture": a, "variant": v, "scenario": s, "rate": 1.0, "replication": r, "time": time, "backlog": r + time})
+        pd.DataFrame(
+            {
+                "architecture": a,
+                "variant": v,
+                "scenario": s,
+                "rate": 1.0,
+                "replication": r,
+                "time": time,
+                "backlog": r + time,
+            }
+        )
         for a, v in (("rest", ""), ("message_queue", ""), ("message_queue", "reply"))
         for s in ("steady", "burst", "flash_sale")
         for r in range(4)
@@ -109,7 +119,9 @@ def test_a_figure_of_assumed_parameters_says_so(tables):
 def test_intervals_are_drawn(tables, validated):
     for name in ("response_time", "delivery_time", "saturation", "consistency", "differences", "readme_comparison"):
         figure = drawn(name, tables, validated, "en")
-        assert all(any(len(line.get_segments()) for line in axes.collections) for axes in figure.axes if axes.has_data())
+        assert all(
+            any(len(line.get_segments()) for line in axes.collections) for axes in figure.axes if axes.has_data()
+        )
 
 
 def test_candidates_differ_without_colour(tables):

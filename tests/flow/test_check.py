@@ -436,7 +436,7 @@ def test_a_stage_is_walked_at_each_part_that_it_is_chosen_at() -> None:
     w.flow.source("near", at=w.here, steps=[choose({"work": 1.0})])
     assert w.flow.check() == [f"flow 'world': nobody publishes to queue '{w.jobs.name}'"]
     w.flow.source("far", at=w.here, steps=[w.link.send(), choose({"work": 1.0})])
-    with pytest.raises(BadInput, match="stage 'work': pool 'here[.]desk' is at part 'here'"):
+    with pytest.raises(BadInput, match=r"stage 'work': pool 'here\.desk' is at part 'here'"):
         w.flow.check()
 
 

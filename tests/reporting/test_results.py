@@ -1,7 +1,5 @@
 """What the report prints is what the store holds: the context filled from invented results."""
 
-import json
-
 import pyarrow as pa
 import pytest
 
@@ -82,7 +80,7 @@ def context(stored, plan, validation):
 
 def test_the_template_finds_all_that_it_asks_for(context):
     source = reporting.markdown.fill(context, paths.REPORT_SOURCE)
-    assert "очередь сообщений с ожиданием ответа" in source.text
+    assert "очередь с ожиданием ответа" in source.text
     assert {"response_time.svg", "validation.svg"} <= set(source.pictures)
 
 
@@ -137,5 +135,3 @@ def test_without_a_validation_the_report_says_what_to_run(monkeypatch, tmp_path)
     (tmp_path / "validation.json").write_text("{")
     with pytest.raises(BadInput, match="is no JSON"):
         results.report(1)
-
-
