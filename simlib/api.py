@@ -1,4 +1,4 @@
-"""What notebooks, commands and users call: run an architecture, replicate it, compare several on common random numbers."""
+"""What notebooks, commands and users call: run an architecture, replicate it, compare several on common numbers."""
 
 from __future__ import annotations
 
@@ -179,7 +179,8 @@ class Replicates:
         for r, history in enumerate(self.histories):
             verdict = history.check()
             if not verdict.ok:
-                raise RunFailed(f"{self.case.architecture}, replication {r}: an invariant broke: {verdict.violations[0]}")
+                where = f"{self.case.architecture}, replication {r}"
+                raise RunFailed(f"{where}: an invariant broke: {verdict.violations[0]}")
             for name, count in verdict.counts.items():
                 counts[name] = counts.get(name, 0) + count
         return counts

@@ -259,7 +259,8 @@ def test_the_command_starts_without_what_it_does_not_need():
 def test_a_run_needs_no_figures_no_notebooks_and_no_servers():
     code = (
         "import sys; from simlib import cli; cli.main(['run', 'rest', '--messages', '50', '--replications', '1'])\n"
-        "print([n for n in ('matplotlib', 'papermill', 'nbformat', 'fastapi', 'uvicorn', 'psycopg') if n in sys.modules])"
+        "heavy = ('matplotlib', 'papermill', 'nbformat', 'fastapi', 'uvicorn', 'psycopg')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"

@@ -33,8 +33,9 @@ class Parameters(BaseModel):
     http_server: Time = Field("0.3 ms", validate_default=True, description="CPU to take in a request, and as much to answer")
     http_client: Time = Field("0.3 ms", validate_default=True, description="CPU to send a call, and as much to take its answer")
     database_client: Time = Field("0.1 ms", validate_default=True, description="CPU to ask the database, and as much after")
-    commit: Time = Field("1 ms", validate_default=True, description="a writing transaction in the database, to its commit")
-    read: Time = Field("0.3 ms", validate_default=True, description="a read in the database")
+    commit: Time = Field("1 ms", validate_default=True, description="flush of the database's log at a commit, one at a time")
+    read: Time = Field("0.3 ms", validate_default=True, description="the database server's work for a transaction")
+    cores: Count = Field(2, description="cores of the machine that both sides and the database share")
     database_connections: Count = Field(8, description="connections of each side to its database")
 
     def replace(self, **changes: Any) -> Parameters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simlib.architectures.parameters import Parameters
+from simlib.distributions import Distribution
 from simlib.flow import KIND, POISONED, Flow, Part, Pool, Steps, branch, by_attempt, delay, fail, respond
 from simlib.domain import ORDER, STOCK_UPDATE
 from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, Scenario
@@ -14,53 +15,72 @@ ANNOUNCEMENT_WORK = "announcement_work"
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What both sides stand on, as their twins do: the cores of one machine, and one database server's log, which is flushed
+    to disk one commit at a time."""
+
+    cores: Pool
+    log: Pool
+
+
+@dataclass(frozen=True)
 class Side:
     """A side: one process with one event loop, and its database. `label` in the methods tells visits apart in the draws."""
 
     part: Part
     database: Pool
+    machine: Machine
     parameters: Parameters
+
+    def work(self, time: Distribution, stream: str) -> Steps:
+        """Processor work: in the side's one event loop, on a core of the machine."""
+        return [self.part.cpu.seize(), self.machine.cores.serve(time, stream=stream), self.part.cpu.release()]
 
     def receive(self, label: str) -> Steps:
         """Take in an HTTP request."""
-        return [self.part.cpu.serve(self.parameters.http_server, stream=f"{label}.receive")]
+        return self.work(self.parameters.http_server, f"{label}.receive")
 
     def answer(self, label: str) -> Steps:
         """Answer an HTTP request."""
-        return [self.part.cpu.serve(self.parameters.http_server, stream=f"{label}.answer")]
+        return self.work(self.parameters.http_server, f"{label}.answer")
 
     def commit(self, label: str) -> Steps:
-        """A writing transaction, with the CPU that it costs here before and after."""
-        return self._database(label, "commit")
+        """A writing transaction: what a read costs, and the flush of the log."""
+        return self._database(f"{label}.commit", [self.machine.log.serve(self.parameters.commit, stream=f"{label}.commit.flush")])
 
     def read(self, label: str) -> Steps:
-        """A read, with the CPU that it costs here before and after."""
-        return self._database(label, "read")
+        """A read, with the processor work that it costs here before and after, and on the server."""
+        return self._database(f"{label}.read", [])
 
-    def _database(self, label: str, what: str) -> Steps:
-        cpu = self.parameters.database_client
+    def _database(self, label: str, flush: Steps) -> Steps:
+        client, server = self.parameters.database_client, self.parameters.read
         return [
             self.database.seize(),
-            self.part.cpu.serve(cpu, stream=f"{label}.{what}.ask"),
-            delay(getattr(self.parameters, what), stream=f"{label}.{what}"),
-            self.part.cpu.serve(cpu, stream=f"{label}.{what}.took"),
+            *self.work(client, f"{label}.ask"),
+            self.machine.cores.serve(server, stream=label),
+            *flush,
+            *self.work(client, f"{label}.took"),
             self.database.release(),
         ]
 
     def handle(self, scenario: Scenario, stream: str = HANDLER_WORK) -> Steps:
         """The handler's work, which may fail, and fails for poison."""
         steps = [
-            self.part.cpu.serve(scenario.handler_work, stream=stream),
+            *self.work(scenario.handler_work, stream),
             branch(scenario.handler_failure, [fail()], stream=f"{HANDLER_FAILURE}.{stream}"),
             branch(POISONED.equals(1), [fail()]),
         ]
         return [by_attempt(steps)]
 
 
-def side(flow: Flow, name: str, parameters: Parameters) -> Side:
-    """A side of the given name in the flow."""
-    part = flow.part(name)
-    return Side(part, part.pool("database", capacity=parameters.database_connections), parameters)
+def sides(flow: Flow, parameters: Parameters) -> tuple[Side, Side]:
+    """Accounting and shop, on one machine."""
+    machine = Machine(flow.pool("cores", capacity=parameters.cores), flow.pool("database_log", capacity=1))
+    accounting, shop = (
+        Side(part, part.pool("database", capacity=parameters.database_connections), machine, parameters)
+        for part in (flow.part("accounting"), flow.part("shop"))
+    )
+    return accounting, shop
 
 
 def arrive(parameters: Parameters, label: str) -> Steps:

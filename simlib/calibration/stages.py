@@ -65,6 +65,8 @@ def system_waits(idle: Mapping[str, History], cpu: Mapping[str, float]) -> dict[
     within = _end(updates, "accounting.call") - _start(updates, "accounting.change")
     server = _end(updates, "shop.write") - _start(updates, "shop.handle")
     asked = _end(queries, "accounting.read") - _start(queries, "accounting.handle")
+    read = _times(_length(queries, "accounting.read") - 2 * q)
+    written = np.concatenate([_length(updates, stage) for stage in ("accounting.change", "shop.write")])
     return {
         "edge": _times((_length(updates, "request") - within - 2 * h) / 2),
         "network": np.concatenate(
@@ -73,8 +75,8 @@ def system_waits(idle: Mapping[str, History], cpu: Mapping[str, float]) -> dict[
                 _times((_length(queries, "shop.call") - asked - 2 * h - 2 * c) / 2),
             ]
         ),
-        "commit": np.concatenate([_times(_length(updates, stage) - 2 * q) for stage in ("accounting.change", "shop.write")]),
-        "read": _times(_length(queries, "accounting.read") - 2 * q),
+        "commit": _times(written - 2 * q - np.median(read)),
+        "read": read,
     }
 
 

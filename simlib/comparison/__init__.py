@@ -237,7 +237,9 @@ def _compared(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     needed = needed.groupby([runs["scenario"], runs["rate"]]).max().rename("needed").reset_index()
     cuts = rows.loc[rows["metric"].notna(), ["scenario", "rate", "cut"]].drop_duplicates()
     cuts = cuts.merge(needed, on=["scenario", "rate"])
-    used = cuts[cuts["cut"] >= cuts["needed"].fillna(0)].groupby(["scenario", "rate"])["cut"].min().rename("used")
+    cuts["used"] = cuts["cut"].where(cuts["cut"] >= cuts["needed"].fillna(0))
+    used = cuts.groupby(["scenario", "rate"]).agg(used=("used", "min"), longest=("cut", "max"))
+    used = used["used"].fillna(used["longest"])
     runs = runs.merge(used.reset_index(), on=["scenario", "rate"], how="left")
     rows = rows.drop(columns=["overloaded"]).merge(
         runs[[*_POINT, "replication", "overloaded", "used"]], on=[*_POINT, "replication"]

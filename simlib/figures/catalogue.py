@@ -159,6 +159,10 @@ TEXTS: dict[str, dict[Language, str]] = {
         "ru": "путь между клиентом и вызываемой стороной, в одну сторону",
         "en": "between a caller and the side it calls, each way",
     },
+    "parameter:cores": {
+        "ru": "ядер машины, общих для сторон и базы",
+        "en": "cores that both sides and the database share",
+    },
     "parameter:network": {"ru": "путь между сторонами, в одну сторону", "en": "between the two sides, each way"},
     "parameter:http_server": {
         "ru": "процессорное время приёма запроса и столько же ответа",
@@ -256,9 +260,7 @@ TEXTS: dict[str, dict[Language, str]] = {
 
 
 def text(name: str, language: Language, **values: object) -> str:
-    """The words for a name, with values put in; raises BadInput for a name or language that the catalogue has not."""
-    if name not in TEXTS:
-        raise unknown("text of the catalogue", name, TEXTS)
+    """The words for a name, with values put in; raises KeyError for an unknown name, BadInput for a language."""
     if language not in LANGUAGES:
         raise unknown("language", language, LANGUAGES)
     return TEXTS[name][language].format(**values)

@@ -298,10 +298,10 @@ def _bars(
         own = rows[rows["candidate"] == candidate].set_index("scenario").reindex(scenarios)
         value, low, high = (own[name].to_numpy() * scale for name in ("value", "low", "high"))
         x = np.arange(len(scenarios)) + (k - (len(candidates) - 1) / 2) * width
-        axes.bar(
-            x, value, width * 0.9, yerr=[value - np.maximum(low, 0), high - value], color="white" if k else "#c8c8c8",
-            edgecolor="#1b1b1b", hatch=style.HATCHES[k % len(style.HATCHES)], linewidth=0.8, label=title(candidate, language),
-        )  # fmt: skip
+        look = {"color": "white" if k else "#c8c8c8", "edgecolor": "#1b1b1b", "linewidth": 0.8}
+        reach = [value - np.maximum(low, 0), high - value]
+        hatch = style.HATCHES[k % len(style.HATCHES)]
+        axes.bar(x, value, width * 0.9, yerr=reach, hatch=hatch, label=title(candidate, language), **look)
         for place, height in zip(x, value, strict=True):
             if height == 0:
                 axes.annotate("0", (place, 0), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6.5)

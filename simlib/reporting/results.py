@@ -17,7 +17,7 @@ from simlib.distributions import Distribution
 from simlib.errors import BadInput, RunFailed
 from simlib.experiments import notebooks, runner, store
 from simlib.figures import file
-from simlib.figures.catalogue import text, title
+from simlib.figures.catalogue import TEXTS, text, title
 from simlib.flow.diagram import diagram
 from simlib.reporting.context import Architecture, Figure, ReportContext, Table, TitlePage
 from simlib.reporting.documents import build
@@ -171,7 +171,7 @@ class _Results:
         proper = rows["a"].isin(self.names) & rows["b"].isin(self.names)
         first = rows["scenario"] == rows["scenario"].iloc[0]
         main = rows["metric"] == comparison.TOPICS[topic][0]
-        own = [a.partition("/")[0] == b for a, b in zip(rows["a"], rows["b"], strict=True)]
+        own = rows["a"].str.partition("/")[0] == rows["b"]
         told = rows[proper & (first | (main & (topic in comparison.TIMELY)))]
         varied = rows[~proper & own & main & first & (topic in VARIED)]
         for row in pd.concat([told, varied]).itertuples():
@@ -272,11 +272,10 @@ class _Results:
         for name in self.names:
             values = architectures.get(name).load_parameters()
             measured = calibrated(name, getattr(values, "broker", None))
-            for field in type(values).model_fields:
-                origin = text(
-                    f"provenance:{measured[field].provenance}" if field in measured else "provenance:assumed", "ru"
-                )
-                found[field] = (text(f"parameter:{field}", "ru"), _value(getattr(values, field)), origin)
+            for field, about in type(values).model_fields.items():
+                origin = measured[field].provenance if field in measured else "assumed"
+                words = TEXTS.get(f"parameter:{field}", {"ru": about.description or ""})["ru"]
+                found[field] = (words, _value(getattr(values, field)), text(f"provenance:{origin}", "ru"))
         frame = pd.DataFrame(
             [(name, *rest) for name, rest in found.items()],
             columns=["Параметр", "Что это", "Значение", "Происхождение"],

@@ -14,8 +14,8 @@ GOOD = {
 }
 
 
-def plan(folder, name="tiny.yaml", text=None, **changes):
-    file = folder / name
+def plan(folder, text=None, **changes):
+    file = folder / "tiny.yaml"
     lines = {**GOOD, **changes}
     file.write_text(text or "".join(f"{key}: {value}\n" for key, value in lines.items() if value), encoding="utf-8")
     return file

@@ -599,7 +599,7 @@ def single_stations() -> Iterator[Check]:
 
     flow = single(poisson(0.8), Constant(1.0))
     yield Check("md1_rho080", flow, station, ["W", "P_wait"], 16_500)
-    yield Check("md1_rho080", flow, station, ["Wq", "Wq_p95", "Wq_p99", "Wq_std"], 110_000, 1_000)
+    yield Check("md1_rho080", flow, station, ["Wq", "Wq_p95", "Wq_p99", "Wq_std"], 160_000, 1_000)
 
     flow = single(poisson(0.75), Erlang(1.0, 4))
     yield Check("mek1_k4", flow, station, ["W", "S_p99"], 11_500)

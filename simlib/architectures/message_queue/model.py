@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Time
-from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, Side, arrive, leave, side
+from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, Side, arrive, leave, sides
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.flow import (
     RESULT,
@@ -64,7 +64,7 @@ class MessageQueue(Parameters):
 def build(p: MessageQueue, scenario: Scenario) -> Flow:
     """The flow of the message queue."""
     flow = Flow("message_queue")
-    accounting, broker, shop = side(flow, "accounting", p), flow.part("broker"), side(flow, "shop", p)
+    (accounting, shop), broker = sides(flow, p), flow.part("broker")
     left, right = flow.link(accounting.part, broker, p.uplink), flow.link(broker, shop.part, p.uplink)
     updates_log, orders_log = broker.pool("updates_log", capacity=1), broker.pool("orders_log", capacity=1)
     queue = {
@@ -108,27 +108,27 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
     ])  # fmt: skip
 
     flow.consumers(updates, at=shop.part, count=p.consumers, steps=[
-        shop.part.cpu.serve(p.consume_client, stream="updates.take"), point("updates.delivered"),
+        *shop.work(p.consume_client, "updates.take"), point("updates.delivered"),
         rescue([
             branch(IS_ORDER, shop.handle(scenario, ANNOUNCEMENT_WORK), otherwise=shop.handle(scenario)),
             *shop.commit("updates.shop"),
             branch(IS_ORDER, write_copy(ANNOUNCED), otherwise=write_copy(COPIED)), point("updates.applied"),
-            shop.part.cpu.serve(p.consume_client, stream="updates.ack"), ack(),
-        ], otherwise=[shop.part.cpu.serve(p.consume_client, stream="updates.nack"), nack(p.redelivery_delay)]),
+            *shop.work(p.consume_client, "updates.ack"), ack(),
+        ], otherwise=[*shop.work(p.consume_client, "updates.nack"), nack(p.redelivery_delay)]),
     ])  # fmt: skip
 
     take = [stock.take([apply(TAKEN, STOCK, sign=-1)], otherwise=[reject()])]
     announce = send(p, "announce", accounting, left, updates_log, updates, unconfirmed=[fail()])
     answer = [spawn([left.send(stream="orders.reply.there"), right.send(stream="orders.reply.back"), reply()])]
     flow.consumers(orders, at=accounting.part, count=p.consumers, steps=[
-        accounting.part.cpu.serve(p.consume_client, stream="orders.take"), point("orders.delivered"),
+        *accounting.work(p.consume_client, "orders.take"), point("orders.delivered"),
         rescue([
             *accounting.handle(scenario), *accounting.commit("orders.accounting"),
             *once(handled_here, take), point("orders.applied"),
             *(answer if p.answered_on == "reply" else []),
             branch(RESULT.equals("ok"), announce),
-            accounting.part.cpu.serve(p.consume_client, stream="orders.ack"), ack(),
-        ], otherwise=[accounting.part.cpu.serve(p.consume_client, stream="orders.nack"), nack(p.redelivery_delay)]),
+            *accounting.work(p.consume_client, "orders.ack"), ack(),
+        ], otherwise=[*accounting.work(p.consume_client, "orders.nack"), nack(p.redelivery_delay)]),
     ])  # fmt: skip
     return flow
 
@@ -146,13 +146,13 @@ def send(
     """Publish to a queue: with a confirm that is waited for, and publication again where it does not come, in the end
     `unconfirmed`; with a reply that is waited for instead; or without either."""
     there = [link.send(stream=f"{label}.publish.there"), log.serve(p.store, stream=f"{label}.store"), publish(queue)]
-    ask = here.part.cpu.serve(p.publish_client, stream=f"{label}.publish.send")
-    took = here.part.cpu.serve(p.publish_client, stream=f"{label}.publish.took")
+    ask = here.work(p.publish_client, f"{label}.publish.send")
+    took = here.work(p.publish_client, f"{label}.publish.took")
     if reply_wanted:
-        return [rescue([ask, call(there, timeout=p.confirm_timeout), took], otherwise=[])]
+        return [rescue([*ask, call(there, timeout=p.confirm_timeout), *took], otherwise=[])]
     if not p.confirm:
-        return [ask, spawn(there)]
+        return [*ask, spawn(there)]
     confirmed = [*there, link.send(stream=f"{label}.publish.back"), reply("ok")]
-    attempt = [ask, call(confirmed, timeout=p.confirm_timeout), took]
+    attempt = [*ask, call(confirmed, timeout=p.confirm_timeout), *took]
     policy = Backoff(retries=p.confirm_retries)
     return [retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")]

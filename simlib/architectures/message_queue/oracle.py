@@ -84,6 +84,7 @@ class Simulation:
         self.p, self.scenario, self.seed = p, scenario, seed
         self.env = env = simpy.Environment()
         self.arrivals = scenario.draw(seed, messages)
+        self.cores, self.log = simpy.Resource(self.env, p.cores), simpy.Resource(self.env)
         self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
         self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
         self.response, self.deliveries, self.duplicates, self.parked = np.zeros((4, messages), int)
@@ -106,16 +107,26 @@ class Simulation:
     def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
         return self.env.timeout(distribution.draw(draws.stream_key(self.seed, stream))(place))
 
+    def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
+        """Work on one of the cores that both sides and the database share."""
+        with self.cores.request() as core:
+            yield core
+            yield self.time(distribution, stream, place)
+
     def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
         with side.cpu.request() as turn:
             yield turn
-            yield self.time(distribution, stream, place)
+            yield from self.on_a_core(distribution, stream, place)
 
-    def ask_database(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
+    def ask_database(self, side: Side, stream: str, place: int, commits: bool) -> Story:
         with side.database.request() as connection:
             yield connection
             yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
-            yield self.time(distribution, stream, place)
+            yield from self.on_a_core(self.p.read, stream, place)
+            if commits:
+                with self.log.request() as turn:
+                    yield turn
+                    yield self.time(self.p.commit, f"{stream}.flush", place)
             yield from self.work(side, self.p.database_client, f"{stream}.took", place)
 
     def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
@@ -219,7 +230,7 @@ class Simulation:
 
     def update(self, message: int, place: int) -> Story:
         yield from self.enter("update", self.accounting, message, place)
-        yield from self.ask_database(self.accounting, self.p.commit, "update.accounting.commit", place)
+        yield from self.ask_database(self.accounting, "update.accounting.commit", place, commits=True)
         it = Published(message, self.env.event(), *self.change(message, +1))
         response = yield from self.publish("update", self.accounting, self.updates, it, place)
         yield from self.leave("update", "", self.accounting, message, place, response)
@@ -231,7 +242,7 @@ class Simulation:
             it.replied = self.env.event()
             response = yield from self.await_reply(it, place)
         else:
-            yield from self.ask_database(self.shop, self.p.commit, "order.shop.commit", place)
+            yield from self.ask_database(self.shop, "order.shop.commit", place, commits=True)
             sku, quantity = self.arrivals.sku[message], int(self.arrivals.quantity[message])
             if self.shop.level[sku] < quantity:
                 response, variant = REFUSED, ".refused"
@@ -255,7 +266,7 @@ class Simulation:
         yield from self.enter("query", self.shop, message, place)
         response = FAILED
         if (yield from self.handle(self.shop, HANDLER, message, 1)):
-            yield from self.ask_database(self.shop, self.p.read, "query.shop.read", place)
+            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
             sku, response = self.arrivals.sku[message], OK
             self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
         yield from self.leave("query", "", self.shop, message, place, response)
@@ -278,7 +289,7 @@ class Simulation:
         announced = KINDS[self.arrivals.kind[it.message]] == ORDER
         if not (yield from self.handle(shop, ANNOUNCEMENT if announced else HANDLER, it.message, delivery.number)):
             return False
-        yield from self.ask_database(shop, self.p.commit, "updates.shop.commit", delivery.place)
+        yield from self.ask_database(shop, "updates.shop.commit", delivery.place, commits=True)
         sku, again = self.arrivals.sku[it.message], it.message in shop.handled and self.p.idempotent_receiver
         if not again and (it.version > shop.version[sku] or not self.p.write_if_newer):
             shop.level[sku], shop.version[sku] = it.level, it.version
@@ -291,7 +302,7 @@ class Simulation:
         it, accounting, place = delivery.of, self.accounting, delivery.place
         if not (yield from self.handle(accounting, HANDLER, it.message, delivery.number)):
             return False
-        yield from self.ask_database(accounting, self.p.commit, "orders.accounting.commit", place)
+        yield from self.ask_database(accounting, "orders.accounting.commit", place, commits=True)
         if it.message not in accounting.handled or not self.p.idempotent_receiver:
             result, level, version = REFUSED, -1, -1
             if accounting.level[self.arrivals.sku[it.message]] >= self.arrivals.quantity[it.message]:

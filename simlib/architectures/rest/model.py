@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration
-from simlib.architectures.sides import ANNOUNCEMENT_WORK, Side, arrive, leave, side
+from simlib.architectures.sides import ANNOUNCEMENT_WORK, Side, arrive, leave, sides
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.flow import (
     Backoff,
@@ -43,7 +43,7 @@ class Rest(Parameters):
 def build(p: Rest, scenario: Scenario) -> Flow:
     """The flow of direct REST."""
     flow = Flow("rest")
-    accounting, shop = side(flow, "accounting", p), side(flow, "shop", p)
+    accounting, shop = sides(flow, p)
     network = flow.link(accounting.part, shop.part, p.network)
     to_shop = accounting.part.pool("connections", capacity=p.connections)
     to_accounting = shop.part.pool("connections", capacity=p.connections)
@@ -91,10 +91,10 @@ def request(p: Rest, label: str, here: Side, connections: Pool, network: Link, t
     ]  # fmt: skip
     attempt = [
         connections.seize(),
-        here.part.cpu.serve(p.http_client, stream=f"{label}.client.send"),
+        *here.work(p.http_client, f"{label}.client.send"),
         rescue([call(server)],
-               otherwise=[here.part.cpu.serve(p.http_client, stream=f"{label}.client.failed"), fail()]),
-        here.part.cpu.serve(p.http_client, stream=f"{label}.client.took"),
+               otherwise=[*here.work(p.http_client, f"{label}.client.failed"), fail()]),
+        *here.work(p.http_client, f"{label}.client.took"),
         connections.release(),
     ]  # fmt: skip
     policy = Backoff(retries=p.retries, base=p.backoff, jitter=p.jitter)

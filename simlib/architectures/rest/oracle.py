@@ -58,6 +58,7 @@ class Simulation:
         self.p, self.scenario, self.seed = p, scenario, seed
         self.env = simpy.Environment()
         self.arrivals = scenario.draw(seed, messages)
+        self.cores, self.log = simpy.Resource(self.env, p.cores), simpy.Resource(self.env)
         self.accounting, self.shop = (Side(self.env, name, p, scenario.stock()) for name in ("accounting", "shop"))
         self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
         self.response, self.attempts, self.duplicates = np.zeros((3, messages), int)
@@ -75,16 +76,26 @@ class Simulation:
     def uniform(self, stream: str, place: int) -> float:
         return draws.uniform(draws.stream_key(self.seed, stream), place)
 
+    def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
+        """Work on one of the cores that both sides and the database share."""
+        with self.cores.request() as core:
+            yield core
+            yield self.time(distribution, stream, place)
+
     def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
         with side.cpu.request() as turn:
             yield turn
-            yield self.time(distribution, stream, place)
+            yield from self.on_a_core(distribution, stream, place)
 
-    def ask_database(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
+    def ask_database(self, side: Side, stream: str, place: int, commits: bool) -> Story:
         with side.database.request() as connection:
             yield connection
             yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
-            yield self.time(distribution, stream, place)
+            yield from self.on_a_core(self.p.read, stream, place)
+            if commits:
+                with self.log.request() as turn:
+                    yield turn
+                    yield self.time(self.p.commit, f"{stream}.flush", place)
             yield from self.work(side, self.p.database_client, f"{stream}.took", place)
 
     def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
@@ -141,7 +152,7 @@ class Simulation:
 
     def update(self, message: int, place: int) -> Story:
         yield from self.enter("update", self.accounting, message, place)
-        yield from self.ask_database(self.accounting, self.p.commit, "update.accounting.commit", place)
+        yield from self.ask_database(self.accounting, "update.accounting.commit", place, commits=True)
         level, version = self.change(message, +1)
         serve = partial(self.write_copy, message, COPIED, HANDLER, "update.shop.commit", level, version)
         answer = yield from self.request("update", self.accounting, self.shop, place, serve, message)
@@ -177,7 +188,7 @@ class Simulation:
         """Accounting: take the units, or refuse, and announce the new level. A known key gets its first answer."""
         if not (yield from self.handle(self.accounting, HANDLER, message, attempt)):
             return Answer(FAILED)
-        yield from self.ask_database(self.accounting, self.p.commit, "order.accounting.commit", place)
+        yield from self.ask_database(self.accounting, "order.accounting.commit", place, commits=True)
         received = self.accounting.received
         if self.p.idempotency and (message, TAKEN) in received:
             return received[message, TAKEN]
@@ -195,7 +206,7 @@ class Simulation:
         """Accounting: the level and version of a SKU."""
         if not (yield from self.handle(self.accounting, HANDLER, message, attempt)):
             return Answer(FAILED)
-        yield from self.ask_database(self.accounting, self.p.read, "query.accounting.read", place)
+        yield from self.ask_database(self.accounting, "query.accounting.read", place, commits=False)
         sku = self.arrivals.sku[message]
         return Answer(OK, self.accounting.level[sku], self.accounting.version[sku])
 
@@ -213,7 +224,7 @@ class Simulation:
         """Shop: write the copy where the version is newer, and the key was not seen before."""
         if not (yield from self.handle(self.shop, handler, message, attempt)):
             return Answer(FAILED)
-        yield from self.ask_database(self.shop, self.p.commit, commit, place)
+        yield from self.ask_database(self.shop, commit, place, commits=True)
         sku, known = self.arrivals.sku[message], (message, effect) in self.shop.received
         if version > self.shop.version[sku] and not (known and self.p.idempotency):
             self.shop.level[sku], self.shop.version[sku] = level, version
