@@ -68,7 +68,8 @@ Workers = Annotated[int | None, typer.Option("--workers", help="Notebooks at onc
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
     try:
-        return int(app(arguments, prog_name="simlib", standalone_mode=False) or 0)
+        status = int(app(arguments, prog_name="simlib", standalone_mode=False) or 0)
+        return _fail("interrupted", 130) if status == 130 else status
     except BadInput as error:
         return _fail(str(error), 2)
     except typer.TyperException as error:
@@ -79,8 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         return _fail(f"{error.filename}: {error.strerror}", 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
 
 
 @app.command()
@@ -329,8 +328,9 @@ def sweep(
     """Run a plan: a notebook for each architecture and scenario; goes on where an earlier one stopped."""
     from simlib import experiments
 
-    outcomes = experiments.sweep(experiments.load_plan(plan), _workers(workers))
-    rows = [
+    count = _workers(workers)
+    outcomes = experiments.sweep(experiments.load_plan(plan), count)
+    rows: list[dict[str, Any]] = [
         {
             "name": one.entry.name,
             "folder": str(one.folder),

@@ -211,7 +211,7 @@ def distribution(value: Any) -> Any:
                 raise unknown("distribution", call[1], FAMILIES)
             arguments = [part.strip() for part in call[2].split(",") if part.strip()]
             if call[1] == "quantiles":
-                return Quantiles(tuple(seconds(part) for part in arguments))
+                return Quantiles(values=tuple(seconds(part) for part in arguments))
             return FAMILIES[call[1]](*arguments)
         return Constant(value=seconds(value))
     if isinstance(value, dict) and value.get("family") not in FAMILIES:

@@ -72,7 +72,15 @@ PARTS = pa.schema(
     ]
 )
 """One row each noun and bin of time; bins are equal and cover the run from 0 to its end."""
-FAULTS = pa.schema([("fault", pa.string()), ("part", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("message", pa.int32())])
+FAULTS = pa.schema(
+    [
+        ("fault", pa.string()),
+        ("part", pa.string()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        ("message", pa.int32()),
+    ]
+)
 """Faults as they happened; `message` is the one whose point was struck, else -1."""
 ATTEMPTS = pa.schema(
     [
@@ -119,9 +127,13 @@ class History:
             folder.mkdir(parents=True, exist_ok=True)
             for name in SCHEMAS:
                 pq.write_table(getattr(self, name), folder / f"{name}.parquet")
-            (folder / "meta.json").write_text(json.dumps(dict(self.meta), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            (folder / "meta.json").write_text(
+                json.dumps(dict(self.meta), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+            )
         except OSError as error:
-            raise BadInput(f"the history cannot be written to {folder}: {error.strerror}: name a writable folder") from None
+            raise BadInput(
+                f"the history cannot be written to {folder}: {error.strerror}: name a writable folder"
+            ) from None
 
     @classmethod
     def load(cls, folder: Path | str) -> History:
@@ -131,18 +143,25 @@ class History:
             tables = {name: pq.read_table(folder / f"{name}.parquet") for name in SCHEMAS}
             meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         except (OSError, pa.ArrowException, ValueError) as error:
-            raise BadInput(f"{folder} holds no history that can be read: {' '.join(str(error).split())[:200]}") from None
+            raise BadInput(
+                f"{folder} holds no history that can be read: {' '.join(str(error).split())[:200]}"
+            ) from None
         for name, schema in SCHEMAS.items():
             missing = set(schema.names) - set(tables[name].schema.names)
             if missing:
-                raise BadInput(f"{folder}/{name}.parquet has no column '{sorted(missing)[0]}': not a history of this version")
+                raise BadInput(
+                    f"{folder}/{name}.parquet has no column '{sorted(missing)[0]}': not a history of this version"
+                )
         return cls(**tables, meta=meta)
 
 
 def to_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
     """A table of the named schema from its columns; columns named `mark.*` may follow. Strings are dictionary-encoded."""
     schema = SCHEMAS[name]
-    arrays = [pa.array(columns[f.name], f.type) if not pa.types.is_dictionary(f.type) else _names(columns[f.name]) for f in schema]
+    arrays = [
+        pa.array(columns[f.name], f.type) if not pa.types.is_dictionary(f.type) else _names(columns[f.name])
+        for f in schema
+    ]
     names = list(schema.names)
     for extra in sorted(set(columns) - set(names)):
         names.append(extra)

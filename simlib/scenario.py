@@ -163,7 +163,9 @@ class Trace(Frozen):
     def times(self, n: int, seed: int) -> np.ndarray:
         """The first n recorded times, shape (n,); the seed does not matter."""
         if n > self.recorded.size:
-            raise BadInput(f"trace {self.file} has {self.recorded.size} arrivals, asked for {n}: ask for fewer messages")
+            raise BadInput(
+                f"trace {self.file} has {self.recorded.size} arrivals, asked for {n}: ask for fewer messages"
+            )
         return self.recorded[:n].copy()
 
 
@@ -252,7 +254,7 @@ class Poison(Frozen):
     """Messages of a kind whose handler fails at every attempt, each with a probability."""
 
     fault: Literal["poison"] = "poison"
-    kind: Literal["stock_update", "order"] = STOCK_UPDATE
+    kind: Literal["stock_update", "order"] = "stock_update"
     probability: Probability
 
 
@@ -325,7 +327,10 @@ class Scenario(Frozen):
             raise BadInput(
                 f"{n} messages end before the last phase of scenario '{self.name}': ask for {self.arrivals.needed()} or more"
             )
-        u = {name: draws.uniforms(draws.stream_key(seed, name), n) for name in ("kind", "sku", "sale", "session", "change", "own")}
+        u = {
+            name: draws.uniforms(draws.stream_key(seed, name), n)
+            for name in ("kind", "sku", "sale", "session", "change", "own")
+        }
         shares = np.add.accumulate([self.mix.stock_update, self.mix.order])
         kind = np.searchsorted(shares, u["kind"], side="right").astype(np.int8)
         weights = np.array([float(k) ** -self.goods.zipf for k in range(1, self.goods.skus + 1)])

@@ -93,13 +93,15 @@ def invented_results() -> pd.DataFrame:
     """
     rows = []
     points = [("steady", 100.0), ("steady", 200.0), ("steady", 400.0), ("burst", 100.0), ("flash_sale", 160.0)]
-    for architecture, variant, factor in (("rest", "", 1.0), ("message_queue", "", 0.8), ("message_queue", "reply", 0.9)):
+    candidates = (("rest", "", 1.0), ("message_queue", "", 0.8), ("message_queue", "reply", 0.9))
+    for architecture, variant, factor in candidates:
         for scenario, rate in points:
             for r in range(4):
                 run = {
                     "architecture": architecture, "variant": variant, "scenario": scenario, "rate": rate,
                     "messages": 1000, "replication": r, "seed": 7 + r, "overloaded": rate == 400.0,
-                    "warm_up": 0 if scenario == "flash_sale" else 40 + 30 * r, "failed": None, "parameters_hash": f"{architecture}{variant}"[:12],
+                    "warm_up": 0 if scenario == "flash_sale" else 40 + 30 * r, "failed": None,
+                    "parameters_hash": f"{architecture}{variant}"[:12],
                     "calibration_hash": "system.yaml:0123456789ab", "version": "0.1.0+test", "draws": "1",
                 }  # fmt: skip
                 for cut in (0,) if scenario == "flash_sale" else (0, 100, 250, 500):

@@ -89,9 +89,7 @@ def test_every_declared_dependency_is_locked_once_at_a_version_that_satisfies_it
     for requirement in declared():
         if requirement.marker is None or requirement.marker.evaluate(environment):
             name = canonicalize_name(requirement.name)
-            assert name in pins, (
-                f"{name} is not in requirements.lock for Python {python} on {platform}: make lock"
-            )
+            assert name in pins, f"{name} is not in requirements.lock for Python {python} on {platform}: make lock"
             assert pins[name][0] in requirement.specifier, (
                 f"{requirement} against the pinned {pins[name][0]}: make lock"
             )
@@ -172,9 +170,7 @@ def test_the_version_is_the_same_everywhere():
     citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
-    found = re.search(
-        r'^__version__ = "(.+)"', (ROOT / "simlib" / "__init__.py").read_text(encoding="utf-8"), re.M
-    )
+    found = re.search(r'^__version__ = "(.+)"', (ROOT / "simlib" / "__init__.py").read_text(encoding="utf-8"), re.M)
     assert found is None or found[1] == PROJECT["version"]
 
 

@@ -31,9 +31,7 @@ dependencies:
 def pins(lock: str) -> list[str]:
     """The requirements of a lock in order, `name==version` or `name==version ; marker`, without hashes."""
     logical_lines = lock.replace("\\\n", " ").splitlines()
-    requirements = [
-        re.sub(r"\s*--hash=\S+", "", line).strip() for line in logical_lines if not line.startswith("#")
-    ]
+    requirements = [re.sub(r"\s*--hash=\S+", "", line).strip() for line in logical_lines if not line.startswith("#")]
     return [requirement for requirement in requirements if requirement]
 
 
@@ -45,9 +43,7 @@ def environment(lock: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Writes environment.yml from requirements.lock.")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with status 1 when it differs"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 when it differs")
     check = parser.parse_args().check
 
     text = environment(LOCK.read_text(encoding="utf-8"))
@@ -56,9 +52,7 @@ def main() -> int:
         return 0
     if ENVIRONMENT.exists() and ENVIRONMENT.read_text(encoding="utf-8") == text:
         return 0
-    print(
-        "environment.yml differs from requirements.lock: run `python tools/environment.py`", file=sys.stderr
-    )
+    print("environment.yml differs from requirements.lock: run `python tools/environment.py`", file=sys.stderr)
     return 1
 
 

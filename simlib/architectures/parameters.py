@@ -30,10 +30,18 @@ class Parameters(BaseModel):
 
     edge: Time = Field("0.2 ms", validate_default=True, description="between a caller and the side it calls, each way")
     network: Time = Field("0.2 ms", validate_default=True, description="between the two sides, each way")
-    http_server: Time = Field("0.3 ms", validate_default=True, description="CPU to take in a request, and as much to answer")
-    http_client: Time = Field("0.3 ms", validate_default=True, description="CPU to send a call, and as much to take its answer")
-    database_client: Time = Field("0.1 ms", validate_default=True, description="CPU to ask the database, and as much after")
-    commit: Time = Field("1 ms", validate_default=True, description="flush of the database's log at a commit, one at a time")
+    http_server: Time = Field(
+        "0.3 ms", validate_default=True, description="CPU to take in a request, and as much to answer"
+    )
+    http_client: Time = Field(
+        "0.3 ms", validate_default=True, description="CPU to send a call, and as much to take its answer"
+    )
+    database_client: Time = Field(
+        "0.1 ms", validate_default=True, description="CPU to ask the database, and as much after"
+    )
+    commit: Time = Field(
+        "1 ms", validate_default=True, description="flush of the database's log at a commit, one at a time"
+    )
     read: Time = Field("0.3 ms", validate_default=True, description="the database server's work for a transaction")
     cores: Count = Field(2, description="cores of the machine that both sides and the database share")
     database_connections: Count = Field(8, description="connections of each side to its database")
@@ -98,4 +106,14 @@ def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any
     return make(model, {**measured, **overrides})
 
 
-__all__ = ["Calibrated", "Count", "Parameters", "PositiveDuration", "Time", "calibrated", "calibration_files", "load", "make"]
+__all__ = [
+    "Calibrated",
+    "Count",
+    "Parameters",
+    "PositiveDuration",
+    "Time",
+    "calibrated",
+    "calibration_files",
+    "load",
+    "make",
+]

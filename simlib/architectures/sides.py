@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from simlib.architectures.parameters import Parameters
 from simlib.distributions import Distribution
-from simlib.flow import KIND, POISONED, Flow, Part, Pool, Steps, branch, by_attempt, delay, fail, respond
 from simlib.domain import ORDER, STOCK_UPDATE
+from simlib.flow import KIND, POISONED, Flow, Part, Pool, Steps, branch, by_attempt, delay, fail, respond
 from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, Scenario
 
 ANNOUNCEMENT_WORK = "announcement_work"
@@ -46,7 +46,9 @@ class Side:
 
     def commit(self, label: str) -> Steps:
         """A writing transaction: what a read costs, and the flush of the log."""
-        return self._database(f"{label}.commit", [self.machine.log.serve(self.parameters.commit, stream=f"{label}.commit.flush")])
+        return self._database(
+            f"{label}.commit", [self.machine.log.serve(self.parameters.commit, stream=f"{label}.commit.flush")]
+        )
 
     def read(self, label: str) -> Steps:
         """A read, with the processor work that it costs here before and after, and on the server."""

@@ -40,7 +40,9 @@ def calibrate(architecture: str, broker: str | None) -> dict[str, Any]:
         waits = stages.system_waits(idle, cpu)
         file = system
     else:
-        shared = {name: adapter.validate_python(entry.value).mean_value for name, entry in calibrated("rest", None).items()}
+        shared = {
+            name: adapter.validate_python(entry.value).mean_value for name, entry in calibrated("rest", None).items()
+        }
         cpu = stages.queue_cpu(busy, shared)
         waits = stages.queue_waits(idle, cpu, UPLINK)
         file = own

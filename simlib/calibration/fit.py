@@ -63,7 +63,9 @@ def _at_shift(values: np.ndarray, law: Callable[[np.ndarray, float], tuple[Distr
     excess = values - shift
     distribution, frozen = law(excess, shift)
     test = stats.kstest(excess, frozen.cdf)
-    return Fit(distribution, values.size, float(test.statistic), float(test.pvalue), float(np.sum(frozen.logpdf(excess))))
+    return Fit(
+        distribution, values.size, float(test.statistic), float(test.pvalue), float(np.sum(frozen.logpdf(excess)))
+    )
 
 
 def _lognormal(excess: np.ndarray, shift: float) -> tuple[Distribution, Any]:

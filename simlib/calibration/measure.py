@@ -92,7 +92,9 @@ class Measurement:
         points = []
         for load in plan.loads:
             chosen = [run for run in runs if run["load"] == load]
-            histories = [History(messages=rows.filter(pc.equal(rows["run"], run["run"])), **empty, meta=run) for run in chosen]
+            histories = [
+                History(messages=rows.filter(pc.equal(rows["run"], run["run"])), **empty, meta=run) for run in chosen
+            ]
             if histories:
                 values = (self.architecture, self.broker, chosen[0]["rate"], load, chosen[0]["parameters"])
                 points.append(Point(*values, histories))

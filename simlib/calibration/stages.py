@@ -92,7 +92,9 @@ def walks(history: History) -> pd.DataFrame:
     Idle is a system in which nothing stamped was going on when the message was issued.
     """
     stamps = history.attempts.to_pandas()
-    wide = stamps[stamps["attempt"] == 1].pivot_table(index="message", columns="block", values=["start", "end"], aggfunc="first")
+    wide = stamps[stamps["attempt"] == 1].pivot_table(
+        index="message", columns="block", values=["start", "end"], aggfunc="first"
+    )
     issued = history.messages["issued"].to_numpy()[wide.index.to_numpy()]
     over = wide["end"].max(axis=1).cummax().shift(1, fill_value=-1.0).to_numpy()
     repeated = set(stamps.loc[stamps["attempt"] > 1, "message"])

@@ -124,5 +124,3 @@ def _inside(measured: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 def _named(values: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in zip(LEVELS, values, strict=True)}
-
-

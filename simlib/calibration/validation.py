@@ -17,9 +17,7 @@ def validation(names: Sequence[str]) -> dict[str, Any]:
     Raises BadInput where a measurement is missing.
     """
     plan = held_out()
-    measured = [
-        Measurement(name, getattr(architectures.get(name).load_parameters(), "broker", None)) for name in names
-    ]
+    measured = [Measurement(name, getattr(architectures.get(name).load_parameters(), "broker", None)) for name in names]
     points = [point for one in measured for point in one.points(plan)]
     tries = [attempt for one in measured for attempt in one.read("tries.json", [])]
     files = {file for one in measured for file in api.calibration(one.architecture, one.broker).items()}

@@ -56,7 +56,9 @@ class Meter:
 
     def _coarsen(self) -> None:
         """Bins of twice the width, half as many."""
-        self.areas = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(self.areas[::2], self.areas[1::2], strict=True)]
+        self.areas = [
+            [a + b for a, b in zip(x, y, strict=True)] for x, y in zip(self.areas[::2], self.areas[1::2], strict=True)
+        ]
         self.most = [max(pair) for pair in zip(self.most[::2], self.most[1::2], strict=True)]
         self.completed = [a + b for a, b in zip(self.completed[::2], self.completed[1::2], strict=True)]
         self.width *= 2
@@ -104,7 +106,9 @@ class Records:
         if math.isnan(self.responded[message]):
             self.responded[message], self.response[message] = now, response
 
-    def effect(self, message: int, effect: str, store: str, sku: int, version: int, change: int, now: float, delivery: int) -> None:
+    def effect(
+        self, message: int, effect: str, store: str, sku: int, version: int, change: int, now: float, delivery: int
+    ) -> None:
         """Note an effect; one that was there before is a duplicate."""
         self.effect_rows.append((message, effect, store, sku, version, change, now, delivery))
         if effect == ISSUED:
@@ -120,7 +124,12 @@ class Records:
     def outcome(self, message: int) -> str:
         """What is so at the end, by the order of `domain.OUTCOMES`."""
         noted = self.noted[message]
-        for bit, name in ((APPLIED, "applied"), (ANSWERED, "answered"), (SUPERSEDED, "superseded"), (REJECTED, "rejected")):
+        for bit, name in (
+            (APPLIED, "applied"),
+            (ANSWERED, "answered"),
+            (SUPERSEDED, "superseded"),
+            (REJECTED, "rejected"),
+        ):
             if noted & bit:
                 return name
         if noted & DEAD_LETTERED:

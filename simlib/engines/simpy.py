@@ -371,7 +371,12 @@ class QueueState:
         row.message, row.delivery = delivery.message, delivery
         row.place = delivery.place(number)
         row.copy = engine.copy(delivery.message)
-        row.level, row.version, row.result, row.answer_to = delivery.level, delivery.version, delivery.result, delivery.answer_to
+        row.level, row.version, row.result, row.answer_to = (
+            delivery.level,
+            delivery.version,
+            delivery.result,
+            delivery.answer_to,
+        )
         row.attempt = row.number = number
         engine.rows[row] = None
 
@@ -637,12 +642,19 @@ class Engine:
         """How long it takes over a link from a part, at a place; None where it is lost."""
         by_end = {}
         for end in link.ends:
-            losses = [link.loss, *(f.probability for f in self.losses if f.link == link.name and f.direction in (None, end.name))]
+            losses = [
+                link.loss,
+                *(f.probability for f in self.losses if f.link == link.name and f.direction in (None, end.name)),
+            ]
             keep = 1.0
             for loss in losses:
                 keep *= 1.0 - loss
             name = f"{stream}.from.{end.name}"
-            by_end[end] = (link.delay.draw(draws.stream_key(self.seed, name)), draws.stream_key(self.seed, f"{name}.loss"), keep)
+            by_end[end] = (
+                link.delay.draw(draws.stream_key(self.seed, name)),
+                draws.stream_key(self.seed, f"{name}.loss"),
+                keep,
+            )
 
         def travel(place: int, start: Part) -> float | None:
             draw, lost, keep = by_end[start]
@@ -785,7 +797,9 @@ class Engine:
         def time(row: Row) -> float:
             value = draw(row.place)
             if not 0.0 <= value < math.inf:
-                raise RunFailed(f"stream '{stream}' drew {value} for message {row.message}: a time must be finite and at least 0")
+                raise RunFailed(
+                    f"stream '{stream}' drew {value} for message {row.message}: a time must be finite and at least 0"
+                )
             return value * slow.get(part, 1.0) if watched and part is not None else value
 
         return time
@@ -1209,7 +1223,9 @@ class Engine:
                 records.version[message] = row.version
             delivery = row.number or row.attempt
             change = step.sign * self.quantities[message]
-            records.effect(message, step.effect, step.store, self.skus[message], row.version, change, self.clock._now, delivery)
+            records.effect(
+                message, step.effect, step.store, self.skus[message], row.version, change, self.clock._now, delivery
+            )
             row.result = OK
 
         return False, run

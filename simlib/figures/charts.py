@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -256,7 +258,7 @@ def _load_axes(axes: Axes, grid: pd.DataFrame, candidates: Sequence[str], langua
             continue
         capacity = float(loads["rate"].iloc[0] / loads["load"].iloc[0])
         above = axes.secondary_xaxis(
-            1.0 + 0.18 * k, functions=(lambda x, c=capacity: x / c, lambda x, c=capacity: x * c)
+            1.0 + 0.18 * k, functions=(partial(operator.mul, 1 / capacity), partial(operator.mul, capacity))
         )
         above.set_xlabel(text("load", language, candidate=title(candidate, language)), fontsize=6.5, labelpad=3)
         above.tick_params(labelsize=6.5, length=2, pad=1)
@@ -273,7 +275,7 @@ def _forest(axes: Axes, rows: pd.DataFrame, places: Sequence[float], mark: Mappi
 
 
 def _backlog_line(axes: Axes, rows: pd.DataFrame, mark: Mapping[str, Any], profile: bool, label: str) -> None:
-    look = {"color": mark["color"], "linestyle": mark["linestyle"], "linewidth": 1.2}
+    look: dict[str, Any] = {"color": mark["color"], "linestyle": mark["linestyle"], "linewidth": 1.2}
     if not profile:
         first = rows[rows["replication"] == rows["replication"].min()]
         axes.plot(first["time"], first["backlog"], label=label, **look)
@@ -298,7 +300,7 @@ def _bars(
         own = rows[rows["candidate"] == candidate].set_index("scenario").reindex(scenarios)
         value, low, high = (own[name].to_numpy() * scale for name in ("value", "low", "high"))
         x = np.arange(len(scenarios)) + (k - (len(candidates) - 1) / 2) * width
-        look = {"color": "white" if k else "#c8c8c8", "edgecolor": "#1b1b1b", "linewidth": 0.8}
+        look: dict[str, Any] = {"color": "white" if k else "#c8c8c8", "edgecolor": "#1b1b1b", "linewidth": 0.8}
         reach = [value - np.maximum(low, 0), high - value]
         hatch = style.HATCHES[k % len(style.HATCHES)]
         axes.bar(x, value, width * 0.9, yerr=reach, hatch=hatch, label=title(candidate, language), **look)
@@ -325,7 +327,7 @@ def _errorbar(
 
 
 def _handle(label: str, mark: Mapping[str, Any], filled: bool = True, line: bool = False) -> Line2D:
-    look = {"color": mark["color"], "marker": mark["marker"], "markerfacecolor": mark["color"] if filled else "white"}
+    look: dict[str, Any] = {"color": mark["color"], "marker": mark["marker"], "markerfacecolor": mark["color"] if filled else "white"}
     return Line2D([], [], label=label, linestyle=mark["linestyle"] if line else "", **look)
 
 
@@ -341,7 +343,7 @@ def _finished(figure: Figure, points: pd.DataFrame, language: Language) -> Figur
 
 def _with_footer(figure: Figure, words: str) -> Figure:
     room = (0.05 + 0.1 * (words.count("\n") + 1)) / figure.get_figheight()
-    figure.get_layout_engine().set(rect=(0, room, 1, 1 - room))
+    figure.set_layout_engine("constrained", rect=(0, room, 1, 1 - room))
     figure.text(0.995, 0.003, words, ha="right", va="bottom", fontsize=5.5, color="#555555")
     return figure
 

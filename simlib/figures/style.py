@@ -28,7 +28,7 @@ _MARKS: tuple[dict[str, Any], ...] = (
     {"color": "#cc79a7", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 )
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
-_SETTINGS = {
+_SETTINGS: Any = {
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.labelsize": 8.5,

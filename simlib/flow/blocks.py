@@ -72,7 +72,9 @@ def _code(field: str, value: float | str) -> float:
     return names.index(value)
 
 
-KIND, RESULT, POISONED, DELIVERY, ATTEMPT = (Field(name) for name in ("kind", "result", "poison", "delivery", "attempt"))
+KIND, RESULT, POISONED, DELIVERY, ATTEMPT = (
+    Field(name) for name in ("kind", "result", "poison", "delivery", "attempt")
+)
 
 
 def duration(value: Any) -> Distribution:
@@ -454,5 +456,3 @@ def mark(name: str) -> Mark:
 
 def point(name: str) -> Point:
     return Point(name)
-
-

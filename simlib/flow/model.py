@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simlib.distributions import Distribution
 from simlib.errors import BadInput
-from simlib.flow.blocks import Add, Once, Read, Release, Seize, Send, Serve, Step, Steps, Take, Write, WriteIfNewer, duration
+from simlib.flow.blocks import (
+    Add,
+    Once,
+    Read,
+    Release,
+    Seize,
+    Send,
+    Serve,
+    Step,
+    Steps,
+    Take,
+    Write,
+    WriteIfNewer,
+    duration,
+)
 
 if TYPE_CHECKING:
     from simlib.flow.bounds import Bounds
@@ -223,7 +237,9 @@ class Flow:
         `population` of customers issues one, waits for it to settle, and thinks."""
         between = None if interarrival is None else duration(interarrival)
         thinks = None if think is None else duration(think)
-        source = Source(kind, tuple(steps), at, between, _at_least(1, batch, f"batch of source '{kind}'"), population, thinks)
+        source = Source(
+            kind, tuple(steps), at, between, _at_least(1, batch, f"batch of source '{kind}'"), population, thinks
+        )
         return _add(self.sources, kind, source, "source")
 
     def consumers(self, queue: Queue, at: Part, count: int, steps: Steps) -> Consumers:
@@ -271,7 +287,9 @@ def children(step: Step) -> list[Steps]:
         if isinstance(value, tuple | list):
             if value and all(isinstance(one, Step) for one in value):
                 inside.append(value)
-            elif value and all(isinstance(one, tuple | list) and all(isinstance(s, Step) for s in one) for one in value):
+            elif value and all(
+                isinstance(one, tuple | list) and all(isinstance(s, Step) for s in one) for one in value
+            ):
                 inside.extend(value)
     return inside
 

@@ -473,9 +473,16 @@ def test_a_refused_delivery_comes_again_after_its_delay_at_the_head(run_at, effe
     assert effects_of(run_at(flow, [0.0, 0.0])) == [(0, "done", 1.0), (1, "done", 1.0)]
 
 
-def test_a_refusal_after_a_retry_in_the_consumer_is_a_refusal(run_at) -> None:
-    attempt = retry(Backoff(retries=2), [fail()], [nack(delay=1.0)])
-    flow, _ = queued([attempt], max_deliveries=3)
+def test_what_waits_at_the_consumer_while_it_is_delivered_again_is_still_its_first_delivery(run_at) -> None:
+    """0.8 s of work each, 1 s to acknowledge: the third is handled at 2.4 s, and was delivered again at 1 s and at 2 s."""
+    flow, _ = queued([delay(0.8), apply("done"), ack()], ack_wait=1.0)
+    effects = run_at(flow, [0.0, 0.0, 0.0]).effects
+    assert effects["message"].to_pylist() == [0, 1, 2, 1, 2, 2]
+    assert effects["delivery"].to_pylist() == [1, 1, 1, 2, 2, 3]
+
+
+def test_a_refusal_inside_a_retry_refuses_the_delivery_in_hand(run_at) -> None:
+    flow, _ = queued([retry(Backoff(retries=2), [nack(delay=1.0)])], max_deliveries=3)
     history = run_at(flow, [0.0])
     assert (column(history, "deliveries"), column(history, "outcome")) == ([3], ["dead_lettered"])
 

@@ -613,7 +613,7 @@ def single_stations() -> Iterator[Check]:
     yield Check("dm1_rho080", flow, station, ["W"], 15_000)
     yield Check("dm1_rho080", flow, station, ["Wq", "Wq_p99"], 80_000)
 
-    yield Check("e2m1_rho080", single(Erlang(1.25, 2), Exponential(1.0)), station, ["Wq"], 40_000)
+    yield Check("e2m1_rho080", single(Erlang(1.25, 2), Exponential(1.0)), station, ["Wq"], 60_000)
 
     laws = [Exponential(2.0), Constant(2.0), Lognormal(2.0, 1.0)]
     for law in laws:

@@ -42,17 +42,29 @@ class MessageQueue(Parameters):
 
     broker: Literal["nats"] = Field("nats", description="whose semantics and times the queue has")
     uplink: Time = Field("0.1 ms", validate_default=True, description="between a side and the broker, each way")
-    store: Time = Field("1 ms", validate_default=True, description="the broker's write of a message to disk, one at a time in a queue")
-    publish_client: Time = Field("0.1 ms", validate_default=True, description="CPU to publish, and as much to take the confirm")
-    consume_client: Time = Field("0.1 ms", validate_default=True, description="CPU to take a delivery, and as much to acknowledge it")
+    store: Time = Field(
+        "1 ms", validate_default=True, description="the broker's write of a message to disk, one at a time in a queue"
+    )
+    publish_client: Time = Field(
+        "0.1 ms", validate_default=True, description="CPU to publish, and as much to take the confirm"
+    )
+    consume_client: Time = Field(
+        "0.1 ms", validate_default=True, description="CPU to take a delivery, and as much to acknowledge it"
+    )
     consumers: Count = Field(4, description="consumers of each queue: tasks in the side's one process")
-    prefetch: Count = Field(50, description="unacknowledged deliveries of a queue that all its consumers may hold together")
+    prefetch: Count = Field(
+        50, description="unacknowledged deliveries of a queue that all its consumers may hold together"
+    )
     confirm: bool = Field(True, description="whether a publisher waits for the broker's confirm")
     confirm_timeout: PositiveDuration = Field(1.0, description="after which a publisher takes a confirm for lost, s")
     confirm_retries: int = Field(3, ge=0, le=100, description="further publications of a message without a confirm")
     deduplication: Duration = Field(120.0, description="within which the broker drops a message that it has, s")
-    manual_ack: bool = Field(True, description="whether a delivery is acknowledged after its effect, or when handed out")
-    ack_wait: PositiveDuration = Field(5.0, description="after which a delivery without acknowledgement is delivered again, s")
+    manual_ack: bool = Field(
+        True, description="whether a delivery is acknowledged after its effect, or when handed out"
+    )
+    ack_wait: PositiveDuration = Field(
+        5.0, description="after which a delivery without acknowledgement is delivered again, s"
+    )
     redelivery_delay: Duration = Field(0.05, description="before a refused delivery is delivered again, s")
     max_deliveries: Count = Field(5, description="after which a message is parked")
     park: bool = Field(True, description="whether what was delivered too often is kept aside, or dropped")
@@ -83,7 +95,10 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
     def write_copy(effect: str) -> Steps:
         if not p.write_if_newer:
             return once(handled_there, [copy.write(), apply(effect, COPY)])
-        return once(handled_there, [copy.write_if_newer([apply(effect, COPY)], otherwise=[supersede()] if effect == COPIED else [])])
+        return once(
+            handled_there,
+            [copy.write_if_newer([apply(effect, COPY)], otherwise=[supersede()] if effect == COPIED else [])],
+        )
 
     flow.source(STOCK_UPDATE, at=accounting.part, steps=[
         *arrive(p, "update"), *accounting.receive("update.accounting"),

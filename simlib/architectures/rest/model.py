@@ -55,7 +55,8 @@ def build(p: Rest, scenario: Scenario) -> Flow:
 
     announce = request(
         p, "announce", accounting, to_shop, network, shop,
-        [*shop.handle(scenario, ANNOUNCEMENT_WORK), *shop.commit("announce.shop"), *once(p, shop, "announced", write_copy(ANNOUNCED))],
+        [*shop.handle(scenario, ANNOUNCEMENT_WORK), *shop.commit("announce.shop"),
+         *once(p, shop, "announced", write_copy(ANNOUNCED))],
     )  # fmt: skip
     take = [stock.take([apply(TAKEN, STOCK, sign=-1), spawn(announce)], otherwise=[reject()])]
 
