@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ from simlib.engines import ENGINES
 from simlib.engines import simpy as simpy_engine
 from simlib.history import SCHEMAS, History, to_table
 from simlib.metrics import unit_of
+
+
+def pytest_configure() -> None:
+    """Let the programs that tests start hear an interrupt, even where the tests run in the background of a shell."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require_part(found: bool, reason: str) -> None:

@@ -85,7 +85,8 @@ def backlog(series: pd.DataFrame, points: pd.DataFrame, language: Language = "en
             axes.set(ylabel=text("backlog", language), xlim=(0, None), ylim=(0, None))
             style.numbers(axes, language)
         panels[-1].set_xlabel(text("time", language))
-        panels[0].legend(loc="upper right")
+        if len(scenarios):
+            panels[0].legend(loc="upper right")
         return _finished(figure, points, language)
 
 
