@@ -62,6 +62,10 @@ Engine = Annotated[str, typer.Option("--engine", help="simpy or live.")]
 HistoryFolder = Annotated[
     Path | None, typer.Option("--history", help="Save the first run's history here.", metavar="FOLDER")
 ]
+MeasurementPlan = Annotated[
+    Path | None,
+    typer.Option("--plan", help="What to measure; data/measurements/held_out.yaml by default.", metavar="FILE"),
+]
 Workers = Annotated[int | None, typer.Option("--workers", help="Notebooks at once; the processors by default.")]
 
 
@@ -261,11 +265,11 @@ def check(folder: Annotated[Path, typer.Argument(help="Where a history was saved
 
 
 @app.command()
-def measure(names: Names = None, as_json: Json = False) -> int:
+def measure(names: Names = None, plan_file: MeasurementPlan = None, as_json: Json = False) -> int:
     """Measure the live architectures, what is not measured yet; some minutes each, on a machine that is idle."""
     from simlib import calibration
 
-    plan = calibration.held_out()
+    plan = calibration.held_out(plan_file)
     found = [calibration.measure(name, plan, _progress) for name in _architectures(names)]
     if as_json:
         columns = ("architecture", "broker", "saturation")
@@ -290,11 +294,12 @@ def calibrate(names: Names = None, as_json: Json = False) -> int:
 
 
 @app.command()
-def validate(names: Names = None, as_json: Json = False) -> int:
+def validate(names: Names = None, plan_file: MeasurementPlan = None, as_json: Json = False) -> int:
     """Predict the loads that calibration did not see, and hold the predictions against what was measured."""
+    from simlib.calibration import held_out
     from simlib.calibration.validation import validation
 
-    document = {**validation(_architectures(names)), **_origin()}
+    document = {**validation(_architectures(names), held_out(plan_file)), **_origin()}
     if as_json:
         _print(document)
     else:

@@ -1,4 +1,4 @@
-"""Measuring the twins: stage times at low load and in bursts, saturation, and the loads held out from calibration.
+"""Measuring the twins: the machine alone, stage times at low load and in bursts, saturation, the loads held out from calibration.
 
 Every try is on record in `tries.json`, with what else the machine did meanwhile; a try is invalid, and repeated, where the
 load generator was late or others took the processor. What was measured before is kept: a second call goes on.
@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from simlib import api, draws, paths
-from simlib.calibration.validate import HeldOut, Point
+from simlib.calibration.validate import Effort, HeldOut, Point
 from simlib.domain import KINDS, STOCK_QUERY, STOCK_UPDATE
+from simlib.engines import machine
 from simlib.engines.live import Bench
 from simlib.errors import BadInput
 from simlib.history import SCHEMAS, History
 from simlib.scenario import Mix, Scenario, Trace
 
-LATEST = 0.001
-"""99th percentile of sent - intended above which a try is invalid, s."""
-BUSIEST = 0.1
-"""Processor that others and the hypervisor take together above which a try is invalid, cores."""
-TRIES = 5
-"""After so many invalid tries a point is unmeasurable."""
-IDLE_RATE, IDLE_MESSAGES = 8.0, 240
-BURST, BURSTS, BURST_EVERY = 6, 100, 0.12
-"""The burst probe: messages at once, how often, and how long apart (s)."""
-SATURATING, SATURATIONS = 1500, 5
+IDLE_RATE = 8.0
+"""Messages a second at low load."""
+BURST, BURST_EVERY = 6, 0.12
+"""The burst probe: messages at once, and how long apart (s)."""
 CALIBRATED = (STOCK_UPDATE, STOCK_QUERY)
 """Kinds of message that are run alone for the stage times."""
 _KEPT = ["message", "kind", "issued", "responded", "applied"]
@@ -72,9 +68,9 @@ class Measurement:
 
     @property
     def saturation(self) -> float:
-        """Messages a second that the twin completes with a backlog always there, median of five; raises BadInput if unknown."""
+        """Messages a second that the twin completes with a backlog always there, median of the runs; raises BadInput if unknown."""
         runs = self.read("saturation.json", [])
-        if len(runs) < SATURATIONS:
+        if not runs:
             raise BadInput(f"the saturation of {self.folder.name} is not measured: run simlib measure")
         return float(np.median([run["throughput"] for run in runs]))
 
@@ -110,23 +106,27 @@ def measure(architecture: str, plan: HeldOut, say: Callable[[str], object]) -> M
     from simlib import architectures
 
     of = Measurement(architecture, getattr(case.parameters, "broker", None))
+    effort = plan.effort
+    if not of.read("pace.json", {}):
+        say(f"{architecture}: the machine alone, {effort.pace:g} s")
+        of.write("pace.json", machine.pace(effort.pace))
     with Bench(architectures.get(architecture).live, case.parameters) as bench:
-        for how, make in (("idle", _idle), ("busy", _bursts)):
+        for how, make in (("idle", partial(_idle, effort.idle)), ("busy", partial(_bursts, effort.bursts))):
             for kind in CALIBRATED:
                 if not (of.folder / f"{how}-{kind}" / "meta.json").exists():
                     say(f"{architecture}: {how}, {kind}")
                     with tempfile.TemporaryDirectory() as folder:
                         scenario, messages = make(case.scenario, kind, Path(folder))
                         point = {"purpose": f"{how}-{kind}"}
-                        latest = LATEST if how == "idle" else math.inf
-                        history = _valid(of, bench, scenario, point, 101, messages, case.meta, latest)
+                        latest = effort.latest if how == "idle" else math.inf
+                        history = _valid(of, bench, scenario, point, 101, messages, case.meta, effort, latest)
                     if history is not None:
                         history.save(of.folder / f"{how}-{kind}")
         saturations = of.read("saturation.json", [])
-        while len(saturations) < SATURATIONS:
-            say(f"{architecture}: saturation, {len(saturations) + 1} of {SATURATIONS}")
+        while len(saturations) < effort.saturations:
+            say(f"{architecture}: saturation, {len(saturations) + 1} of {effort.saturations}")
             seed = draws.replication_seed(211, len(saturations))
-            throughput, usage = bench.saturation(case.scenario, seed, SATURATING)
+            throughput, usage = bench.saturation(case.scenario, seed, effort.saturating)
             saturations.append({"throughput": throughput, "seed": seed, **usage})
             of.write("saturation.json", saturations)
         for load in plan.loads:
@@ -148,7 +148,7 @@ def _hold_out(
         say(f"{of.architecture}: load {load:g} ({rate:g}/s), {repeat + 1} of {plan.repeats}")
         seed = draws.replication_seed(307 + round(1000 * load), repeat)
         point = {"purpose": "held_out", "load": load, "rate": rate, "run": name}
-        history = _valid(of, bench, scenario, point, seed, plan.messages, case.meta)
+        history = _valid(of, bench, scenario, point, seed, plan.messages, case.meta, plan.effort, plan.effort.latest)
         if history is None:
             continue
         rows = history.messages.select(_KEPT)
@@ -172,17 +172,18 @@ def _valid(
     seed: int,
     messages: int,
     meta: Mapping[str, Any],
-    latest: float = LATEST,
+    effort: Effort,
+    latest: float,
 ) -> History | None:
-    """The first valid run of a point among at most five tries, each on record; None where it is unmeasurable.
+    """The first valid run of a point among a few tries, each on record; None where it is unmeasurable.
 
     Of bursts, whose messages are meant to be sent at one instant, only the processor time is taken: they may be sent late.
     """
-    for _ in range(TRIES):
+    for _ in range(effort.tries):
         history = bench.run(scenario, seed, messages, {**meta, "rate": scenario.rate})
         m = history.meta
         taken, late = m["foreign_cpu"] + m["steal"], m["send_lag_p99"]
-        valid = late <= latest and taken <= BUSIEST
+        valid = late <= latest and taken <= effort.busiest
         noted = {name: m[name] for name in ("foreign_cpu", "steal", "send_lag_p50", "send_lag_p99", "cpu_seconds")}
         of.write("tries.json", [*of.read("tries.json", []), {**point, **noted, "seed": seed, "valid": valid}])
         if valid:
@@ -195,14 +196,14 @@ def _alone(scenario: Scenario, kind: str) -> dict[str, Any]:
     return {"mix": Mix(**{name: float(name == kind) for name in KINDS})}
 
 
-def _idle(scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
+def _idle(messages: int, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
     """One kind of message, so seldom that most meet an idle system."""
-    return scenario.with_rate(IDLE_RATE).model_copy(update=_alone(scenario, kind)), IDLE_MESSAGES
+    return scenario.with_rate(IDLE_RATE).model_copy(update=_alone(scenario, kind)), messages
 
 
-def _bursts(scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
+def _bursts(bursts: int, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
     """One kind of message, some at once, so that the event loops stay busy while they are at it."""
-    times = np.repeat(np.arange(1, BURSTS + 1) * BURST_EVERY, BURST)
+    times = np.repeat(np.arange(1, bursts + 1) * BURST_EVERY, BURST)
     file = folder / "bursts.txt"
     np.savetxt(file, times)
     return scenario.model_copy(update={"arrivals": Trace(file=file), **_alone(scenario, kind)}), times.size

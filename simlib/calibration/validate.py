@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from simlib import api, draws, paths
 from simlib.domain import ORDER, STOCK_QUERY, STOCK_UPDATE
 from simlib.errors import explained
 from simlib.history import History
-from simlib.quantities import Probability
+from simlib.quantities import PositiveDuration, Probability
 from simlib.scenario import Frozen, load_scenario, read_yaml
 
 LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -27,8 +28,27 @@ FRESH = 7_000_000
 """Seed of the runs that share nothing with the measured ones."""
 
 
+class Effort(Frozen):
+    """How much is measured for the calibration, and what makes a try at any point invalid."""
+
+    pace: Annotated[float, Field(ge=1)] = 30.0
+    """How long the machine alone is watched for slow episodes, s."""
+    idle: Annotated[int, Field(ge=40)] = 240
+    """Messages of a kind at low load."""
+    bursts: Annotated[int, Field(ge=1)] = 100
+    saturations: Annotated[int, Field(ge=1)] = 5
+    saturating: Annotated[int, Field(ge=100)] = 1500
+    """Messages of a run with a backlog always there."""
+    tries: Annotated[int, Field(ge=1)] = 5
+    """After so many invalid ones a point is unmeasurable."""
+    latest: PositiveDuration = 0.001
+    """99th percentile of sent - intended above which a try is invalid, s."""
+    busiest: Annotated[float, Field(gt=0)] = 0.1
+    """Processor that others and the hypervisor take together above which a try is invalid, cores."""
+
+
 class HeldOut(Frozen):
-    """The loads held out from calibration, how they are run, and the accuracy stated for them beforehand."""
+    """A plan of measurements: the loads held out from calibration, how they are run, and the accuracy stated for them."""
 
     scenario: str
     loads: tuple[Annotated[float, Field(gt=0, lt=1.5)], ...]
@@ -37,6 +57,7 @@ class HeldOut(Frozen):
     warm_up: Annotated[int, Field(ge=0)]
     accuracy: dict[Literal["p50", "p95", "p99"], Probability]
     stated_up_to_load: float
+    effort: Effort = Effort()
 
 
 @dataclass(frozen=True)
@@ -51,9 +72,9 @@ class Point:
     histories: list[History]
 
 
-def held_out() -> HeldOut:
-    """The held-out loads; raises BadInput where the file is missing or wrong."""
-    file = paths.MEASUREMENTS / "held_out.yaml"
+def held_out(file: Path | None = None) -> HeldOut:
+    """The plan in a file, the project's own by default; raises BadInput where it is missing or wrong."""
+    file = file or paths.MEASUREMENTS / "held_out.yaml"
     try:
         return HeldOut.model_validate(read_yaml(file))
     except ValidationError as error:

@@ -8,15 +8,14 @@ from typing import Any
 
 from simlib import api, architectures, draws, paths
 from simlib.calibration.measure import Measurement
-from simlib.calibration.validate import held_out, validate
+from simlib.calibration.validate import HeldOut, validate
 
 
-def validation(names: Sequence[str]) -> dict[str, Any]:
+def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:
     """The document that `simlib validate --json` prints; of all architectures it is also kept, for the report.
 
     Raises BadInput where a measurement is missing.
     """
-    plan = held_out()
     measured = [Measurement(name, getattr(architectures.get(name).load_parameters(), "broker", None)) for name in names]
     points = [point for one in measured for point in one.points(plan)]
     tries = [attempt for one in measured for attempt in one.read("tries.json", [])]
