@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from simlib import architectures, draws, paths
 from simlib.architectures.parameters import calibration_files
 from simlib.domain import KINDS
-from simlib.engines import ENGINES
+from simlib.engines import ENGINE, ENGINES
 from simlib.errors import BadInput, RunFailed, unknown
 from simlib.history import History
 from simlib.quantities import per_second
@@ -49,7 +49,7 @@ class Case:
     scenario: Scenario
     parameters: Any
     messages: int
-    engine: str = "simpy"
+    engine: str = ENGINE
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def case(
     params: Mapping[str, Any] | None = None,
     messages: int | None = None,
     rate: float | str | None = None,
-    engine: str = "simpy",
+    engine: str = ENGINE,
 ) -> Case:
     """A case from names and overrides; raises BadInput for an unknown name, a bad value, a flow that cannot run."""
     known = architectures.get(architecture)
@@ -121,7 +121,7 @@ def run(
     seed: int = 1,
     messages: int | None = None,
     rate: float | str | None = None,
-    engine: str = "simpy",
+    engine: str = ENGINE,
 ) -> History:
     """One run of an architecture on a scenario; raises BadInput as `case` does."""
     return case(architecture, scenario, params, messages, rate, engine).run(seed)
@@ -133,12 +133,15 @@ def _run(job: tuple[Case, int]) -> History:
 
 
 def histories(one: Case, count: int, seed: int, workers: int = 1) -> Iterator[History]:
-    """The histories of the replications of a case, in order, made on `workers` processes (1: in this one)."""
+    """The histories of the replications of a case, in order, made by `workers` at once: threads, whose kernel holds no lock;
+    processes for SimPy."""
     jobs = [(one, draws.replication_seed(seed, r)) for r in range(count)]
     if workers <= 1 or count == 1 or one.engine == "live":
         yield from map(_run, jobs)
         return
-    with ProcessPoolExecutor(min(workers, count)) as pool:
+    workers = min(workers, count)
+    executor = ProcessPoolExecutor(workers) if one.engine == "simpy" else ThreadPoolExecutor(workers)
+    with executor as pool:
         yield from pool.map(_run, jobs)
 
 
@@ -203,7 +206,7 @@ def replicate(
     seed: int = 1,
     messages: int | None = None,
     rate: float | str | None = None,
-    engine: str = "simpy",
+    engine: str = ENGINE,
     workers: int = 1,
 ) -> Replicates:
     """Independent replications of a case, the warm-up (the longest that MSER-5 finds) cut from all of them alike."""
@@ -271,7 +274,7 @@ def compare(
     seed: int = 1,
     messages: int | None = None,
     rate: float | str | None = None,
-    engine: str = "simpy",
+    engine: str = ENGINE,
     workers: int = 1,
 ) -> Comparison:
     """Architectures (all, when none is named) on one scenario, paired on common random numbers."""

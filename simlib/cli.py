@@ -58,7 +58,7 @@ Replications = Annotated[
     typer.Option("--replications", help=f"Runs of different seeds; {REPLICATIONS} by default, 1 on the live engine."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="What the random numbers come from.")]
-Engine = Annotated[str, typer.Option("--engine", help="simpy or live.")]
+Engine = Annotated[str, typer.Option("--engine", help="compiled, simpy or live.")]
 HistoryFolder = Annotated[
     Path | None, typer.Option("--history", help="Save the first run's history here.", metavar="FOLDER")
 ]
@@ -157,7 +157,7 @@ def run(
     messages: Messages = None,
     replications: Replications = None,
     seed: Seed = 1,
-    engine: Engine = "simpy",
+    engine: Engine = "compiled",
     history: HistoryFolder = None,
     as_json: Json = False,
 ) -> int:
@@ -202,7 +202,7 @@ def compare(
     messages: Messages = None,
     replications: Replications = None,
     seed: Seed = 1,
-    engine: Engine = "simpy",
+    engine: Engine = "compiled",
     as_json: Json = False,
 ) -> int:
     """Compare architectures on the same random numbers: metrics of each, and paired differences with 95 % intervals."""

@@ -108,9 +108,9 @@ def normal_quantile(p):  # type: ignore[no-untyped-def]
     return -x if q < 0.0 else x
 
 
-@njit("float64(int64, float64, float64, float64, float64[::1], int64, int64)", cache=True)
-def sample(family, a, b, c, table, stream, place):  # type: ignore[no-untyped-def]
-    """One draw of a family at a place of a stream; the meaning of a, b, c and table stands in `simlib.distributions`."""
+@njit("float64(int64, float64, float64, float64, int64, int64)", cache=True)
+def closed_form(family, a, b, c, stream, place):  # type: ignore[no-untyped-def]
+    """One draw of a family other than QUANTILES; the meaning of a, b and c stands in `simlib.distributions`."""
     if family == CONSTANT:
         return a
     u = _uniform(stream, place, 0)
@@ -127,9 +127,15 @@ def sample(family, a, b, c, table, stream, place):  # type: ignore[no-untyped-de
         for k in range(1, int(b)):
             total += -math.log(_uniform(stream, place, k))
         return total * a
-    if family == HYPEREXPONENTIAL:
-        return -math.log(_uniform(stream, place, 1)) * (b if u < a else c)
-    x = u * (table.size - 1)
+    return -math.log(_uniform(stream, place, 1)) * (b if u < a else c)
+
+
+@njit("float64(int64, float64, float64, float64, float64[::1], int64, int64)", cache=True)
+def sample(family, a, b, c, table, stream, place):  # type: ignore[no-untyped-def]
+    """One draw of a family at a place of a stream; `table` holds the quantiles of QUANTILES."""
+    if family != QUANTILES:
+        return closed_form(family, a, b, c, stream, place)
+    x = _uniform(stream, place, 0) * (table.size - 1)
     i = int(x)
     return table[i] + (table[i + 1] - table[i]) * (x - i)
 

@@ -6,11 +6,12 @@ Times are seconds since the start of the run (float64, NaN where it did not happ
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -169,6 +170,19 @@ def to_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
     return pa.table(arrays, names=names)
 
 
+def coded(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
+    """A column of names from their numbers, shape (n,); its dictionary holds those that occur, in order of appearance."""
+    first = {code: int(np.argmax(codes == code)) for code in range(len(names)) if (codes == code).any()}
+    order = sorted(first, key=lambda code: first[code])
+    renumber = np.zeros(len(names) or 1, np.int8)
+    renumber[order] = np.arange(len(order))
+    return pa.DictionaryArray.from_arrays(
+        pa.array(renumber[codes]), pa.array([names[code] for code in order], pa.string())
+    )
+
+
 def _names(values: Any) -> pa.DictionaryArray:
+    if isinstance(values, pa.DictionaryArray):
+        return values
     encoded = pa.array(values, pa.string()).dictionary_encode()
     return pa.DictionaryArray.from_arrays(encoded.indices.cast(pa.int8()), encoded.dictionary)

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, KINDS, STOCK, TAKEN
-from simlib.engines import ENGINES
+from simlib.engines import ENGINES, compiled
 from simlib.engines import simpy as simpy_engine
+from simlib.errors import RunFailed
 from simlib.history import SCHEMAS, History, to_table
 from simlib.metrics import unit_of
 
@@ -248,22 +252,71 @@ def obey(history: History, watch: Watch) -> None:
     assert not (parts["busy"] > room * (1 + 1e-9)).any(), "more units in service than there are"
 
 
-def _lawful(*arguments: Any) -> History:
+def differences(one: History, other: History) -> list[str]:
+    """The tables and columns in which two histories are not the same to the bit, with the first row that differs."""
+    found = []
+    for name in SCHEMAS:
+        a, b = getattr(one, name), getattr(other, name)
+        if a.schema != b.schema or a.num_rows != b.num_rows:
+            found.append(f"{name}: {a.num_rows} rows and {b.num_rows}")
+            continue
+        for column in a.column_names:
+            x, y = (table[column].combine_chunks() for table in (a, b))
+            if pa.types.is_floating(x.type):
+                x, y = (np.asarray(values).view(np.int64) for values in (x.fill_null(0.0), y.fill_null(0.0)))
+                rows = np.flatnonzero(x != y)
+            elif x.equals(y):
+                continue
+            else:
+                rows = np.flatnonzero([p != q for p, q in zip(x.to_pylist(), y.to_pylist(), strict=True)])
+            if len(rows):
+                found.append(
+                    f"{name}.{column}: {len(rows)} rows, the first {rows[0]}: {a[column][rows[0]]}, {b[column][rows[0]]}"
+                )
+    return found
+
+
+def _watched(*arguments: Any) -> History:
     """A run of SimPy's engine whose history is seen to obey the laws."""
     watch = Watch.running = Watch()
-    history = _run(*arguments)
+    history = _simpy(*arguments)
     obey(history, watch)
     return history
 
 
-_run = simpy_engine.run
+def _by_both(*arguments: Any) -> tuple[History, History]:
+    """A run on both engines, whose histories are seen to be the same; where one fails, so does the other, in the same words."""
+    try:
+        slow = _watched(*arguments)
+    except RunFailed as failure:
+        with pytest.raises(RunFailed, match=re.escape(str(failure))):
+            _compiled(*arguments)
+        raise
+    fast = _compiled(*arguments)
+    assert differences(slow, fast) == []
+    return slow, fast
+
+
+def _fast(*arguments: Any) -> History:
+    """A run of the compiled engine whose history obeys the laws; a short one is compared with SimPy's."""
+    if len(arguments[1]) <= SHORT:
+        return _by_both(*arguments)[1]
+    history = _compiled(*arguments)
+    obey(history, Watch())
+    return history
+
+
+SHORT = 5000
+"""Messages of a run that SimPy's engine does again."""
+_simpy, _compiled = simpy_engine.run, compiled.run
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _laws() -> Iterator[None]:
-    """Every history that is simulated in a test obeys the laws."""
+    """Every history that is simulated in a test obeys the laws, and is the same on both engines."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simpy_engine, "Member", WatchedMember)
         patch.setattr(simpy_engine, "QueueState", WatchedQueue)
-        patch.setitem(ENGINES, "simpy", _lawful)
+        patch.setitem(ENGINES, "simpy", lambda *arguments: _by_both(*arguments)[0])
+        patch.setitem(ENGINES, "compiled", _fast)
         yield

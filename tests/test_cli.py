@@ -131,7 +131,7 @@ def test_run_prints_a_document_of_the_promised_shape(capsys):
     assert {
         "architecture": "message_queue",
         "scenario": "steady",
-        "engine": "simpy",
+        "engine": "compiled",
         "seed": 3,
     }.items() <= found.items()
     assert (found["messages"], found["replications"], found["rate"]) == (300, 2, 80.0)

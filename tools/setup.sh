@@ -48,5 +48,5 @@ install --require-hashes -r requirements.lock
 # The checkout itself has no hash, so it goes in by itself; its build backend is in the lock.
 install --no-deps --no-build-isolation -e .
 
-# Compiles what numba keeps on disk, so that the first run does not wait for it.
-.venv/bin/python -c 'import simlib'
+# Compiles what numba keeps on disk (a minute), so that the first run does not wait for it.
+.venv/bin/python -c 'import simlib; simlib.run("rest", messages=1)'

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from simlib.domain import ISSUED, OUTCOMES, RESPONSES
-from simlib.history import SCHEMAS, History, to_table
+from simlib.history import SCHEMAS, History, coded, to_table
 from simlib.scenario import Arrivals
 
 BINS = 50
@@ -121,68 +122,121 @@ class Records:
         if math.isnan(self.applied[message]):
             self.applied[message] = now
 
-    def outcome(self, message: int) -> str:
-        """What is so at the end, by the order of `domain.OUTCOMES`."""
-        noted = self.noted[message]
-        for bit, name in (
-            (APPLIED, "applied"),
-            (ANSWERED, "answered"),
-            (SUPERSEDED, "superseded"),
-            (REJECTED, "rejected"),
-        ):
-            if noted & bit:
-                return name
-        if noted & DEAD_LETTERED:
-            return "dead_lettered"
-        if self.alive[message]:
-            return "in_flight"
-        return "lost" if self.response[message] == RESPONSES.index("ok") else "failed"
-
     def history(self, now: float, meta: Mapping[str, Any]) -> History:
         """The five tables, at the end of a run."""
-        n = len(self.issued)
-        a = self.arrivals
-        outcomes = [self.outcome(i) for i in range(n)]
-        assert set(outcomes) <= set(OUTCOMES)
-        messages = {
-            "message": np.arange(n),
-            "kind": [self.kinds[k] for k in a.kind.tolist()],
-            "sku": a.sku,
-            "session": a.session,
-            "quantity": a.quantity,
-            "version": self.version,
-            "answer": self.answer,
-            "read_from": self.read_from,
-            "issued": self.issued,
-            "responded": self.responded,
-            "applied": self.applied,
-            "response": [RESPONSES[r] for r in self.response],
-            "outcome": outcomes,
-            "attempts": self.attempts,
-            "deliveries": self.deliveries,
-            "effects": self.effects,
-            "duplicates": self.duplicates,
-            **{f"mark.{name}": values for name, values in self.marks.items()},
-        }
-        return History(
-            messages=to_table("messages", messages),
-            effects=to_table("effects", _columns("effects", self.effect_rows)),
-            parts=to_table("parts", self._parts(now)),
-            faults=to_table("faults", _columns("faults", self.fault_rows)),
-            attempts=to_table("attempts", _columns("attempts", self.attempt_rows)),
-            meta=dict(meta),
-        )
-
-    def _parts(self, now: float) -> dict[str, list[Any]]:
-        rows: list[tuple[Any, ...]] = []
         for meter in self.meters:
             meter.advance(now)
-            for i, (busy, waiting, unacknowledged) in enumerate(meter.areas):
-                end = min((i + 1) * meter.width, now)
-                if end > i * meter.width:
-                    row = (meter.name, meter.kind, meter.capacity, i * meter.width, end)
-                    rows.append((*row, busy, waiting, unacknowledged, meter.most[i], meter.completed[i]))
-        return _columns("parts", rows)
+        columns = {
+            name: getattr(self, name)
+            for name in (
+                "version", "answer", "read_from", "issued", "responded", "applied", "attempts", "deliveries", "effects",
+                "duplicates",
+            )
+        }  # fmt: skip
+        return assemble(
+            self.arrivals,
+            self.kinds,
+            columns | {f"mark.{name}": values for name, values in self.marks.items()},
+            Ends(np.array(self.response), np.array(self.noted), np.array(self.alive)),
+            _columns("effects", self.effect_rows),
+            _columns("faults", self.fault_rows),
+            _columns("attempts", self.attempt_rows),
+            [
+                Areas(m.name, m.kind, m.capacity, m.width, np.array(m.areas), np.array(m.most), np.array(m.completed))
+                for m in self.meters
+            ],
+            now,
+            meta,
+        )
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How messages ended, as codes of shape (n,): the response, what was noted, how much of each is alive."""
+
+    response: np.ndarray
+    noted: np.ndarray
+    alive: np.ndarray
+
+    def outcomes(self) -> np.ndarray:
+        """What is so at the end, by the order of `domain.OUTCOMES`, whose index it is; shape (n,)."""
+        noted = [
+            (APPLIED, "applied"), (ANSWERED, "answered"), (SUPERSEDED, "superseded"), (REJECTED, "rejected"),
+            (DEAD_LETTERED, "dead_lettered"),
+        ]  # fmt: skip
+        conditions = [*((self.noted & bit > 0, name) for bit, name in noted), (self.alive > 0, "in_flight")]
+        conditions.append((self.response == RESPONSES.index("ok"), "lost"))
+        choices = [np.int64(OUTCOMES.index(name)) for _, name in conditions]
+        return np.select([where for where, _ in conditions], choices, OUTCOMES.index("failed"))
+
+
+@dataclass(frozen=True)
+class Areas:
+    """A meter at the end: areas of shape (bins, 3), maxima and completions of shape (bins,)."""
+
+    name: str
+    kind: str
+    capacity: float
+    width: float
+    areas: np.ndarray
+    most: np.ndarray
+    completed: np.ndarray
+
+
+def assemble(
+    arrivals: Arrivals,
+    kinds: Sequence[str],
+    columns: Mapping[str, Any],
+    ends: Ends,
+    effects: Mapping[str, Any],
+    faults: Mapping[str, Any],
+    attempts: Mapping[str, Any],
+    areas: Sequence[Areas],
+    now: float,
+    meta: Mapping[str, Any],
+) -> History:
+    """A history from what an engine recorded until `now`."""
+    messages = {
+        "message": np.arange(len(arrivals)),
+        "kind": coded(arrivals.kind, kinds),
+        "sku": arrivals.sku,
+        "session": arrivals.session,
+        "quantity": arrivals.quantity,
+        "response": coded(ends.response, RESPONSES),
+        "outcome": coded(ends.outcomes(), OUTCOMES),
+        **columns,
+    }
+    return History(
+        messages=to_table("messages", messages),
+        effects=to_table("effects", effects),
+        parts=to_table("parts", _parts(areas, now)),
+        faults=to_table("faults", faults),
+        attempts=to_table("attempts", attempts),
+        meta=dict(meta),
+    )
+
+
+def width_of(arrivals: Arrivals) -> float:
+    """The width of the bins, in seconds."""
+    span = float(arrivals.issued[-1]) if len(arrivals) and math.isfinite(arrivals.issued[-1]) else 1.0
+    return max(span / BINS, 1e-9)
+
+
+def _parts(areas: Sequence[Areas], now: float) -> dict[str, Any]:
+    """A row each meter and bin that began before `now`."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS["parts"].names}
+    for a in areas:
+        starts = np.arange(len(a.areas)) * a.width
+        ends = np.minimum(np.arange(1, len(a.areas) + 1) * a.width, now)
+        there = ends > starts
+        bins = int(there.sum())
+        named = {"name": [a.name] * bins, "kind": [a.kind] * bins, "capacity": [a.capacity] * bins}
+        timed = {"start": starts[there], "end": ends[there]}
+        levels = zip(("busy", "waiting", "unacknowledged"), a.areas[there].T, strict=True)
+        counts = {"waiting_max": a.most[there], "completed": a.completed[there]}
+        for name, values in {**named, **timed, **dict(levels), **counts}.items():
+            columns[name].extend(values)
+    return columns
 
 
 def _columns(name: str, rows: list[Any]) -> dict[str, list[Any]]:

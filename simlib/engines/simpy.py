@@ -21,7 +21,7 @@ from simlib import draws
 from simlib.distributions import Constant, Distribution
 from simlib.domain import KINDS, RESPONSES
 from simlib.engines import order
-from simlib.engines.records import ANSWERED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED, Meter, Records
+from simlib.engines.records import ANSWERED, DEAD_LETTERED, REJECTED, SUPERSEDED, Meter, Records, width_of
 from simlib.errors import RunFailed
 from simlib.flow import blocks
 from simlib.flow.blocks import Steps
@@ -339,7 +339,8 @@ class QueueState:
         self.meter.change(engine.clock._now, waiting=-1, unacknowledged=1)
         self.out[slot] += 1
         if self.queue.automatic_ack:
-            self.settle(delivery)
+            self._close(delivery)
+            self.meter.change(engine.clock._now, completed=1)
         elif self.queue.ack_wait is not None:
             key = order.key(order.TIMER, message, copy, 1)
             delivery.timer = engine.clock.at(
@@ -480,8 +481,7 @@ class Engine:
         self.horizon = scenario.horizon if scenario else math.inf
         faults = scenario.faults if scenario else ()
         self.clock = Clock()
-        span = float(arrivals.issued[-1]) if len(arrivals) and math.isfinite(arrivals.issued[-1]) else 1.0
-        self.records = Records(arrivals, kinds, max(span / BINS, 1e-9))
+        self.records = Records(arrivals, kinds, width_of(arrivals))
         self.kind_codes = [KINDS.index(kinds[k]) if kinds[k] in KINDS else k for k in arrivals.kind.tolist()]
         self.open = len(arrivals)
         self.stop = simpy.Event(self.clock)
@@ -627,8 +627,7 @@ class Engine:
                 if queue.at is part:
                     state.dispatch()
 
-        entity = len(self.arrivals) + len(self.records.fault_rows)
-        self.clock.at(now + restart, order.key(order.FAULT, entity), up)
+        self.clock.at(now + restart, order.key(order.FAULT, len(self.records.fault_rows), 1), up)
 
     def _kill(self, row: Row) -> None:
         if row.at is not None:

@@ -1,0 +1,348 @@
+"""The compiled engine: a flow is lowered to a table of operations, which one numba kernel interprets, row by row as SimPy's
+engine does; the histories are the same to the bit."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simlib import draws
+from simlib.domain import KINDS
+from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
+from simlib.errors import RunFailed
+from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
+from simlib.flow.model import Flow
+from simlib.history import ATTEMPTS, History, coded
+from simlib.scenario import POISON, Arrivals, Crash, Loss, Poison, Scenario, Slowdown
+
+
+def _follow_draws() -> None:
+    """Numba's cache of the kernel looks at the kernel's own file only: make it look again where the draws are newer."""
+    kernel, called = (Path(__file__).with_name("kernel.py"), Path(draws.__file__))
+    try:
+        if called.stat().st_mtime_ns > kernel.stat().st_mtime_ns:
+            os.utime(kernel)
+    except OSError:
+        return
+
+
+_follow_draws()
+
+from simlib.engines import kernel  # noqa: E402  (after its file may have been touched)
+
+ROOM = {"heap": 4096, "rows": 1024, "joins": 512, "entries": 1024, "faults": 64, "held": 8}
+"""Records of the tables that may be too small, at first; those of deliveries and effects follow the messages."""
+
+
+def run(
+    flow: Flow, arrivals: Arrivals, kinds: Iterable[str], seed: int, scenario: Scenario | None, meta: dict[str, Any]
+) -> History:
+    """Run a flow on a table of arrivals; `kinds` names the codes of its kinds. Raises RunFailed where a draw is no time."""
+    kinds = list(kinds)
+    lowered = lower(flow)
+    n = len(arrivals)
+    room = ROOM | {"deliveries": n * len(flow.queues) + 16, "effects": 2 * n + 16}
+    while True:
+        tables = prepare(flow, lowered, arrivals, kinds, seed, scenario, room)
+        whole = kernel.state(tables, **_beginning(flow, lowered, arrivals, scenario, room))
+        s = whole[0]
+        kernel.run(s)
+        error = int(s["error"])
+        if not 0 < error <= len(kernel.ROOMS):
+            break
+        room[kernel.ROOMS[error - 1]] *= 4
+    if error == kernel.NO_TIME:
+        stream = lowered.streams[s["step"]]
+        raise RunFailed(
+            f"stream '{stream}' drew {s['drawn']} for message {s['of_message']}: a time must be finite and at least 0"
+        )
+    if error == kernel.NO_KEY:
+        raise RunFailed("an event's key overflows: the run is too large")
+    return _history(flow, lowered, arrivals, kinds, s, tables, meta)
+
+
+def _beginning(
+    flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario | None, room: Mapping[str, int]
+) -> dict[str, float]:
+    """The state's numbers before the first event."""
+    law, stream, population = 0, 0, 0
+    for kind, source in flow.sources.items():
+        if source.population is not None:
+            (law, stream), population = lowered.thinking[kind], source.population
+    return {
+        "open": len(arrivals),
+        "horizon": scenario.horizon if scenario else math.inf,
+        "most_held": room["held"],
+        "most_scopes": lowered.depth + 1,
+        "population": population,
+        "think_law": law,
+        "think_stream": stream,
+        **{f"{name}_free": room[name] - 1 for name in ("rows", "joins", "entries")},
+    }
+
+
+def prepare(
+    flow: Flow,
+    lowered: Lowered,
+    arrivals: Arrivals,
+    kinds: Sequence[str],
+    seed: int,
+    scenario: Scenario | None,
+    room: Mapping[str, int],
+) -> dict[str, np.ndarray]:
+    """The kernel's tables before the first event; `room` says how many records those have that may be too small."""
+    tables = {
+        **_program(lowered, seed),
+        **_nouns(flow, lowered, arrivals, scenario),
+        **_faults(flow, lowered, seed, scenario),
+        **_messages(flow, lowered, arrivals, kinds, seed, scenario),
+        **_moving(lowered, room),
+    }
+    return {name: _records(name, tables[name]) for name in kernel.TABLES}
+
+
+def _records(name: str, rows: Any) -> np.ndarray:
+    """A table from its rows (tuples, or numbers where it has one field); never without memory of its own."""
+    if isinstance(rows, np.ndarray):
+        return rows
+    dtype = kernel.TABLES[name]
+    rows = [row if isinstance(row, tuple) else (row,) for row in rows]
+    return np.array(rows, dtype) if rows else np.zeros(0, dtype)
+
+
+def _empty(name: str, count: int) -> np.ndarray:
+    return np.zeros(count, kernel.TABLES[name])
+
+
+def _filled(name: str, count: int, value: float) -> np.ndarray:
+    table = _empty(name, count)
+    table["value"] = value
+    return table
+
+
+def _program(lowered: Lowered, seed: int) -> dict[str, Any]:
+    code = _empty("code", len(lowered.code))
+    for i, field in enumerate(("operation", "a", "b", "c", "d", "e")):
+        code[field] = lowered.code[:, i]
+    code["real"] = lowered.real
+    return {
+        "code": code,
+        "keys": [draws.stream_key(seed, name) for name in lowered.streams],
+        "laws": lowered.laws,
+        "quantiles": lowered.quantiles,
+        "branches": lowered.branches,
+        "choices": lowered.choices,
+        "waits": lowered.waits,
+    }
+
+
+def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario | None) -> dict[str, Any]:
+    """Pools, queues, tables, consumers and their meters."""
+    parts = _numbers(flow.parts)
+    queue_numbers = {queue: i for i, queue in enumerate(flow.queues.values())}
+    pools: list[Any] = []
+    members: list[Any] = []
+    lists: list[Any] = []
+    for i, (pool, levels) in enumerate(zip(flow.pools.values(), lowered.priorities, strict=True)):
+        pools.append((len(members), pool.members, SELECTS.index(pool.select), 0))
+        for _ in range(pool.members):
+            members.append((pool.capacity, _or_none(pool.queue_limit), 0, 0, i, len(lists), len(levels), i))
+            lists += [(NOWHERE, NOWHERE, len(members) - 1)] * len(levels)
+    groups: list[Any] = []
+    actors = 0
+    read_by = {}
+    for name, group in flow.consumer_groups.items():
+        groups.append((lowered.consumers[name], parts[group.at.name], actors, group.count, queue_numbers[group.queue]))
+        actors += group.count
+        read_by[group.queue] = (1 if group.queue.shared else group.count, parts[group.at.name])
+    queues: list[Any] = []
+    slots: list[Any] = []
+    for (queue, i), ways in zip(queue_numbers.items(), lowered.queue_ways, strict=True):
+        count, consumers_at = read_by.get(queue, (0, NOWHERE))
+        queues.append((
+            parts[queue.at.name], _or_none(queue.prefetch), queue.shared, queue.automatic_ack,
+            _or_none(queue.max_deliveries), queue.dead_letter, len(flow.pools) + i, len(slots), count, 0, NOWHERE, NOWHERE,
+            consumers_at, *ways,
+            math.nan if queue.ack_wait is None else queue.ack_wait,
+            math.nan if queue.deduplicate is None else queue.deduplicate,
+        ))  # fmt: skip
+        for _ in range(count):
+            slots.append((0, len(lists), NOWHERE, NOWHERE))
+            lists.append((NOWHERE, NOWHERE, NOWHERE))
+    meters = _empty("meters", len(flow.pools) + len(flow.queues))
+    meters["width"] = meters["edge"] = width_of(arrivals)
+    meters["bins"] = 1
+    return {
+        "pools": pools,
+        "members": members,
+        "lists": lists,
+        "queues": queues,
+        "slots": slots,
+        "groups": groups,
+        "actors": [NOWHERE] * actors,
+        "meters": meters,
+        "bins": _empty("bins", 4 * BINS * len(meters)),
+        "published": _empty("published", len(queues) * len(arrivals)),
+        "seen": _filled("seen", len(queues) * len(arrivals), -math.inf),
+        **_cells(flow, lowered, arrivals, scenario),
+    }
+
+
+def _cells(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario | None) -> dict[str, Any]:
+    """The tables' cells, as many as are used, with the stock they begin with."""
+    skus = int(arrivals.sku.max()) + 1
+    units = scenario.stock() if scenario else np.zeros(skus, np.int64)
+    parts = _numbers(flow.parts)
+    tables, stock = [], [np.zeros(0, np.int64)]
+    for i, table in enumerate(flow.tables.values()):
+        by_message = table.key == "message"
+        size = 0 if i not in lowered.celled else len(arrivals) if by_message else max(skus, units.size)
+        memory, first = lowered.memories.get(i, NOWHERE), sum(map(len, stock))
+        tables.append((by_message, table.durable, parts[table.at.name], memory, first, size))
+        start = np.zeros(size, np.int64)
+        if table.stocked:
+            start[: units.size] = units[:size]
+        stock.append(start)
+    beginning = np.concatenate(stock)
+    cells, initial = _empty("cells", beginning.size), _empty("stock", beginning.size)
+    cells["level"] = initial["value"] = beginning
+    memories = _empty("memories", len(lowered.memories) * len(arrivals))
+    return {"tables": tables, "stock": initial, "cells": cells, "memories": memories}
+
+
+def _faults(flow: Flow, lowered: Lowered, seed: int, scenario: Scenario | None) -> dict[str, Any]:
+    """What the links keep, when and where crashes and slowdowns strike."""
+    faults, parts = scenario.faults if scenario else (), _numbers(flow.parts)
+    losses = [fault for fault in faults if isinstance(fault, Loss)]
+    ways = []
+    for link, end, *numbers in lowered.travels:
+        keep = 1.0
+        happening = [fault.probability for fault in losses if fault.link == link and fault.direction in (None, end)]
+        for probability in (flow.links[link].loss, *happening):
+            keep *= 1.0 - probability
+        ways.append((*numbers, keep))
+    crashes = [fault for fault in faults if isinstance(fault, Crash)]
+    strikes = [(parts[crash.part], 0, crash.probability, crash.restart) for crash in crashes]
+    points = []
+    for point in lowered.points:
+        there = [
+            (parts[crash.part], draws.stream_key(seed, f"crash.{point}.{i}"), crash.probability, crash.restart)
+            for i, crash in enumerate(crashes)
+            if crash.point == point
+        ]
+        points.append((len(strikes), len(there)))
+        strikes += there
+    slowings = [fault for fault in faults if isinstance(fault, Slowdown)]
+    slowdowns = [(parts[fault.part], fault.start, fault.start + fault.lasts, fault.factor) for fault in slowings]
+    plan = [(i, kernel.CRASH, i, time) for i, crash in enumerate(crashes) for time in crash.at]
+    for i, (_, starts, ends, _) in enumerate(slowdowns):
+        entity = len(crashes) + i
+        plan += [(entity, kernel.SLOW_DOWN, i, starts), (entity, kernel.SPEED_UP, i, ends)]
+    return {
+        "ways": ways, "strikes": strikes, "points": points, "slowdowns": slowdowns, "plan": plan,
+        "down": [0] * len(parts), "slow": [1.0] * len(parts),
+    }  # fmt: skip
+
+
+def _messages(
+    flow: Flow, lowered: Lowered, arrivals: Arrivals, kinds: Sequence[str], seed: int, scenario: Scenario | None
+) -> dict[str, Any]:
+    """The messages, and where those of each kind begin."""
+    n, parts = len(arrivals), _numbers(flow.parts)
+    messages = _empty("messages", n)
+    messages["version"] = messages["answer"] = -1
+    messages["responded"] = messages["applied"] = math.nan
+    for name in ("issued", "kind", "sku", "session", "quantity"):
+        messages[name] = getattr(arrivals, name)
+    codes = [KINDS.index(kind) if kind in KINDS else code for code, kind in enumerate(kinds)]
+    messages["code"] = np.array(codes)[arrivals.kind]
+    for poison in scenario.faults if scenario else ():
+        if isinstance(poison, Poison):
+            unlucky = draws.uniforms(draws.stream_key(seed, POISON), n) < poison.probability
+            messages["poison"][unlucky & (arrivals.kind == kinds.index(poison.kind))] = 1
+    sources = []
+    for kind in kinds:
+        source = flow.sources.get(kind)
+        part = NOWHERE if source is None or source.at is None else parts[source.at.name]
+        sources.append((lowered.starts.get(kind, lowered.nothing), part))
+    return {
+        "messages": messages,
+        "sources": sources,
+        "marks": _filled("marks", len(lowered.marks) * n, math.nan),
+    }
+
+
+def _moving(lowered: Lowered, room: Mapping[str, int]) -> dict[str, Any]:
+    """The tables that may be too small, and what is free of them; the last record of each takes what does not fit."""
+    rows = room["rows"]
+    return {
+        **{name: _empty(name, room[name]) for name in ("heap", "rows", "deliveries", "entries", "joins", "effects", "faults")},
+        "agenda": _empty("agenda", 2 * rows + 16),
+        "frames": _empty("frames", rows * (lowered.depth + 1)),
+        "held": _empty("held", rows * room["held"]),
+        **{f"free_{name}": _free(f"free_{name}", room[name]) for name in ("rows", "entries", "joins")},
+    }  # fmt: skip
+
+
+def _free(name: str, count: int) -> np.ndarray:
+    table = _empty(name, count)
+    table["value"][:-1] = np.arange(count - 2, -1, -1)
+    return table
+
+
+def _numbers(nouns: Mapping[str, Any]) -> dict[str, int]:
+    return {name: i for i, name in enumerate(nouns)}
+
+
+def _or_none(value: int | None) -> int:
+    return NOWHERE if value is None else value
+
+
+def _history(
+    flow: Flow,
+    lowered: Lowered,
+    arrivals: Arrivals,
+    kinds: Sequence[str],
+    s: np.void,
+    tables: Mapping[str, np.ndarray],
+    meta: dict[str, Any],
+) -> History:
+    """The tables of a run that is over."""
+    messages, n = tables["messages"], len(arrivals)
+    columns: dict[str, Any] = {
+        name: messages[name]
+        for name in ("version", "answer", "issued", "responded", "applied", "attempts", "deliveries", "effects", "duplicates")
+    }  # fmt: skip
+    columns["read_from"] = coded(messages["read_from"], ["", *lowered.answers])
+    columns |= {f"mark.{name}": tables["marks"]["value"][i * n : (i + 1) * n] for i, name in enumerate(lowered.marks)}
+    happened = tables["effects"][: s["effected"]]
+    names = [list(dict.fromkeys(pair[side] for pair in lowered.effects)) for side in (0, 1)]
+    codes = [np.array([names[side].index(pair[side]) for pair in lowered.effects] or [0]) for side in (0, 1)]
+    effects = {
+        "effect": coded(codes[0][happened["effect"]], names[0]),
+        "store": coded(codes[1][happened["effect"]], names[1]),
+        "sku": arrivals.sku[happened["message"]],
+        **{name: happened[name] for name in ("message", "version", "change", "time", "delivery")},
+    }
+    struck = tables["faults"][: s["struck"]]
+    parts = list(flow.parts)
+    faults = {
+        "fault": ["slowdown" if slowdown else "crash" for slowdown in struck["slowdown"]],
+        "part": [parts[part] for part in struck["part"]],
+        **{name: struck[name] for name in ("start", "end", "message")},
+    }
+    nouns = [(pool.name, "pool", float(pool.capacity * pool.members)) for pool in flow.pools.values()]
+    nouns += [(queue.name, "queue", math.nan) for queue in flow.queues.values()]
+    areas = []
+    for i, (noun, meter) in enumerate(zip(nouns, tables["meters"], strict=True)):
+        bins = tables["bins"][4 * BINS * i : 4 * BINS * i + int(meter["bins"])]
+        levels = np.column_stack([bins[name] for name in ("busy", "waiting", "unacknowledged")])
+        areas.append(Areas(*noun, float(meter["width"]), levels, bins["most"], bins["completed"]))
+    ends = Ends(messages["response"], messages["noted"], messages["alive"])
+    attempts: dict[str, list[Any]] = {name: [] for name in ATTEMPTS.names}
+    return assemble(arrivals, kinds, columns, ends, effects, faults, attempts, areas, float(s["now"]), meta)

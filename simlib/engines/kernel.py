@@ -1,0 +1,1544 @@
+"""The compiled engine's kernel: interprets a lowered flow on arrays, event by event, exactly as the SimPy engine does.
+
+Rows (messages and what branches off them, consumers), deliveries and joins are records in tables that do not grow: a table
+that is full ends the run with its name as the error, and the run is repeated with a larger one. Whoever waits stands in
+one doubly linked list. What a row waits for has a number, `seq`; an event with another number comes for nobody. Between
+timed events there is one agenda, first in, first out. `engines.simpy` says in readable form what each operation does.
+
+The state, `s`, is one record: whole numbers, and where each table lies. A record of a table is had by `NAME_at(s, i)`,
+which counts no references and copies nothing: passing some fifty arrays from function to function would cost a hundred
+times the work that is done with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import config, from_dtype, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from simlib.domain import RESPONSES
+from simlib.draws import QUANTILES, closed_form, fold, uniform
+from simlib.engines import order
+from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED
+from simlib.flow.blocks import COMPARISONS, FIELDS
+from simlib.flow.lowering import OPERATION, SELECTS
+
+(
+    END, RECEIVE, DELAY, SEIZE, RELEASE, SEND, ARRIVE, JUMP, TEST, DRAW, CHOOSE, REPEAT, AGAIN,
+    FAIL, RESCUE, RESCUED, RETRY, NEXT_TRY, RETRIED, TIMEOUT, IN_TIME, BY_ATTEMPT, BY_ATTEMPT_END,
+    FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
+    TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT,
+) = OPERATION.values()  # fmt: skip
+OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
+ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
+EQUAL, DIFFERENT, LESS, AT_MOST, MORE, AT_LEAST = range(len(COMPARISONS))
+KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION = range(len(FIELDS))
+
+RUNNING, ASLEEP, QUEUED, JOINING, CALLING = range(5)
+"""Where a row is: not waiting (or about to be resumed), in a delay, in a list, at a join, at a call."""
+RESUME, EXPIRE, CUSTOMER, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, CRASH, UP, SLOW_DOWN, SPEED_UP = range(12)
+"""Kinds of timed event."""
+STOP = -1
+"""On the agenda: the run is over."""
+SCOPE = 16
+"""What is thrown at a row: from here on, the time of that scope is up; below, its step failed with that result."""
+ROOMS = ("heap", "rows", "joins", "entries", "deliveries", "effects", "faults", "held")
+"""The tables that may be too small; the error is 1 and more."""
+HEAP_FULL, ROWS_FULL, JOINS_FULL, ENTRIES_FULL, DELIVERIES_FULL, EFFECTS_FULL, FAULTS_FULL, HELD_FULL = range(1, 9)
+NO_TIME, NO_KEY = 20, 21
+"""Errors: a draw is no time, an event's key overflows."""
+
+
+# --- the state ------------------------------------------------------------------------------------------------------
+
+
+def record(names: str, kind: Any = np.int64, **others: Any) -> np.dtype[Any]:
+    """A record of fields of one kind, and of others."""
+    return np.dtype([(name, kind) for name in names.split()] + list(others.items()), align=True)
+
+
+I4, I8, F8 = np.int32, np.int64, np.float64
+TABLES = {
+    # what was lowered, and the streams of this run
+    "code": record("operation a b c d e", real=F8),
+    "keys": record("value"),
+    "laws": record("family first size", a=F8, b=F8, c=F8),
+    "quantiles": record("value", F8),
+    "ways": record("law stream loss", keep=F8),
+    "branches": record("value"),
+    "choices": record("stage", probability=F8),
+    "waits": record("value", F8),
+    "sources": record("start part"),
+    # nouns: a member's first list of rows and how many `levels` of priority it has; a queue's slots (credit of one consumer
+    # or of all) and its list of deliveries; where a table's cells are, and which of the memories of `once` is its own
+    "pools": record("first members select turn"),
+    "members": record("capacity limit busy requests meter list levels pool"),
+    "lists": record("first last member"),
+    "queues": record(
+        "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
+        "back_one back_other one",
+        ack_wait=F8, deduplicate=F8,
+    ),
+    "slots": record("out idle first last"),
+    "tables": record("by_message durable at memory first size"),
+    "stock": record("value"),
+    "cells": record("level version"),
+    "memories": record("known result level version", I4),
+    "groups": record("start part first count queue"),
+    "actors": record("value"),
+    "meters": record("busy waiting unacknowledged bins", since=F8, edge=F8, width=F8),
+    "bins": record("busy waiting unacknowledged", F8, most=I8, completed=I8),
+    # faults: those planned at times, the crashes (at a point, with a probability), what happened
+    "plan": record("entity kind of", time=F8),
+    "points": record("first count"),
+    "strikes": record("part stream", probability=F8, restart=F8),
+    "slowdowns": record("part", start=F8, end=F8, factor=F8),
+    "down": record("value"),
+    "slow": record("value", F8),
+    "faults": record("slowdown part message", start=F8, end=F8),
+    # messages: what came (the `code` of the kind as conditions see it), what becomes of it
+    "messages": record(
+        "version answer alive copies effects duplicates attempts deliveries response noted read_from kind code poison sku "
+        "session quantity customer turn",
+        I4, issued=F8, responded=F8, applied=F8, done=I8,
+    ),
+    "effects": record("message effect version change delivery", I4, time=F8),
+    "marks": record("value", F8),
+    "published": record("value", I4),
+    "seen": record("value", F8),
+    # what moves: `last` and `next` beside it in a list (`last` is the one before), `ticket` of its timer
+    "heap": record("key what more", time=F8),
+    "agenda": record("row seq"),
+    "rows": record(
+        "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
+        "at where thrown group consumer alive depth holding join next last place seq ticket"
+    ),
+    "free_rows": record("value"),
+    "frames": record("pc kind attempt part holding turn unheard place ticket"),
+    "held": record("value"),
+    "deliveries": record(
+        "queue message copy number slot out settled level version result answer_row answer_call next last ticket"
+    ),
+    "entries": record("delivery number next"),
+    "free_entries": record("value"),
+    "joins": record("row needed branches"),
+    "free_joins": record("value"),
+}  # fmt: skip
+"""The records of each table."""
+NUMBERS = (
+    "heaped first turns rows_free joins_free entries_free delivered effected struck open stopped following issues error "
+    "step of_message most_held most_scopes population think_law think_stream"
+)
+"""The state's whole numbers: how much of each table is in use, the error and where it struck, limits, customers."""
+STATE = np.dtype(
+    [(name, I8) for name in NUMBERS.split()]
+    + [(name, F8) for name in ("now", "horizon", "drawn")]
+    + [(part, I8) for name in TABLES for part in (name, f"{name}_size")]
+)
+
+
+def state(tables: Mapping[str, np.ndarray], **values: float) -> np.ndarray:
+    """The state over the tables, which must outlive it, shape (1,)."""
+    s = np.zeros(1, STATE)
+    for name, kind in TABLES.items():
+        array = tables[name]
+        assert array.dtype == kind and array.flags.c_contiguous, name
+        s[name], s[f"{name}_size"] = array.ctypes.data, array.size
+    for name, value in values.items():
+        s[name] = value
+    return s
+
+
+def of(name: str) -> Any:
+    """Record i of a table, by reference; with numba's bounds checking on, raises IndexError where there is none."""
+    kind, size = from_dtype(TABLES[name]), TABLES[name].itemsize
+    address, count = (STATE.fields[field][1] for field in (name, f"{name}_size"))  # type: ignore[index]
+    whole = ir.IntType(64)
+
+    @intrinsic
+    def at(typing: Any, s: Any, i: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            start = builder.bitcast(arguments[0], ir.IntType(8).as_pointer())
+
+            def field(offset: int) -> Any:
+                place = builder.gep(start, [ir.Constant(whole, offset)])
+                return builder.load(builder.bitcast(place, whole.as_pointer()))
+
+            index = arguments[1]
+            if config.BOUNDSCHECK:  # type: ignore[attr-defined]  # made when numba is imported
+                outside = builder.icmp_unsigned(">=", index, field(count))
+                with cgutils.if_unlikely(builder, outside):
+                    context.call_conv.return_user_exc(builder, IndexError, (f"no such record of table '{name}'",))
+            table = builder.inttoptr(field(address), ir.IntType(8).as_pointer())
+            place = builder.gep(table, [builder.mul(index, ir.Constant(whole, size))])
+            return builder.bitcast(place, context.get_value_type(kind))
+
+        return kind(s, types.int64), generate
+
+    return at
+
+
+op_at, key_at, law_at, quantile_at, way_at, branch_at, choice_at, wait_at, source_at = map(
+    of, ("code", "keys", "laws", "quantiles", "ways", "branches", "choices", "waits", "sources")
+)
+pool_at, member_at, line_at, queue_at, slot_at, table_at, stock_at, cell_at, memory_at, group_at, actor_at = map(
+    of, ("pools", "members", "lists", "queues", "slots", "tables", "stock", "cells", "memories", "groups", "actors")
+)
+meter_at, bin_at, plan_at, point_at, strike_at, slowdown_at, down_at, slow_at, fault_at = map(
+    of, ("meters", "bins", "plan", "points", "strikes", "slowdowns", "down", "slow", "faults")
+)
+message_at, effect_at, mark_at, published_at, seen_at, event_at, turn_at = map(
+    of, ("messages", "effects", "marks", "published", "seen", "heap", "agenda")
+)
+row_at, free_row_at, frame_at, held_at, delivery_at, entry_at, free_entry_at, join_at, free_join_at = map(
+    of, ("rows", "free_rows", "frames", "held", "deliveries", "entries", "free_entries", "joins", "free_joins")
+)
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def move(source, to):  # type: ignore[no-untyped-def]
+    """An event goes to another place in the heap."""
+    to.time, to.key, to.what, to.more = source.time, source.key, source.what, source.more
+
+
+@njit(cache=True)
+def push(s, time, key, what, more):  # type: ignore[no-untyped-def]
+    """One more timed event."""
+    i = s.heaped
+    if i >= s.heap_size:
+        s.error = HEAP_FULL
+        return
+    s.heaped = i + 1
+    while i > 0:
+        above = event_at(s, (i - 1) >> 1)
+        if above.time < time or (above.time == time and above.key < key):
+            break
+        move(above, event_at(s, i))
+        i = (i - 1) >> 1
+    new = event_at(s, i)
+    new.time, new.key, new.what, new.more = time, key, what, more
+
+
+@njit(cache=True)
+def drop(s):  # type: ignore[no-untyped-def]
+    """The first event is over: the last takes its place, and sinks."""
+    n = s.heaped - 1
+    s.heaped = n
+    last = event_at(s, n)
+    time, key, i = last.time, last.key, 0
+    while 2 * i + 1 < n:
+        k = 2 * i + 1
+        below = event_at(s, k)
+        if k + 1 < n:
+            other = event_at(s, k + 1)
+            if other.time < below.time or (other.time == below.time and other.key < below.key):
+                below, k = other, k + 1
+        if time < below.time or (time == below.time and key < below.key):
+            break
+        move(below, event_at(s, i))
+        i = k
+    move(last, event_at(s, i))
+
+
+@njit(cache=True)
+def key_of(s, rank, entity, copy, slot):  # type: ignore[no-untyped-def]
+    """As `order.key`."""
+    if copy >= order.COPIES or slot >= order.SLOTS:
+        s.error = NO_KEY
+    return (np.int64(rank) << 60) | (np.int64(entity) << 26) | (np.int64(copy) << 6) | np.int64(slot)
+
+
+@njit(cache=True)
+def event(s, time, rank, entity, copy, slot, kind, of, more):  # type: ignore[no-untyped-def]
+    """A timed event of a kind, of something with a number."""
+    push(s, time, key_of(s, rank, entity, copy, slot), (np.int64(kind) << 40) | np.int64(of), more)
+
+
+@njit(cache=True)
+def say(s, row, seq):  # type: ignore[no-untyped-def]
+    """One more entry on the agenda."""
+    if s.turns >= s.agenda_size:
+        s.error = ROWS_FULL
+        return
+    i = s.first + s.turns
+    turn = turn_at(s, i if i < s.agenda_size else i - s.agenda_size)
+    turn.row, turn.seq = row, seq
+    s.turns += 1
+
+
+@njit(cache=True)
+def wake(s, r, thrown):  # type: ignore[no-untyped-def]
+    """The row goes on when its turn comes; with something thrown at it, or not."""
+    row = row_at(s, r)
+    row.at, row.thrown = RUNNING, thrown
+    say(s, r, row.seq)
+
+
+# --- areas ----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def lasted(s, i, time):  # type: ignore[no-untyped-def]
+    """As `records.Meter._add`."""
+    m = meter_at(s, i)
+    bin = bin_at(s, 4 * BINS * i + m.bins - 1)
+    if m.busy:
+        bin.busy += m.busy * time
+    if m.waiting:
+        bin.waiting += m.waiting * time
+        if m.waiting > bin.most:
+            bin.most = m.waiting
+    if m.unacknowledged:
+        bin.unacknowledged += m.unacknowledged * time
+
+
+@njit(cache=True)
+def coarsen(s, i):  # type: ignore[no-untyped-def]
+    """As `records.Meter._coarsen`."""
+    m = meter_at(s, i)
+    for k in range(2 * BINS):
+        one, other = bin_at(s, 4 * BINS * i + 2 * k), bin_at(s, 4 * BINS * i + 2 * k + 1)
+        bin = bin_at(s, 4 * BINS * i + k)
+        bin.busy = one.busy + other.busy
+        bin.waiting = one.waiting + other.waiting
+        bin.unacknowledged = one.unacknowledged + other.unacknowledged
+        bin.most = max(one.most, other.most)
+        bin.completed = one.completed + other.completed
+    m.bins = 2 * BINS
+    m.width *= 2
+    m.edge = m.bins * m.width
+
+
+@njit(cache=True)
+def advance(s, i):  # type: ignore[no-untyped-def]
+    """As `records.Meter.advance`."""
+    m, now = meter_at(s, i), s.now
+    while now > m.edge:
+        lasted(s, i, m.edge - m.since)
+        m.since, m.edge = m.edge, (m.bins + 1) * m.width
+        m.bins += 1
+        bin = bin_at(s, 4 * BINS * i + m.bins - 1)
+        bin.busy = bin.waiting = bin.unacknowledged = 0.0
+        bin.most = bin.completed = 0
+        if m.bins == 4 * BINS:
+            coarsen(s, i)
+    if now > m.since:
+        lasted(s, i, now - m.since)
+        m.since = now
+
+
+@njit(cache=True)
+def tell(s, i, busy, waiting, unacknowledged, completed):  # type: ignore[no-untyped-def]
+    """As `records.Meter.change`, now."""
+    m = meter_at(s, i)
+    if s.now > m.edge:
+        advance(s, i)
+    elif s.now > m.since:
+        lasted(s, i, s.now - m.since)
+        m.since = s.now
+    m.busy += busy
+    m.waiting += waiting
+    m.unacknowledged += unacknowledged
+    if completed:
+        bin_at(s, 4 * BINS * i + m.bins - 1).completed += completed
+
+
+# --- lists, pools ---------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def line_up(s, i, r):  # type: ignore[no-untyped-def]
+    """The row waits at the end of a list."""
+    row, line = row_at(s, r), line_at(s, i)
+    row.at, row.where, row.last, row.next = QUEUED, i, line.last, -1
+    if line.last >= 0:
+        row_at(s, line.last).next = r
+    else:
+        line.first = r
+    line.last = r
+
+
+@njit(cache=True)
+def step_out(s, r):  # type: ignore[no-untyped-def]
+    """The row leaves its list."""
+    row = row_at(s, r)
+    line = line_at(s, row.where)
+    if row.last >= 0:
+        row_at(s, row.last).next = row.next
+    else:
+        line.first = row.next
+    if row.next >= 0:
+        row_at(s, row.next).last = row.last
+    else:
+        line.last = row.last
+
+
+@njit(cache=True)
+def hold(s, r, member):  # type: ignore[no-untyped-def]
+    """The row has a unit of the member."""
+    row = row_at(s, r)
+    if row.holding >= s.most_held:
+        s.error = HELD_FULL
+        return
+    held_at(s, r * s.most_held + row.holding).value = member
+    row.holding += 1
+
+
+@njit(cache=True)
+def pick(s, r, p, stream):  # type: ignore[no-untyped-def]
+    """The member that a row goes to: as `simpy.PoolState.pick`."""
+    pool = pool_at(s, p)
+    n, first = pool.members, pool.first
+    if n == 1:
+        return first
+    place = row_at(s, r).place
+    if pool.select == ROUND_ROBIN:
+        pool.turn += 1
+        return first + (pool.turn - 1) % n
+    if pool.select == BY_KEY:
+        return first + message_at(s, row_at(s, r).message).sku % n
+    if pool.select == LEAST_REQUESTS:
+        best = first
+        for i in range(first + 1, first + n):
+            if member_at(s, i).requests < member_at(s, best).requests:
+                best = i
+        return best
+    one = first + int(uniform(stream, place) * n)
+    if pool.select == RANDOM:
+        return one
+    other = first + int(uniform(stream, fold(place, 1)) * n)
+    return one if member_at(s, one).requests <= member_at(s, other).requests else other
+
+
+@njit(cache=True)
+def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
+    """A unit at once (1), or in line for one (0), or too many are (-1): as `simpy.Member.take`."""
+    member = member_at(s, i)
+    queued = member.requests - member.busy
+    if member.busy < member.capacity and queued == 0:
+        member.busy += 1
+        member.requests += 1
+        tell(s, member.meter, 1, 0, 0, 0)
+        hold(s, r, i)
+        return 1
+    if member.limit >= 0 and queued >= member.limit:
+        return -1
+    member.requests += 1
+    tell(s, member.meter, 0, 1, 0, 0)
+    line_up(s, member.list + level, r)
+    return 0
+
+
+@njit(cache=True)
+def give_unit(s, r, i):  # type: ignore[no-untyped-def]
+    """The unit goes to the next in line: as `simpy.Member.release`."""
+    row, member = row_at(s, r), member_at(s, i)
+    at = row.holding - 1
+    while held_at(s, r * s.most_held + at).value != i:
+        at -= 1
+    row.holding -= 1
+    for k in range(at, row.holding):
+        held_at(s, r * s.most_held + k).value = held_at(s, r * s.most_held + k + 1).value
+    member.requests -= 1
+    for level in range(member.levels):
+        following = line_at(s, member.list + level).first
+        if following >= 0:
+            step_out(s, following)
+            tell(s, member.meter, 0, -1, 0, 1)
+            hold(s, following, i)
+            wake(s, following, 0)
+            return
+    member.busy -= 1
+    tell(s, member.meter, -1, 0, 0, 1)
+
+
+@njit(cache=True)
+def unwind(s, r, held):  # type: ignore[no-untyped-def]
+    """Give back what was taken since there were `held` units, the last first."""
+    row = row_at(s, r)
+    while row.holding > held:
+        give_unit(s, r, held_at(s, r * s.most_held + row.holding - 1).value)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def draw(s, law, stream, place):  # type: ignore[no-untyped-def]
+    """A draw of a law at a place of a stream: as `draws.sample`."""
+    its, key = law_at(s, law), key_at(s, stream).value
+    if its.family == QUANTILES:
+        x = uniform(key, place) * (its.size - 1)
+        i = int(x)
+        low = quantile_at(s, its.first + i).value
+        return low + (quantile_at(s, its.first + i + 1).value - low) * (x - i)
+    return closed_form(its.family, its.a, its.b, its.c, key, place)
+
+
+@njit(cache=True)
+def duration(s, r, law, stream):  # type: ignore[no-untyped-def]
+    """A draw that must be a time."""
+    row = row_at(s, r)
+    value = draw(s, law, stream, row.place)
+    if not 0.0 <= value < math.inf:
+        s.error, s.step, s.of_message, s.drawn = NO_TIME, stream, row.message, value
+        return 0.0
+    return value
+
+
+@njit(cache=True)
+def sleep(s, r, time):  # type: ignore[no-untyped-def]
+    """The row goes on after a time."""
+    row = row_at(s, r)
+    row.at = ASLEEP
+    event(s, s.now + time, order.COMPLETION, row.message, row.copy, 0, RESUME, r, row.seq)
+
+
+@njit(cache=True)
+def travel(s, way, place):  # type: ignore[no-untyped-def]
+    """How long it takes; -1 where it is lost."""
+    w = way_at(s, way)
+    if w.keep < 1.0 and uniform(key_at(s, w.loss).value, place) >= w.keep:
+        return -1.0
+    return draw(s, w.law, w.stream, place)
+
+
+@njit(cache=True)
+def next_copy(s, message):  # type: ignore[no-untyped-def]
+    """The number of the next row made for a message."""
+    m = message_at(s, message)
+    m.copies += 1
+    return m.copies
+
+
+@njit(cache=True)
+def new_row(s, message, part, place, pc):  # type: ignore[no-untyped-def]
+    """A row that holds nothing; the table's last where there is no other."""
+    n = s.rows_free
+    if n == 0:
+        s.error = ROWS_FULL
+        return s.rows_size - 1
+    s.rows_free = n - 1
+    r = free_row_at(s, n - 1).value
+    row = row_at(s, r)
+    row.pc, row.message, row.part, row.place = pc, message, part, place
+    row.copy = row.attempt = row.number = row.result = row.scopes = row.level = row.main = row.alive = 0
+    row.at = row.thrown = row.depth = row.holding = 0
+    row.version = row.delivery = row.answer_row = row.group = row.consumer = row.join = -1
+    return r
+
+
+@njit(cache=True)
+def free_row(s, r):  # type: ignore[no-untyped-def]
+    """The row is no more; what was to come comes for nobody."""
+    row = row_at(s, r)
+    row.seq += 1
+    row.at = RUNNING
+    if row.group >= 0:
+        i = group_at(s, row.group).first + row.consumer
+        if actor_at(s, i).value == r:
+            actor_at(s, i).value = -1
+    free_row_at(s, s.rows_free).value = r
+    s.rows_free += 1
+
+
+@njit(cache=True)
+def think(s, customer, turn):  # type: ignore[no-untyped-def]
+    """A customer's next message comes after thinking."""
+    time = s.now + draw(s, s.think_law, s.think_stream, fold(fold(0, customer), turn))
+    event(s, time, order.ARRIVAL, customer, 0, 0, CUSTOMER, customer, turn)
+
+
+@njit(cache=True)
+def ended(s, message):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.ended`."""
+    m = message_at(s, message)
+    m.alive -= 1
+    if m.alive == 0:
+        s.open -= 1
+        if s.population:
+            think(s, m.customer, m.turn + 1)
+        if s.open == 0 and s.stopped == 0:
+            s.stopped = 1
+            say(s, STOP, 0)
+
+
+@njit(cache=True)
+def finish(s, r):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.finish`: units return, whoever joins the row is told."""
+    unwind(s, r, 0)
+    row = row_at(s, r)
+    if row.alive == 0:
+        return
+    row.alive = 0
+    if row.join >= 0:
+        join = join_at(s, row.join)
+        join.branches -= 1
+        join.needed -= 1
+        if join.needed == 0 and join.row >= 0:
+            wake(s, join.row, 0)
+        if join.branches == 0:
+            free_join_at(s, s.joins_free).value = row.join
+            s.joins_free += 1
+    ended(s, row.message)
+
+
+@njit(cache=True)
+def over(s, r):  # type: ignore[no-untyped-def]
+    """The steps are done; whether the row goes on (a consumer does)."""
+    finish(s, r)
+    row = row_at(s, r)
+    if row.group >= 0:
+        row.delivery = row.message = -1
+        row.pc = group_at(s, row.group).start
+        return True
+    free_row(s, r)
+    return False
+
+
+@njit(cache=True)
+def end_row(s, r):  # type: ignore[no-untyped-def]
+    """The row ends here: lost in transit, or with its part."""
+    finish(s, r)
+    free_row(s, r)
+
+
+@njit(cache=True)
+def forget(s, r):  # type: ignore[no-untyped-def]
+    """The row gives up what it waits for."""
+    row = row_at(s, r)
+    if row.at == ASLEEP:
+        row.seq += 1
+    elif row.at == QUEUED:
+        step_out(s, r)
+        i = line_at(s, row.where).member
+        if i >= 0:
+            member = member_at(s, i)
+            member.requests -= 1
+            tell(s, member.meter, 0, -1, 0, 0)
+    elif row.at == JOINING:
+        join_at(s, row.where).row = -1
+
+
+@njit(cache=True)
+def kill(s, r):  # type: ignore[no-untyped-def]
+    """The row ends wherever it is."""
+    forget(s, r)
+    row_at(s, r).seq += 1
+    end_row(s, r)
+
+
+@njit(cache=True)
+def child(s, r, pc):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.child`."""
+    parent = row_at(s, r)
+    c = new_row(s, parent.message, parent.part, parent.place, pc)
+    row = row_at(s, c)
+    row.copy = next_copy(s, parent.message)
+    row.level, row.version, row.result, row.attempt = parent.level, parent.version, parent.result, parent.attempt
+    row.answer_row, row.answer_call = parent.answer_row, parent.answer_call
+    row.delivery, row.number = parent.delivery, parent.number
+    message_at(s, parent.message).alive += 1
+    row.alive = 1
+    wake(s, c, 0)
+    return c
+
+
+@njit(cache=True)
+def give_answer(s, r, result):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.give_answer`. A row's place in the table is used again, its count of calls goes on."""
+    row = row_at(s, r)
+    if row.answer_row < 0:
+        return
+    caller = row_at(s, row.answer_row)
+    if caller.at == CALLING and caller.calls == row.answer_call:
+        caller.level, caller.version, caller.result = row.level, row.version, result
+        wake(s, row.answer_row, FAILED if result == FAILED else 0)
+
+
+@njit(cache=True)
+def respond(s, message, response):  # type: ignore[no-untyped-def]
+    """The first response counts."""
+    m = message_at(s, message)
+    if math.isnan(m.responded):
+        m.responded, m.response = s.now, response
+
+
+@njit(cache=True)
+def enter(s, r, kind, pc):  # type: ignore[no-untyped-def]
+    """The row goes into a scope."""
+    row = row_at(s, r)
+    frame = frame_at(s, r * s.most_scopes + row.depth)
+    row.depth += 1
+    frame.pc, frame.kind, frame.place, frame.attempt, frame.part = pc, kind, row.place, row.attempt, row.part
+    frame.holding, frame.turn, frame.unheard, frame.ticket = row.holding, 0, 0, 0
+    return frame
+
+
+@njit(cache=True)
+def leave(s, r):  # type: ignore[no-untyped-def]
+    """The row goes out of its innermost scope, whose timer is nobody's from now on."""
+    row = row_at(s, r)
+    row.depth -= 1
+    frame = frame_at(s, r * s.most_scopes + row.depth)
+    if frame.ticket > 0:
+        row.scopes -= 1
+        frame.ticket = 0
+    if frame.kind == BY_ATTEMPT:
+        row.place = frame.place
+    return frame
+
+
+@njit(cache=True)
+def set_timer(s, r, frame, time):  # type: ignore[no-untyped-def]
+    """The scope's time is up after a time."""
+    row = row_at(s, r)
+    row.scopes += 1
+    row.ticket += 1
+    frame.ticket = row.ticket
+    event(s, s.now + time, order.TIMER, row.message, row.copy, row.scopes, EXPIRE, r, row.ticket)
+
+
+@njit(cache=True)
+def back_to(s, r, frame):  # type: ignore[no-untyped-def]
+    """As `simpy.Row.back_to`."""
+    row = row_at(s, r)
+    row.place, row.attempt, row.part = frame.place, frame.attempt, frame.part
+    unwind(s, r, frame.holding)
+
+
+@njit(cache=True)
+def fail(s, r, result):  # type: ignore[no-untyped-def]
+    """The row's step failed; whether it goes on at once."""
+    row = row_at(s, r)
+    while row.depth > 0:
+        frame = frame_at(s, r * s.most_scopes + row.depth - 1)
+        if frame.kind == RESCUE:
+            row.result = result
+            leave(s, r)
+            back_to(s, r, frame)
+            row.pc = op_at(s, frame.pc).a
+            return True
+        if frame.kind == RETRY:
+            row.result = result
+            if result == TIMED_OUT:
+                frame.unheard = 1
+            back_to(s, r, frame)
+            pc = frame.pc
+            if frame.turn < op_at(s, pc).c:
+                wait = wait_at(s, op_at(s, pc).b + frame.turn).value
+                if op_at(s, pc).d >= 0:
+                    wait *= uniform(key_at(s, op_at(s, pc).d).value, fold(frame.place, frame.turn))
+                frame.turn += 1
+                row.pc = op_at(s, pc).e
+                sleep(s, r, wait)
+                return False
+            if frame.unheard:
+                row.result = TIMED_OUT
+            leave(s, r)
+            row.pc = op_at(s, pc).a
+            return True
+        leave(s, r)
+    row.result = result
+    if row.main:
+        respond(s, row.message, result)
+    return over(s, r)
+
+
+@njit(cache=True)
+def expire(s, r, ticket):  # type: ignore[no-untyped-def]
+    """The time of one of the row's scopes is up, unless it has left it."""
+    row = row_at(s, r)
+    for i in range(row.depth):
+        if frame_at(s, r * s.most_scopes + i).ticket == ticket:
+            forget(s, r)
+            wake(s, r, TIMED_OUT if frame_at(s, r * s.most_scopes + i).kind == CALL else SCOPE + i)
+            return
+
+
+# --- queues ---------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def delivery_place(s, d, number):  # type: ignore[no-untyped-def]
+    """As `simpy.Delivery.place`."""
+    delivery = delivery_at(s, d)
+    place = fold(fold(0, delivery.message), number - 1)
+    return fold(place, delivery.copy) if delivery.copy else place
+
+
+@njit(cache=True)
+def take_delivery(s, r, d, number):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.take`."""
+    row, delivery = row_at(s, r), delivery_at(s, d)
+    row.message, row.delivery = delivery.message, d
+    row.place = delivery_place(s, d, number)
+    row.copy = next_copy(s, delivery.message)
+    row.level, row.version, row.result = delivery.level, delivery.version, delivery.result
+    row.answer_row, row.answer_call = delivery.answer_row, delivery.answer_call
+    row.attempt = row.number = number
+    row.alive = 1
+
+
+@njit(cache=True)
+def reach(s, d, number, i):  # type: ignore[no-untyped-def]
+    """A delivery reaches the consumers of a slot."""
+    delivery = delivery_at(s, d)
+    at, slot = queue_at(s, delivery.queue).consumers_at, slot_at(s, i)
+    if down_at(s, at).value:
+        ended(s, delivery.message)
+        return
+    r = line_at(s, slot.idle).first
+    if r >= 0:
+        step_out(s, r)
+        take_delivery(s, r, d, number)
+        wake(s, r, 0)
+        return
+    n = s.entries_free
+    if n == 0:
+        s.error = ENTRIES_FULL
+        return
+    s.entries_free = n - 1
+    e = free_entry_at(s, n - 1).value
+    entry = entry_at(s, e)
+    entry.delivery, entry.number, entry.next = d, number, -1
+    if slot.last >= 0:
+        entry_at(s, slot.last).next = e
+    else:
+        slot.first = e
+    slot.last = e
+
+
+@njit(cache=True)
+def first_entry(s, slot):  # type: ignore[no-untyped-def]
+    """The first of a buffer, which leaves it."""
+    e = slot.first
+    slot.first = entry_at(s, e).next
+    if slot.first < 0:
+        slot.last = -1
+    free_entry_at(s, s.entries_free).value = e
+    s.entries_free += 1
+    return entry_at(s, e)
+
+
+@njit(cache=True)
+def returned(s, d):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._returned`."""
+    delivery = delivery_at(s, d)
+    delivery.ticket += 1
+    if delivery.out:
+        delivery.out = 0
+        slot_at(s, delivery.slot).out -= 1
+        tell(s, queue_at(s, delivery.queue).meter, 0, 0, -1, 0)
+
+
+@njit(cache=True)
+def close(s, d):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._close`."""
+    returned(s, d)
+    delivery_at(s, d).settled = 1
+    ended(s, delivery_at(s, d).message)
+
+
+@njit(cache=True)
+def hand_out(s, d, i):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._hand_out`."""
+    delivery = delivery_at(s, d)
+    queue, message = queue_at(s, delivery.queue), delivery.message
+    delivery.number += 1
+    delivery.slot, delivery.out = i, 1
+    number = delivery.number
+    message_at(s, message).deliveries += 1
+    message_at(s, message).alive += 1
+    copy = next_copy(s, message)
+    tell(s, queue.meter, 0, -1, 1, 0)
+    slot_at(s, i).out += 1
+    if queue.automatic_ack:
+        close(s, d)
+        tell(s, queue.meter, 0, 0, 0, 1)
+    elif not math.isnan(queue.ack_wait):
+        delivery.ticket += 1
+        event(s, s.now + queue.ack_wait, order.TIMER, message, copy, 1, UNACKED, d, delivery.ticket)
+    if queue.there < 0:
+        reach(s, d, number, i)
+        return
+    time = travel(s, queue.there, delivery_place(s, d, number))
+    if time < 0.0:
+        ended(s, message)
+        return
+    event(s, s.now + time, order.COMPLETION, message, copy, 0, DELIVER, d, (np.int64(number) << 32) | np.int64(i))
+
+
+@njit(cache=True)
+def dispatch(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.dispatch`."""
+    queue = queue_at(s, q)
+    if down_at(s, queue.at).value:
+        return
+    n = queue.slots
+    while queue.ready >= 0 and n > 0:
+        found = -1
+        for i in range(n):
+            turn = (queue.turn + i) % n
+            if queue.prefetch < 0 or slot_at(s, queue.first + turn).out < queue.prefetch:
+                found = turn
+                break
+        if found < 0:
+            return
+        queue.turn = (found + 1) % n
+        d = queue.ready
+        take_out(s, q, d)
+        hand_out(s, d, queue.first + found)
+
+
+@njit(cache=True)
+def take_out(s, q, d):  # type: ignore[no-untyped-def]
+    """The delivery is no longer among the ready."""
+    queue, delivery = queue_at(s, q), delivery_at(s, d)
+    if delivery.last >= 0:
+        delivery_at(s, delivery.last).next = delivery.next
+    else:
+        queue.ready = delivery.next
+    if delivery.next >= 0:
+        delivery_at(s, delivery.next).last = delivery.last
+    else:
+        queue.end = delivery.last
+
+
+@njit(cache=True)
+def put_in(s, q, d, at_head):  # type: ignore[no-untyped-def]
+    """The delivery is ready, at the head or the end."""
+    queue, delivery = queue_at(s, q), delivery_at(s, d)
+    if at_head:
+        delivery.last, delivery.next = -1, queue.ready
+        if queue.ready >= 0:
+            delivery_at(s, queue.ready).last = d
+        else:
+            queue.end = d
+        queue.ready = d
+    else:
+        delivery.next, delivery.last = -1, queue.end
+        if queue.end >= 0:
+            delivery_at(s, queue.end).next = d
+        else:
+            queue.ready = d
+        queue.end = d
+    tell(s, queue.meter, 0, 1, 0, 0)
+
+
+@njit(cache=True)
+def publish(s, r, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.publish`."""
+    row, queue, now = row_at(s, r), queue_at(s, q), s.now
+    message = row.message
+    if not math.isnan(queue.deduplicate):
+        if now - seen_at(s, q * s.messages_size + message).value <= queue.deduplicate:
+            return
+        seen_at(s, q * s.messages_size + message).value = now
+    copy = published_at(s, q * s.messages_size + message).value
+    published_at(s, q * s.messages_size + message).value = copy + 1
+    message_at(s, message).alive += 1
+    d = s.delivered
+    if d >= s.deliveries_size:
+        s.error = DELIVERIES_FULL
+        return
+    s.delivered = d + 1
+    delivery = delivery_at(s, d)
+    delivery.queue, delivery.message, delivery.copy = q, message, copy
+    delivery.number = delivery.slot = delivery.out = delivery.settled = 0
+    delivery.level, delivery.version, delivery.result = row.level, row.version, row.result
+    delivery.answer_row, delivery.answer_call, delivery.ticket = row.answer_row, row.answer_call, 0
+    put_in(s, q, d, False)
+    dispatch(s, q)
+
+
+@njit(cache=True)
+def settle(s, d):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.settle`."""
+    delivery = delivery_at(s, d)
+    if delivery.settled:
+        return
+    q = delivery.queue
+    if not delivery.out:
+        take_out(s, q, d)
+        tell(s, queue_at(s, q).meter, 0, -1, 0, 0)
+    close(s, d)
+    tell(s, queue_at(s, q).meter, 0, 0, 0, 1)
+    dispatch(s, q)
+
+
+@njit(cache=True)
+def is_last(queue, number):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.last`."""
+    return queue.max_deliveries >= 0 and number >= queue.max_deliveries
+
+
+@njit(cache=True)
+def hand_back(s, d, number):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.hand_back`."""
+    delivery = delivery_at(s, d)
+    if delivery.settled or not delivery.out or delivery.number != number:
+        return
+    q = delivery.queue
+    if is_last(queue_at(s, q), number):
+        if queue_at(s, q).dead_letter:
+            message_at(s, delivery.message).noted |= DEAD_LETTERED
+        close(s, d)
+    else:
+        returned(s, d)
+        put_in(s, q, d, True)
+    dispatch(s, q)
+
+
+@njit(cache=True)
+def refuse(s, d, number, delay):  # type: ignore[no-untyped-def]
+    """A refusal reaches the broker."""
+    delivery = delivery_at(s, d)
+    if delay == 0.0 or is_last(queue_at(s, delivery.queue), number):
+        hand_back(s, d, number)
+    elif delivery.out and delivery.number == number:
+        delivery.ticket += 1
+        copy = next_copy(s, delivery.message)
+        event(s, s.now + delay, order.TIMER, delivery.message, copy, 1, UNACKED, d, delivery.ticket)
+
+
+@njit(cache=True)
+def settle_over(s, r, pc, kind):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.settle_over`."""
+    row = row_at(s, r)
+    d, number = row.delivery, row.number
+    if d < 0 or delivery_at(s, d).settled:
+        return
+    queue = queue_at(s, delivery_at(s, d).queue)
+    if queue.there < 0:
+        if kind == ACKED:
+            settle(s, d)
+        else:
+            refuse(s, d, number, op_at(s, pc).real)
+        return
+    time = travel(s, queue.back_one if row.part == queue.one else queue.back_other, row.place)
+    if time >= 0.0:
+        copy = next_copy(s, row.message)
+        more = (np.int64(number) << 32) | np.int64(pc)
+        event(s, s.now + time, order.COMPLETION, row.message, copy, 0, kind, d, more)
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def note_fault(s, slowdown, part, start, end, message):  # type: ignore[no-untyped-def]
+    """A fault as it happened."""
+    n = s.struck
+    if n >= s.faults_size:
+        s.error = FAULTS_FULL
+        return
+    s.struck = n + 1
+    fault = fault_at(s, n)
+    fault.slowdown, fault.part, fault.start, fault.end, fault.message = slowdown, part, start, end, message
+
+
+@njit(cache=True)
+def clear(s, t):  # type: ignore[no-untyped-def]
+    """As `simpy.TableState.clear`."""
+    table = table_at(s, t)
+    for i in range(table.first, table.first + table.size):
+        cell_at(s, i).level, cell_at(s, i).version = stock_at(s, i).value, 0
+    if table.memory >= 0:
+        for i in range(s.messages_size):
+            memory_at(s, table.memory * s.messages_size + i).known = 0
+
+
+@njit(cache=True)
+def crash(s, part, restart, message, running):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.crash`."""
+    if down_at(s, part).value:
+        return
+    now = s.now
+    note_fault(s, 0, part, now, now + restart, message)
+    down_at(s, part).value = 1
+    for g in range(s.groups_size):
+        group = group_at(s, g)
+        if group.part == part:
+            for i in range(group.count):
+                r = actor_at(s, group.first + i).value
+                if r >= 0 and row_at(s, r).message < 0:
+                    kill(s, r)
+            queue = queue_at(s, group.queue)
+            for i in range(queue.first, queue.first + queue.slots):
+                while slot_at(s, i).first >= 0:
+                    ended(s, delivery_at(s, first_entry(s, slot_at(s, i)).delivery).message)
+    count = 0
+    for r in range(s.rows_size):
+        if row_at(s, r).alive and row_at(s, r).part == part and r != running:
+            count += 1
+    places = np.empty(count, np.int64)
+    found = np.empty(count, np.int64)
+    count = 0
+    for r in range(s.rows_size):
+        row = row_at(s, r)
+        if row.alive and row.part == part and r != running:
+            places[count] = (np.int64(row.message) << 20) | np.int64(row.copy)
+            found[count] = r
+            count += 1
+    for i in np.argsort(places):
+        kill(s, found[i])
+    for t in range(s.tables_size):
+        if table_at(s, t).at == part and not table_at(s, t).durable:
+            clear(s, t)
+    event(s, now + restart, order.FAULT, s.struck, 1, 0, UP, part, 0)
+
+
+@njit(cache=True)
+def begin(s, g, i):  # type: ignore[no-untyped-def]
+    """A consumer's loop begins."""
+    group = group_at(s, g)
+    r = new_row(s, -1, group.part, 0, group.start)
+    row_at(s, r).group, row_at(s, r).consumer = g, i
+    actor_at(s, group.first + i).value = r
+    wake(s, r, 0)
+
+
+@njit(cache=True)
+def up(s, part):  # type: ignore[no-untyped-def]
+    """The part is there again."""
+    down_at(s, part).value = 0
+    for g in range(s.groups_size):
+        if group_at(s, g).part == part:
+            for i in range(group_at(s, g).count):
+                begin(s, g, i)
+    for q in range(s.queues_size):
+        if queue_at(s, q).at == part:
+            dispatch(s, q)
+
+
+@njit(cache=True)
+def set_speed(s, part):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.set_speed`."""
+    now, factor = s.now, 1.0
+    for i in range(s.slowdowns_size):
+        slowdown = slowdown_at(s, i)
+        if slowdown.part == part and slowdown.start <= now < slowdown.end:
+            factor *= slowdown.factor
+    slow_at(s, part).value = factor
+
+
+# --- the operations -------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def holds(s, r, pc):  # type: ignore[no-untyped-def]
+    """Whether the condition of a TEST holds for a row."""
+    row = row_at(s, r)
+    field, comparison, value = op_at(s, pc).a, op_at(s, pc).b, op_at(s, pc).real
+    m = message_at(s, max(row.message, 0))
+    if field == KIND:
+        x = m.code
+    elif field == SKU:
+        x = m.sku
+    elif field == SESSION:
+        x = m.session
+    elif field == QUANTITY:
+        x = m.quantity
+    elif field == POISON:
+        x = m.poison
+    elif field == ATTEMPT:
+        x = row.attempt
+    elif field == DELIVERY_NUMBER:
+        x = row.number
+    elif field == RESULT:
+        x = row.result
+    elif field == LEVEL:
+        x = row.level
+    else:
+        x = row.version
+    if comparison == EQUAL:
+        return x == value
+    if comparison == DIFFERENT:
+        return x != value
+    if comparison == LESS:
+        return x < value
+    if comparison == AT_MOST:
+        return x <= value
+    if comparison == MORE:
+        return x > value
+    return x >= value
+
+
+@njit(cache=True)
+def note_effect(s, r, pc):  # type: ignore[no-untyped-def]
+    """An effect of the row's message: as `records.Records.effect`."""
+    row, now = row_at(s, r), s.now
+    m, which, sign = message_at(s, row.message), op_at(s, pc).a, op_at(s, pc).b
+    n = s.effected
+    if n >= s.effects_size:
+        s.error = EFFECTS_FULL
+        return
+    s.effected = n + 1
+    effect = effect_at(s, n)
+    effect.message, effect.effect, effect.version, effect.time = row.message, which, row.version, now
+    effect.change, effect.delivery = sign * m.quantity, row.number if row.number else row.attempt
+    if sign:
+        m.version = row.version
+    row.result = OK
+    if op_at(s, pc).c:
+        return
+    bit = np.int64(1) << which
+    m.effects += 1
+    if m.done & bit:
+        m.duplicates += 1
+    m.done |= bit
+    m.noted |= APPLIED
+    if math.isnan(m.applied):
+        m.applied = now
+
+
+@njit(cache=True)
+def cell_of(s, t, message):  # type: ignore[no-untyped-def]
+    """The cell of a table that a message is about."""
+    table = table_at(s, t)
+    return table.first + (message if table.by_message else message_at(s, message).sku)
+
+
+@njit(cache=True)
+def go(s, r):  # type: ignore[no-untyped-def]
+    """Take a row from operation to operation until it waits or ends: each branch is one operation."""
+    row = row_at(s, r)
+    thrown, row.thrown = row.thrown, 0
+    if thrown >= SCOPE:
+        while row.depth > thrown - SCOPE:
+            frame = leave(s, r)
+        back_to(s, r, frame)
+        row.pc = op_at(s, frame.pc).a
+    elif thrown > 0 and not fail(s, r, thrown):
+        return
+    while s.error == 0:
+        pc = row.pc
+        row.pc = pc + 1
+        op = op_at(s, pc)
+        operation, a = op.operation, op.a
+
+        # time and pools
+        if operation == DELAY:
+            time = duration(s, r, a, op.b)
+            if op.c >= 0:
+                time *= slow_at(s, op.c).value
+            sleep(s, r, time)
+            return
+        elif operation == SEIZE:
+            taken = take_unit(s, r, pick(s, r, a, key_at(s, op.c).value), op.b)
+            if taken == 0 or (taken < 0 and not fail(s, r, FAILED)):
+                return
+        elif operation == RELEASE:
+            i = row.holding - 1
+            while member_at(s, held_at(s, r * s.most_held + i).value).pool != a:
+                i -= 1
+            give_unit(s, r, held_at(s, r * s.most_held + i).value)
+        elif operation == SEND:
+            start = row.part
+            time = travel(s, a if start == op.c else op.b, row.place)
+            if time < 0.0:
+                end_row(s, r)
+                return
+            row.part, row.where = -1, start
+            sleep(s, r, time)
+            return
+        elif operation == ARRIVE:
+            row.part = op.d if row.where == op.c else op.c
+            if down_at(s, row.part).value:
+                give_answer(s, r, FAILED)
+                end_row(s, r)
+                return
+
+        # control
+        elif operation == JUMP:
+            row.pc = a
+        elif operation == TEST:
+            if not holds(s, r, pc):
+                row.pc = op.c
+        elif operation == DRAW:
+            if not uniform(key_at(s, a).value, row.place) < op.real:
+                row.pc = op.b
+        elif operation == END:
+            if not over(s, r):
+                return
+        elif operation == RECEIVE:
+            slot = slot_at(s, queue_at(s, a).first + (0 if queue_at(s, a).shared else row.consumer))
+            if slot.first < 0:
+                line_up(s, slot.idle, r)
+                return
+            entry = first_entry(s, slot)
+            take_delivery(s, r, entry.delivery, entry.number)
+        elif operation == CHOOSE:
+            rest, stage = uniform(key_at(s, op.c).value, row.place), -1
+            for i in range(a, a + op.b):
+                if rest < choice_at(s, i).probability:
+                    stage = choice_at(s, i).stage
+                    break
+                rest -= choice_at(s, i).probability
+            while row.depth > 0:
+                leave(s, r)
+            if stage >= 0:
+                row.place = fold(row.place, 0)
+                row.pc = stage
+            elif not over(s, r):
+                return
+        elif operation == REPEAT:
+            enter(s, r, REPEAT, pc)
+            row.place = fold(row.place, 0)
+        elif operation == AGAIN:
+            frame = frame_at(s, r * s.most_scopes + row.depth - 1)
+            if uniform(key_at(s, a).value, row.place) >= op.real:
+                leave(s, r)
+                row.place = frame.place
+            else:
+                frame.turn += 1
+                row.place = fold(frame.place, frame.turn)
+                row.pc = op.b
+        elif operation == FAIL:
+            if not fail(s, r, a):
+                return
+        elif operation == RESCUE:
+            enter(s, r, RESCUE, pc)
+        elif operation == RESCUED or operation == IN_TIME:
+            leave(s, r)
+            row.pc = a
+        elif operation == RETRY:
+            enter(s, r, RETRY, pc)
+        elif operation == NEXT_TRY:
+            frame = frame_at(s, r * s.most_scopes + row.depth - 1)
+            row.place, row.attempt = fold(frame.place, frame.turn), frame.turn + 1
+            if row.main:
+                message_at(s, row.message).attempts += 1
+        elif operation == RETRIED:
+            frame = leave(s, r)
+            row.place, row.attempt = frame.place, frame.attempt
+            row.pc = a
+        elif operation == TIMEOUT:
+            frame = enter(s, r, TIMEOUT, pc)
+            set_timer(s, r, frame, duration(s, r, op.b, op.c))
+        elif operation == BY_ATTEMPT:
+            enter(s, r, BY_ATTEMPT, pc)
+            row.place = fold(fold(0, row.message), max(row.attempt, 1) - 1)
+        elif operation == BY_ATTEMPT_END or operation == CALLED:
+            leave(s, r)
+
+        # together
+        elif operation == FORK:
+            n, needed = s.joins_free, op.c
+            if n == 0:
+                s.error = JOINS_FULL
+                return
+            j = free_join_at(s, n - 1).value
+            join = join_at(s, j)
+            join.row, join.needed, join.branches = r, needed, op.b
+            if join.branches:
+                s.joins_free = n - 1
+            for i in range(a, a + op.b):
+                row_at(s, child(s, r, branch_at(s, i).value)).join = j
+            if needed:
+                row.at, row.where = JOINING, j
+                return
+        elif operation == SPAWN:
+            child(s, r, a)
+        elif operation == CALL:
+            row.calls += 1
+            server = row_at(s, child(s, r, a))
+            server.answer_row, server.answer_call = r, row.calls
+            frame = enter(s, r, CALL, pc)
+            if op.b:
+                set_timer(s, r, frame, op.real)
+            row.at = CALLING
+            return
+        elif operation == REPLY:
+            give_answer(s, r, row.result if a < 0 else a)
+
+        # messages
+        elif operation == PUBLISH:
+            publish(s, r, a)
+        elif operation == ACK:
+            settle_over(s, r, pc, ACKED)
+        elif operation == NACK:
+            settle_over(s, r, pc, NACKED)
+
+        # state
+        elif operation == READ:
+            cell = cell_of(s, a, row.message)
+            row.level, row.version, row.result = cell_at(s, cell).level, cell_at(s, cell).version, OK
+        elif operation == WRITE:
+            cell = cell_of(s, a, row.message)
+            cell_at(s, cell).level, cell_at(s, cell).version, row.result = row.level, row.version, OK
+        elif operation == WRITE_IF_NEWER:
+            cell = cell_of(s, a, row.message)
+            row.result = OK
+            if row.version > cell_at(s, cell).version:
+                cell_at(s, cell).level, cell_at(s, cell).version = row.level, row.version
+            else:
+                row.pc = op.b
+        elif operation == ADD:
+            cell = cell_of(s, a, row.message)
+            cell_at(s, cell).level += message_at(s, row.message).quantity
+            cell_at(s, cell).version += 1
+            row.level, row.version = cell_at(s, cell).level, cell_at(s, cell).version
+        elif operation == TAKE:
+            cell, quantity = cell_of(s, a, row.message), message_at(s, row.message).quantity
+            if cell_at(s, cell).level < quantity:
+                row.pc = op.b
+            else:
+                cell_at(s, cell).level -= quantity
+                if op.c:
+                    cell_at(s, cell).version += 1
+                    row.level, row.version = cell_at(s, cell).level, cell_at(s, cell).version
+                row.result = OK
+        elif operation == ONCE:
+            memory = memory_at(s, a * s.messages_size + row.message)
+            if memory.known:
+                row.result, row.level, row.version = memory.result, memory.level, memory.version
+                row.pc = op.b
+        elif operation == KEEP:
+            memory = memory_at(s, a * s.messages_size + row.message)
+            memory.known, memory.result, memory.level, memory.version = 1, row.result, row.level, row.version
+
+        # record
+        elif operation == RESPOND:
+            m = message_at(s, row.message)
+            result = row.result if a < 0 else a
+            if op.b >= 0 and result == OK and math.isnan(m.responded):
+                m.answer, m.version, m.read_from = row.level, row.version, op.b + 1
+                m.noted |= ANSWERED
+            respond(s, row.message, result)
+        elif operation == APPLY:
+            note_effect(s, r, pc)
+        elif operation == REJECT:
+            message_at(s, row.message).noted |= REJECTED
+            row.result = REFUSED
+        elif operation == SUPERSEDE:
+            message_at(s, row.message).noted |= SUPERSEDED
+            row.result = OK
+        elif operation == MARK:
+            mark = mark_at(s, a * s.messages_size + row.message)
+            if math.isnan(mark.value):
+                mark.value = s.now
+        elif operation == POINT:
+            for i in range(point_at(s, a).first, point_at(s, a).first + point_at(s, a).count):
+                strike = strike_at(s, i)
+                if uniform(strike.stream, row.place) < strike.probability:
+                    crash(s, strike.part, strike.restart, row.message, r)
+                    if row.part == strike.part:
+                        end_row(s, r)
+                        return
+
+
+@njit(cache=True)
+def issue(s, message):  # type: ignore[no-untyped-def]
+    """A message begins."""
+    m = message_at(s, message)
+    part = source_at(s, m.kind).part
+    if part >= 0 and down_at(s, part).value:
+        m.alive += 1
+        respond(s, message, FAILED)
+        ended(s, message)
+        return
+    r = new_row(s, message, part, fold(0, message), source_at(s, m.kind).start)
+    row_at(s, r).main = row_at(s, r).alive = 1
+    m.alive += 1
+    go(s, r)
+
+
+@njit(cache=True)
+def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
+    """A timed event."""
+    if kind == RESUME:
+        row = row_at(s, of)
+        if row.seq == more:
+            row.seq += 1
+            row.at = RUNNING
+            go(s, of)
+    elif kind == EXPIRE:
+        expire(s, of, more)
+    elif kind == DELIVER:
+        reach(s, of, more >> 32, more & 0xFFFFFFFF)
+    elif kind == UNACKED:
+        if delivery_at(s, of).ticket == more:
+            hand_back(s, of, delivery_at(s, of).number)
+    elif kind == ACKED:
+        if not down_at(s, queue_at(s, delivery_at(s, of).queue).at).value:
+            settle(s, of)
+    elif kind == NACKED:
+        if not down_at(s, queue_at(s, delivery_at(s, of).queue).at).value:
+            refuse(s, of, more >> 32, op_at(s, more & 0xFFFFFFFF).real)
+    elif kind == CUSTOMER:
+        message = s.issues
+        if message < s.messages_size:
+            s.issues = message + 1
+            m = message_at(s, message)
+            m.customer, m.turn, m.issued = of, more, s.now
+            issue(s, message)
+    elif kind == GIVE_UP:
+        if s.stopped == 0:
+            s.stopped = 1
+            say(s, STOP, 0)
+    elif kind == CRASH:
+        crash(s, strike_at(s, of).part, strike_at(s, of).restart, -1, -1)
+    elif kind == UP:
+        up(s, of)
+    else:
+        slowdown = slowdown_at(s, of)
+        if kind == SLOW_DOWN:
+            note_fault(s, 1, slowdown.part, s.now, slowdown.end, -1)
+        set_speed(s, slowdown.part)
+
+
+@njit(cache=True, nogil=True)
+def run(s):  # type: ignore[no-untyped-def]
+    """Run until every message is settled, to the horizon, or until nothing more can happen."""
+    for g in range(s.groups_size):
+        for i in range(group_at(s, g).count):
+            begin(s, g, i)
+    for i in range(s.plan_size):
+        planned = plan_at(s, i)
+        event(s, planned.time, order.FAULT, planned.entity, 0, 0, planned.kind, planned.of, 0)
+    n = s.messages_size
+    if s.population:
+        s.following = n
+        for customer in range(s.population):
+            think(s, customer, 0)
+    while s.error == 0:
+        if s.turns > 0:
+            turn = turn_at(s, s.first)
+            s.first = s.first + 1 if s.first + 1 < s.agenda_size else 0
+            s.turns -= 1
+            if turn.row == STOP:
+                break
+            if row_at(s, turn.row).seq == turn.seq:
+                row_at(s, turn.row).seq += 1
+                go(s, turn.row)
+            continue
+        following, top = s.following, event_at(s, 0)
+        if following < n:
+            time = message_at(s, following).issued
+            if s.heaped == 0 or time < top.time or (
+                time == top.time and key_of(s, order.ARRIVAL, following, 0, 0) < top.key
+            ):  # fmt: skip
+                s.now, s.following = time, following + 1
+                if following + 1 == n and s.horizon < math.inf:
+                    event(s, time + s.horizon, order.OBSERVER, 0, 0, 0, GIVE_UP, 0, 0)
+                issue(s, following)
+                continue
+        elif s.heaped == 0:
+            break
+        s.now = top.time
+        what, more = top.what, top.more
+        drop(s)
+        happen(s, what >> 40, what & 0xFFFFFFFFFF, more)
+    for i in range(s.meters_size):
+        advance(s, i)

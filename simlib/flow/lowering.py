@@ -1,0 +1,415 @@
+"""The lowering: a flow's blocks as one table of core operations, which the compiled engine's kernel reads.
+
+Nothing of a scenario or a seed stands in it: streams are named, faults are looked up by noun, so that one lowering serves
+every replication.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simlib.distributions import Constant, Distribution
+from simlib.domain import ISSUED, RESPONSES
+from simlib.errors import BadInput
+from simlib.flow import blocks
+from simlib.flow.blocks import COMPARISONS, FIELDS, Steps
+from simlib.flow.model import Flow, Link, Part, Pool, Queue, Table, everything
+
+OPERATIONS = (
+    "END", "RECEIVE", "DELAY", "SEIZE", "RELEASE", "SEND", "ARRIVE", "JUMP", "TEST", "DRAW", "CHOOSE", "REPEAT", "AGAIN",
+    "FAIL", "RESCUE", "RESCUED", "RETRY", "NEXT_TRY", "RETRIED", "TIMEOUT", "IN_TIME", "BY_ATTEMPT", "BY_ATTEMPT_END",
+    "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
+    "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT",
+)  # fmt: skip
+"""The core operations; the kernel says what each does, `Lowering` what its columns hold."""
+OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
+SELECTS = ("round_robin", "key", "least_requests", "random", "two_choices")
+MOST_STEPS, MOST_EFFECTS = 1 << 24, 62
+"""More operations, or more different effects, than these do not fit the kernel."""
+NOWHERE = -1
+"""The number of a part, link, queue or step that is not there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A flow as arrays. Nouns are numbered in the flow's order; streams by `streams`, their names."""
+
+    code: np.ndarray
+    """Operation and five whole operands, shape (steps, 6)."""
+    real: np.ndarray
+    """The operation's real operand, shape (steps,)."""
+    streams: list[str]
+    laws: list[tuple[int, int, int, float, float, float]]
+    """Of each distribution: family, where its quantiles begin and how many they are; a, b, c."""
+    quantiles: list[float]
+    """The tables of quantiles, one after the other."""
+    travels: list[tuple[str, str, int, int, int]]
+    """Link, end, law, stream, stream of the loss: of each way over a link that some step or queue takes."""
+    branches: list[int]
+    """First steps of the branches of forks."""
+    choices: list[tuple[int, float]]
+    """First step and probability of the stages that are chosen among."""
+    waits: list[float]
+    """Backoffs of the retries, s."""
+    starts: dict[str, int]
+    """First step of each kind's source."""
+    nothing: int
+    """First step of a kind that has no source."""
+    consumers: dict[str, int]
+    """First step of each queue's consumers."""
+    thinking: dict[str, tuple[int, int]]
+    """Law and stream of the customers' thinking, where a source has a population."""
+    priorities: list[list[int]]
+    """Of each pool, ascending."""
+    queue_ways: list[tuple[int, int, int, int]]
+    """Of each queue: the way of a delivery, those of an acknowledgement from one end and from the other, and the one."""
+    memories: dict[int, int]
+    """Of the tables that `once` remembers in: which memory is whose."""
+    celled: set[int]
+    """The tables whose cells are used."""
+    effects: list[tuple[str, str]]
+    """Effect and store."""
+    answers: list[str]
+    """Stores that queries are answered from."""
+    marks: list[str]
+    points: list[str]
+    depth: int
+    """How many scopes a row is in at most."""
+
+
+@dataclass
+class Lowering:
+    """A lowering in the making."""
+
+    flow: Flow
+    code: list[list[int]] = field(default_factory=list)
+    real: list[float] = field(default_factory=list)
+    streams: dict[str, int] = field(default_factory=dict)
+    laws: dict[Distribution, int] = field(default_factory=dict)
+    travels: dict[tuple[str, str, int, int, int], int] = field(default_factory=dict)
+    branches: list[int] = field(default_factory=list)
+    choices: list[tuple[str, float]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    effects: dict[tuple[str, str], int] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, int] = field(default_factory=dict)
+    points: dict[str, int] = field(default_factory=dict)
+    memories: dict[int, int] = field(default_factory=dict)
+    celled: set[int] = field(default_factory=set)
+    aside: list[tuple[list[int], int, Steps, str]] = field(default_factory=list)
+    deepest: int = 0
+
+    def __post_init__(self) -> None:
+        flow = self.flow
+        self.parts = {part: i for i, part in enumerate(flow.parts.values())}
+        self.pools = {pool: i for i, pool in enumerate(flow.pools.values())}
+        self.queues = {queue: i for i, queue in enumerate(flow.queues.values())}
+        self.tables = {table: i for i, table in enumerate(flow.tables.values())}
+        used: dict[Pool, set[int]] = {pool: {0} for pool in self.pools}
+        for _, steps in flow.programs():
+            for step in everything(steps):
+                if isinstance(step, blocks.Seize | blocks.Serve):
+                    used[step.pool].add(step.priority)
+        self.priorities = {pool: sorted(levels) for pool, levels in used.items()}
+
+    # --- what operations refer to -----------------------------------------------------------------------------------
+
+    def stream(self, name: str) -> int:
+        return self.streams.setdefault(name, len(self.streams))
+
+    def law(self, distribution: Distribution) -> int:
+        return self.laws.setdefault(distribution, len(self.laws))
+
+    def part(self, part: Part | None) -> int:
+        return NOWHERE if part is None else self.parts[part]
+
+    def travel(self, link: Link, end: Part, stream: str) -> int:
+        """The way over a link from one of its ends."""
+        name = f"{stream}.from.{end.name}"
+        way = link.name, end.name, self.law(link.delay), self.stream(name), self.stream(f"{name}.loss")
+        return self.travels.setdefault(way, len(self.travels))
+
+    def cells(self, table: Table) -> int:
+        """A table whose cells are used."""
+        self.celled.add(self.tables[table])
+        return self.tables[table]
+
+    # --- operations -------------------------------------------------------------------------------------------------
+
+    def add(self, operation: str, *operands: int, real: float = 0.0) -> list[int]:
+        """One more operation; its operands can be set later."""
+        row = [OPERATION[operation], *operands, *[0] * (5 - len(operands))]
+        self.code.append(row)
+        self.real.append(real)
+        return row
+
+    @property
+    def here(self) -> int:
+        return len(self.code)
+
+    def program(self, steps: Steps, name: str, receives: Queue | None = None) -> int:
+        """A program of its own, with those that it starts beside itself; where it begins."""
+        start = self.here
+        if receives is not None:
+            self.add("RECEIVE", self.queues[receives])
+        self.steps(steps, name, 0)
+        self.add("END")
+        while self.aside:
+            row, operand, inner, around = self.aside.pop()
+            value = self.here
+            if operand < 0:
+                self.branches[-1 - operand] = value
+            else:
+                row[operand] = value
+            self.steps(inner, around, 0)
+            self.add("END")
+        return start
+
+    def steps(self, steps: Steps, name: str, depth: int) -> None:
+        """The operations of steps that are `depth` scopes deep."""
+        self.deepest = max(self.deepest, depth)
+        for step in steps:
+            getattr(self, f"_{type(step).__name__.lower()}")(step, name, depth)
+
+    def fork_off(self, test: list[int], operand: int, then: Steps, otherwise: Steps, name: str, depth: int) -> None:
+        """The first steps after the test; the others where its operand points to."""
+        self.steps(then, name, depth)
+        jump = self.add("JUMP") if otherwise else None
+        test[operand] = self.here
+        if jump is not None:
+            self.steps(otherwise, name, depth)
+            jump[1] = self.here
+
+    def scope(self, begin: list[int], operand: int, end: list[int], otherwise: Steps, name: str, depth: int) -> None:
+        """What follows a scope: its end goes past the other steps, which its begin points to."""
+        begin[operand] = self.here
+        self.steps(otherwise, name, depth)
+        end[1] = self.here
+
+    def _delay(self, step: blocks.Delay, name: str, depth: int) -> None:
+        self.add("DELAY", self.law(step.duration), self.stream(step.stream or f"{name}.delay"), NOWHERE)
+
+    def _seize(self, step: blocks.Seize, name: str, depth: int) -> None:
+        stream = step.stream or f"{name}.{step.pool.name}.seize"
+        self.seize(step.pool, step.priority, stream)
+
+    def seize(self, pool: Pool, priority: int, stream: str) -> None:
+        level = self.priorities[pool].index(priority)
+        self.add("SEIZE", self.pools[pool], level, self.stream(f"{stream}.select"))
+
+    def _release(self, step: blocks.Release, name: str, depth: int) -> None:
+        self.add("RELEASE", self.pools[step.pool])
+
+    def _serve(self, step: blocks.Serve, name: str, depth: int) -> None:
+        stream = step.stream or f"{name}.{step.pool.name}.serve"
+        self.seize(step.pool, step.priority, stream)
+        self.add("DELAY", self.law(step.duration), self.stream(stream), self.part(step.pool.at))
+        self.add("RELEASE", self.pools[step.pool])
+
+    def _send(self, step: blocks.Send, name: str, depth: int) -> None:
+        stream = step.stream or f"{name}.{step.link.name}.send"
+        ends = step.link.ends
+        ways = [self.travel(step.link, end, stream) for end in ends]
+        parts = [self.parts[end] for end in ends]
+        self.add("SEND", *ways, *parts)
+        self.add("ARRIVE", *ways, *parts)
+
+    def _branch(self, step: blocks.Branch, name: str, depth: int) -> None:
+        when = step.when
+        if isinstance(when, blocks.Condition):
+            comparison = list(COMPARISONS).index(when.comparison)
+            test, operand = self.add("TEST", FIELDS.index(when.field), comparison, real=float(when.value)), 3
+        else:
+            test, operand = self.add("DRAW", self.stream(step.stream or f"{name}.branch"), real=float(when)), 2
+        self.fork_off(test, operand, step.then, step.otherwise, name, depth)
+
+    def _choose(self, step: blocks.Choose, name: str, depth: int) -> None:
+        self.add("CHOOSE", len(self.choices), len(step.stages), self.stream(step.stream or f"{name}.choose"))
+        self.choices += step.stages
+
+    def _repeat(self, step: blocks.Repeat, name: str, depth: int) -> None:
+        self.add("REPEAT")
+        body = self.here
+        self.steps(step.steps, name, depth + 1)
+        self.add("AGAIN", self.stream(step.stream or f"{name}.repeat"), body, real=step.again)
+
+    def _fail(self, step: blocks.Fail, name: str, depth: int) -> None:
+        self.add("FAIL", failure(step.reason))
+
+    def _rescue(self, step: blocks.Rescue, name: str, depth: int) -> None:
+        begin = self.add("RESCUE")
+        self.steps(step.steps, name, depth + 1)
+        self.scope(begin, 1, self.add("RESCUED"), step.otherwise, name, depth)
+
+    def _retry(self, step: blocks.Retry, name: str, depth: int) -> None:
+        policy = step.policy
+        jitter = self.stream(step.stream or f"{name}.retry.backoff") if policy.jitter else NOWHERE
+        begin = self.add("RETRY", 0, len(self.waits), policy.retries, jitter, self.here + 1)
+        self.add("NEXT_TRY", self.here - 1)
+        self.waits += [min(policy.base * policy.factor**k, policy.longest) for k in range(policy.retries)]
+        self.steps(step.steps, name, depth + 1)
+        self.scope(begin, 1, self.add("RETRIED"), step.otherwise, name, depth)
+
+    def _timeout(self, step: blocks.Timeout, name: str, depth: int) -> None:
+        begin = self.add("TIMEOUT", 0, self.law(step.after), self.stream(step.stream or f"{name}.timeout"))
+        self.steps(step.steps, name, depth + 1)
+        self.scope(begin, 1, self.add("IN_TIME"), step.otherwise, name, depth)
+
+    def _byattempt(self, step: blocks.ByAttempt, name: str, depth: int) -> None:
+        self.add("BY_ATTEMPT")
+        self.steps(step.steps, name, depth + 1)
+        self.add("BY_ATTEMPT_END")
+
+    def _fork(self, step: blocks.Fork, name: str, depth: int) -> None:
+        needed = len(step.branches) if step.join is None else step.join
+        row = self.add("FORK", len(self.branches), len(step.branches), needed)
+        for branch in step.branches:
+            self.aside.append((row, -1 - len(self.branches), branch, name))
+            self.branches.append(NOWHERE)
+
+    def _spawn(self, step: blocks.Spawn, name: str, depth: int) -> None:
+        self.aside.append((self.add("SPAWN"), 1, step.steps, name))
+
+    def _call(self, step: blocks.Call, name: str, depth: int) -> None:
+        self.deepest = max(self.deepest, depth + 1)
+        row = self.add("CALL", 0, int(step.timeout is not None), real=step.timeout or 0.0)
+        self.aside.append((row, 1, step.steps, name))
+        self.add("ANSWERED")
+
+    def _reply(self, step: blocks.Reply, name: str, depth: int) -> None:
+        self.add("REPLY", response(step.result))
+
+    def _publish(self, step: blocks.Publish, name: str, depth: int) -> None:
+        self.add("PUBLISH", self.queues[step.queue])
+
+    def _ack(self, step: blocks.Ack, name: str, depth: int) -> None:
+        self.add("ACK")
+
+    def _nack(self, step: blocks.Nack, name: str, depth: int) -> None:
+        self.add("NACK", real=step.delay)
+
+    def _read(self, step: blocks.Read, name: str, depth: int) -> None:
+        self.add("READ", self.cells(step.table))
+
+    def _write(self, step: blocks.Write, name: str, depth: int) -> None:
+        self.add("WRITE", self.cells(step.table))
+
+    def _writeifnewer(self, step: blocks.WriteIfNewer, name: str, depth: int) -> None:
+        test = self.add("WRITE_IF_NEWER", self.cells(step.table))
+        self.fork_off(test, 2, step.then, step.otherwise, name, depth)
+
+    def _add(self, step: blocks.Add, name: str, depth: int) -> None:
+        self.add("ADD", self.cells(step.table))
+
+    def _take(self, step: blocks.Take, name: str, depth: int) -> None:
+        test = self.add("TAKE", self.cells(step.table), 0, int(step.versioned))
+        self.fork_off(test, 2, step.then, step.otherwise, name, depth)
+
+    def _once(self, step: blocks.Once, name: str, depth: int) -> None:
+        memory = self.memories.setdefault(self.tables[step.table], len(self.memories))
+        known = self.add("ONCE", memory)
+        self.steps(step.steps, name, depth)
+        self.add("KEEP", memory)
+        known[2] = self.here
+
+    def _respond(self, step: blocks.Respond, name: str, depth: int) -> None:
+        answer = self.answers.setdefault(step.answer_from, len(self.answers)) if step.answer_from else NOWHERE
+        self.add("RESPOND", response(step.result), answer)
+
+    def _apply(self, step: blocks.Apply, name: str, depth: int) -> None:
+        effect = self.effects.setdefault((step.effect, step.store), len(self.effects))
+        self.add("APPLY", effect, step.sign, int(step.effect == ISSUED))
+
+    def _reject(self, step: blocks.Reject, name: str, depth: int) -> None:
+        self.add("REJECT")
+
+    def _supersede(self, step: blocks.Supersede, name: str, depth: int) -> None:
+        self.add("SUPERSEDE")
+
+    def _mark(self, step: blocks.Mark, name: str, depth: int) -> None:
+        self.add("MARK", self.marks.setdefault(step.name, len(self.marks)))
+
+    def _point(self, step: blocks.Point, name: str, depth: int) -> None:
+        self.add("POINT", self.points.setdefault(step.name, len(self.points)))
+
+
+def failure(reason: str) -> int:
+    """What a row believes whose step failed for this reason."""
+    return RESPONSES.index("timed_out" if reason == "timed_out" else "failed")
+
+
+def response(result: str | None) -> int:
+    """The code of a result; NOWHERE for the row's own."""
+    return NOWHERE if result is None else RESPONSES.index(result)
+
+
+def lower(flow: Flow) -> Lowered:
+    """The flow as one table; raises BadInput where it is too large for the kernel."""
+    making = Lowering(flow)
+    stages = {name: making.program(steps, f"stage.{name}") for name, steps in flow.stages.items()}
+    consumers = {
+        queue: making.program(group.steps, group.name, receives=group.queue)
+        for queue, group in flow.consumer_groups.items()
+    }
+    starts = {kind: making.program(source.steps, kind) for kind, source in flow.sources.items()}
+    nothing = making.program((), "nothing")
+    queue_ways = [_ways(making, queue) for queue in flow.queues.values()]
+    thinking = {
+        kind: (making.law(source.think or Constant(value=0.0)), making.stream(f"{kind}.think"))
+        for kind, source in flow.sources.items()
+        if source.population is not None
+    }
+    if making.here > MOST_STEPS:
+        raise BadInput(f"flow '{flow.name}' has {making.here} operations, at most {MOST_STEPS} fit: make it smaller")
+    if len(making.effects) > MOST_EFFECTS:
+        raise BadInput(
+            f"flow '{flow.name}' applies {len(making.effects)} different effects, at most {MOST_EFFECTS} fit: use fewer"
+        )
+    laws, quantiles = _tables(list(making.laws))
+    return Lowered(
+        code=np.array(making.code, np.int64),
+        real=np.array(making.real),
+        streams=list(making.streams),
+        laws=laws,
+        quantiles=quantiles,
+        travels=list(making.travels),
+        branches=making.branches,
+        choices=[(stages[name], probability) for name, probability in making.choices],
+        waits=making.waits,
+        starts=starts,
+        nothing=nothing,
+        consumers=consumers,
+        thinking=thinking,
+        priorities=list(making.priorities.values()),
+        queue_ways=queue_ways,
+        memories=making.memories,
+        celled=making.celled,
+        effects=list(making.effects),
+        answers=list(making.answers),
+        marks=list(making.marks),
+        points=list(making.points),
+        depth=making.deepest,
+    )
+
+
+def _ways(making: Lowering, queue: Queue) -> tuple[int, int, int, int]:
+    """The way of a queue's deliveries, those of acknowledgements from one end of its link and the other, and the one."""
+    if queue.link is None:
+        return NOWHERE, NOWHERE, NOWHERE, NOWHERE
+    ends = queue.link.ends
+    back = [making.travel(queue.link, end, f"{queue.name}.settle") for end in ends]
+    there = making.travel(queue.link, queue.at, f"{queue.name}.deliver")
+    return there, back[0], back[1], making.parts[ends[0]]
+
+
+def _tables(distributions: list[Distribution]) -> tuple[list[tuple[int, int, int, float, float, float]], list[float]]:
+    """The laws, and their quantiles one after the other."""
+    laws: list[tuple[int, int, int, float, float, float]] = []
+    quantiles: list[float] = []
+    for distribution in distributions:
+        family, a, b, c, table = distribution.law()
+        laws.append((family, len(quantiles), table.size, a, b, c))
+        quantiles += table.tolist()
+    return laws, quantiles
