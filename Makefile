@@ -9,7 +9,7 @@ JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-long check format report measure calibrate validate sweep lock clean distclean
+.PHONY: help setup test test-long check format report readme measure calibrate validate sweep lock clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -40,6 +40,9 @@ format: $(READY)  ## format the code and mend what ruff can mend
 
 report: $(READY)  ## the coursework report: DOCX, PDF, HTML
 	$(BIN)/simlib report $(ARGS)
+
+readme: report  ## the READMEs' figures and tables, from the report's results
+	$(BIN)/python tools/readme.py
 
 measure calibrate validate: $(READY)
 	$(BIN)/simlib $@ $(ARGS)
