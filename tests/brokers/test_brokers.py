@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +16,13 @@ import psutil
 import psycopg
 import pytest
 
-from simlib.brokers import nats, postgres, processes
+from simlib.brokers import Part, nats, postgres, processes, rabbitmq
 from simlib.errors import BadInput, MissingPart
 from tests.conftest import require_part
 
-PARTS = [postgres, nats]
+STARTS = {postgres: postgres.postgres, nats: nats.nats, rabbitmq: rabbitmq.rabbitmq}
+PARTS = list(STARTS)
+SCHEMES = {postgres: "postgresql", nats: "nats", rabbitmq: "amqp"}
 live = pytest.mark.live
 
 
@@ -28,10 +31,6 @@ def own_servers(monkeypatch):
     """Nothing named in the environment."""
     for part in PARTS:
         monkeypatch.delenv(part.URL, raising=False)
-
-
-def start(part):
-    return part.postgres() if part is postgres else part.nats()
 
 
 def absent(monkeypatch):
@@ -53,14 +52,33 @@ def test_a_part_of_our_own_is_gone_with_its_data_after_the_block_also_when_that_
         return made[-1]
 
     monkeypatch.setattr(processes, "folder", noted)
-    with pytest.raises(KeyboardInterrupt), start(part) as server:
+    with pytest.raises(KeyboardInterrupt), STARTS[part]() as server:
         running = server.processes()
         here = Path(made[0].gen.gi_frame.f_locals["path"])
         assert here.exists() and running
         assert running[0].username() != "root" or (os.geteuid() == 0 and part is nats)
         raise KeyboardInterrupt
     assert not here.exists()
-    assert not any(process.is_running() for process in running)
+    deadline = time.monotonic() + 5  # what the server itself started ends when it hears that the server is gone
+    while any(at_work(process) for process in running) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(at_work(process) for process in running)
+    assert not any(str(here) in environment.values() for environment in environments()), "a helper was left behind"
+
+
+def at_work(process):
+    """Whether a process runs; not where it only waits for its end to be noted."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def environments():
+    """The environment variables of every process that lets us see them."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            yield process.environ()
 
 
 @live
@@ -94,9 +112,9 @@ def test_nats_flushes_before_the_confirm_in_the_default_profile_only(profile, al
 @pytest.mark.parametrize("part", PARTS)
 def test_a_server_named_in_the_environment_is_used_and_not_stopped(part, monkeypatch):
     require_part(part.found() is not None, part.INSTALL)
-    with start(part) as ours:
+    with STARTS[part]() as ours:
         monkeypatch.setenv(part.URL, ours.url)
-        with start(part) as named:
+        with STARTS[part]() as named:
             assert named.url == ours.url and named.pid is None and named.part.where == part.URL
             assert named.part.version == ours.part.version
         assert ours.processes()[0].is_running()
@@ -106,7 +124,7 @@ def test_a_server_named_in_the_environment_is_used_and_not_stopped(part, monkeyp
 def test_an_absent_part_is_said_with_what_to_install(part, monkeypatch):
     absent(monkeypatch)
     assert part.found() is None
-    with pytest.raises(MissingPart, match="pip install") as said, start(part):
+    with pytest.raises(MissingPart, match="install") as said, STARTS[part]():
         pass
     assert "\n" not in str(said.value)
 
@@ -125,8 +143,7 @@ def test_a_url_that_cannot_be_used_is_one_line_that_names_the_variable(part, url
                 connection.close()
 
         threading.Thread(target=speak, daemon=True).start()
-        scheme = "postgresql" if part is postgres else "nats"
-        where = {"scheme": scheme, "closed": processes.free_port(), "other": other.getsockname()[1]}
+        where = {"scheme": SCHEMES[part], "closed": processes.free_port(), "other": other.getsockname()[1]}
         monkeypatch.setenv(part.URL, url.format(**where))
         with pytest.raises(BadInput, match=part.URL) as said:
             part.found()
@@ -140,3 +157,27 @@ def test_postgres_with_a_wrong_password_is_bad_input(monkeypatch):
         monkeypatch.setenv(postgres.URL, server.url.replace("simlib:", "simlib:not-"))
         with pytest.raises(BadInput, match="password"):
             postgres.found()
+
+
+@live
+def test_rabbitmq_lets_nobody_in_with_a_wrong_password_or_at_a_host_that_is_not_there(monkeypatch):
+    require_part(rabbitmq.found() is not None, rabbitmq.INSTALL)
+    with rabbitmq.rabbitmq() as server:
+        for wrong, words in (
+            (server.url.replace("simlib:", "simlib:not-"), "refused"),
+            (f"{server.url}x", "not found"),
+        ):
+            monkeypatch.setenv(rabbitmq.URL, wrong)
+            with pytest.raises(BadInput, match=words):
+                rabbitmq.found()
+
+
+def test_rabbitmq_is_the_program_behind_a_wrapper_that_lets_only_root_in(monkeypatch, tmp_path):
+    wrapper, program = tmp_path / "sbin/rabbitmq-server", tmp_path / "rabbitmq_server/sbin/rabbitmq-server"
+    for file in (wrapper, program, program.with_name("rabbitmq-env")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (tmp_path / "rabbitmq_server/plugins/rabbit-3.99.1").mkdir(parents=True)
+    monkeypatch.setattr(shutil, "which", lambda name: str(wrapper))
+    monkeypatch.setattr(rabbitmq, "_BEHIND_WRAPPER", program)
+    assert rabbitmq.found() == Part("rabbitmq", "3.99.1", str(wrapper))
