@@ -29,8 +29,6 @@ from simlib.errors import BadInput
 from simlib.history import SCHEMAS, History
 from simlib.scenario import Mix, Scenario, Trace
 
-IDLE_RATE = 8.0
-"""Messages a second at low load."""
 BURST, BURST_EVERY = 6, 0.12
 """The burst probe: messages at once, and how long apart (s)."""
 CALIBRATED = (STOCK_UPDATE, STOCK_QUERY)
@@ -111,7 +109,7 @@ def measure(architecture: str, plan: HeldOut, say: Callable[[str], object]) -> M
         say(f"{architecture}: the machine alone, {effort.pace:g} s")
         of.write("pace.json", machine.pace(effort.pace))
     with Bench(architectures.get(architecture).live, case.parameters) as bench:
-        for how, make in (("idle", partial(_idle, effort.idle)), ("busy", partial(_bursts, effort.bursts))):
+        for how, make in (("idle", partial(_idle, effort)), ("busy", partial(_bursts, effort))):
             for kind in CALIBRATED:
                 if not (of.folder / f"{how}-{kind}" / "meta.json").exists():
                     say(f"{architecture}: {how}, {kind}")
@@ -196,14 +194,14 @@ def _alone(scenario: Scenario, kind: str) -> dict[str, Any]:
     return {"mix": Mix(**{name: float(name == kind) for name in KINDS})}
 
 
-def _idle(messages: int, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
+def _idle(effort: Effort, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
     """One kind of message, so seldom that most meet an idle system."""
-    return scenario.with_rate(IDLE_RATE).model_copy(update=_alone(scenario, kind)), messages
+    return scenario.with_rate(effort.idle_rate).model_copy(update=_alone(scenario, kind)), effort.idle
 
 
-def _bursts(bursts: int, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
+def _bursts(effort: Effort, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
     """One kind of message, some at once, so that the event loops stay busy while they are at it."""
-    times = np.repeat(np.arange(1, bursts + 1) * BURST_EVERY, BURST)
+    times = np.repeat(np.arange(1, effort.bursts + 1) * BURST_EVERY, BURST)
     file = folder / "bursts.txt"
     np.savetxt(file, times)
     return scenario.model_copy(update={"arrivals": Trace(file=file), **_alone(scenario, kind)}), times.size

@@ -16,7 +16,7 @@ from simlib import api, draws, paths
 from simlib.domain import ORDER, STOCK_QUERY, STOCK_UPDATE
 from simlib.errors import explained
 from simlib.history import History
-from simlib.quantities import PositiveDuration, Probability
+from simlib.quantities import PositiveDuration, Probability, Rate
 from simlib.scenario import Frozen, load_scenario, read_yaml
 
 LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -35,6 +35,8 @@ class Effort(Frozen):
     """How long the machine alone is watched for slow episodes, s."""
     idle: Annotated[int, Field(ge=40)] = 240
     """Messages of a kind at low load."""
+    idle_rate: Rate = 8.0
+    """How many a second there: so few that most meet an idle system."""
     bursts: Annotated[int, Field(ge=1)] = 100
     saturations: Annotated[int, Field(ge=1)] = 5
     saturating: Annotated[int, Field(ge=100)] = 1500
