@@ -13,6 +13,7 @@ import numpy as np
 
 from simlib import draws
 from simlib.domain import KINDS
+from simlib.engines import order
 from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
 from simlib.errors import RunFailed
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
@@ -57,12 +58,12 @@ def run(
             break
         room[kernel.ROOMS[error - 1]] *= 4
     if error == kernel.NO_TIME:
-        stream = lowered.streams[s["step"]]
+        stream = lowered.streams[s["stream"]]
         raise RunFailed(
             f"stream '{stream}' drew {s['drawn']} for message {s['of_message']}: a time must be finite and at least 0"
         )
     if error == kernel.NO_KEY:
-        raise RunFailed("an event's key overflows: the run is too large")
+        order.key(0, int(s["entity"]), int(s["copy"]), int(s["slot"]))
     return _history(flow, lowered, arrivals, kinds, s, tables, meta)
 
 
@@ -167,9 +168,8 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         queues.append((
             parts[queue.at.name], _or_none(queue.prefetch), queue.shared, queue.automatic_ack,
             _or_none(queue.max_deliveries), queue.dead_letter, len(flow.pools) + i, len(slots), count, 0, NOWHERE, NOWHERE,
-            consumers_at, *ways,
-            math.nan if queue.ack_wait is None else queue.ack_wait,
-            math.nan if queue.deduplicate is None else queue.deduplicate,
+            consumers_at, *ways, queue.requeue == "back", 0,
+            *(math.nan if time is None else time for time in (queue.ack_wait, queue.deduplicate, queue.detected_after)),
         ))  # fmt: skip
         for _ in range(count):
             slots.append((0, len(lists), NOWHERE, NOWHERE))

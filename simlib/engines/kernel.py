@@ -42,7 +42,7 @@ KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, V
 
 RUNNING, ASLEEP, QUEUED, JOINING, CALLING = range(5)
 """Where a row is: not waiting (or about to be resumed), in a delay, in a list, at a join, at a call."""
-RESUME, EXPIRE, CUSTOMER, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, CRASH, UP, SLOW_DOWN, SPEED_UP = range(12)
+RESUME, EXPIRE, CUSTOMER, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, CRASH, UP, SLOW_DOWN, SPEED_UP, NOTICE = range(13)
 """Kinds of timed event."""
 STOP = -1
 """On the agenda: the run is over."""
@@ -82,8 +82,8 @@ TABLES = {
     "lists": record("first last member"),
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
-        "back_one back_other one",
-        ack_wait=F8, deduplicate=F8,
+        "back_one back_other one requeue_back closed",
+        ack_wait=F8, deduplicate=F8, detected_after=F8,
     ),
     "slots": record("out idle first last"),
     "tables": record("by_message durable at memory first size"),
@@ -133,7 +133,7 @@ TABLES = {
 """The records of each table."""
 NUMBERS = (
     "heaped first turns rows_free joins_free entries_free delivered effected struck open stopped following issues error "
-    "step of_message most_held most_scopes population think_law think_stream"
+    "stream of_message entity copy slot most_held most_scopes population think_law think_stream"
 )
 """The state's whole numbers: how much of each table is in use, the error and where it struck, limits, customers."""
 STATE = np.dtype(
@@ -253,7 +253,7 @@ def drop(s):  # type: ignore[no-untyped-def]
 def key_of(s, rank, entity, copy, slot):  # type: ignore[no-untyped-def]
     """As `order.key`."""
     if copy >= order.COPIES or slot >= order.SLOTS:
-        s.error = NO_KEY
+        s.error, s.entity, s.copy, s.slot = NO_KEY, entity, copy, slot
     return (np.int64(rank) << 60) | (np.int64(entity) << 26) | (np.int64(copy) << 6) | np.int64(slot)
 
 
@@ -490,7 +490,7 @@ def duration(s, r, law, stream):  # type: ignore[no-untyped-def]
     row = row_at(s, r)
     value = draw(s, law, stream, row.place)
     if not 0.0 <= value < math.inf:
-        s.error, s.step, s.of_message, s.drawn = NO_TIME, stream, row.message, value
+        s.error, s.stream, s.of_message, s.drawn = NO_TIME, stream, row.message, value
         return 0.0
     return value
 
@@ -542,7 +542,7 @@ def free_row(s, r):  # type: ignore[no-untyped-def]
     """The row is no more; what was to come comes for nobody."""
     row = row_at(s, r)
     row.seq += 1
-    row.at = RUNNING
+    row.at, row.depth = RUNNING, 0
     if row.group >= 0:
         i = group_at(s, row.group).first + row.consumer
         if actor_at(s, i).value == r:
@@ -882,7 +882,7 @@ def hand_out(s, d, i):  # type: ignore[no-untyped-def]
 def dispatch(s, q):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.dispatch`."""
     queue = queue_at(s, q)
-    if down_at(s, queue.at).value:
+    if down_at(s, queue.at).value or queue.closed:
         return
     n = queue.slots
     while queue.ready >= 0 and n > 0:
@@ -962,12 +962,14 @@ def publish(s, r, q):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def settle(s, d):  # type: ignore[no-untyped-def]
+def settle(s, d, number):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.settle`."""
     delivery = delivery_at(s, d)
     if delivery.settled:
         return
     q = delivery.queue
+    if (not delivery.out or delivery.number != number) and not math.isnan(queue_at(s, q).detected_after):
+        return
     if not delivery.out:
         take_out(s, q, d)
         tell(s, queue_at(s, q).meter, 0, -1, 0, 0)
@@ -983,20 +985,37 @@ def is_last(queue, number):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def hand_back(s, d, number):  # type: ignore[no-untyped-def]
-    """As `simpy.QueueState.hand_back`."""
+def put_back(s, d):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._put_back`."""
     delivery = delivery_at(s, d)
-    if delivery.settled or not delivery.out or delivery.number != number:
-        return
     q = delivery.queue
-    if is_last(queue_at(s, q), number):
+    if is_last(queue_at(s, q), delivery.number):
         if queue_at(s, q).dead_letter:
             message_at(s, delivery.message).noted |= DEAD_LETTERED
         close(s, d)
     else:
         returned(s, d)
-        put_in(s, q, d, True)
-    dispatch(s, q)
+        put_in(s, q, d, queue_at(s, q).requeue_back == 0)
+
+
+@njit(cache=True)
+def disconnect(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.disconnect`: deliveries are numbered as they were published."""
+    queue_at(s, q).closed = 1
+    for i in range(s.delivered):
+        d = i if queue_at(s, q).requeue_back else s.delivered - 1 - i
+        if delivery_at(s, d).queue == q and delivery_at(s, d).out:
+            put_back(s, d)
+
+
+@njit(cache=True)
+def hand_back(s, d, number):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.hand_back`."""
+    delivery = delivery_at(s, d)
+    if delivery.settled or not delivery.out or delivery.number != number:
+        return
+    put_back(s, d)
+    dispatch(s, delivery.queue)
 
 
 @njit(cache=True)
@@ -1021,7 +1040,7 @@ def settle_over(s, r, pc, kind):  # type: ignore[no-untyped-def]
     queue = queue_at(s, delivery_at(s, d).queue)
     if queue.there < 0:
         if kind == ACKED:
-            settle(s, d)
+            settle(s, d, number)
         else:
             refuse(s, d, number, op_at(s, pc).real)
         return
@@ -1077,6 +1096,9 @@ def crash(s, part, restart, message, running):  # type: ignore[no-untyped-def]
             for i in range(queue.first, queue.first + queue.slots):
                 while slot_at(s, i).first >= 0:
                     ended(s, delivery_at(s, first_entry(s, slot_at(s, i)).delivery).message)
+            if queue.detected_after < restart:
+                time = now + queue.detected_after
+                event(s, time, order.FAULT, s.struck, 2 + group.queue, 0, NOTICE, group.queue, 0)
     count = 0
     for r in range(s.rows_size):
         if row_at(s, r).alive and row_at(s, r).part == part and r != running:
@@ -1109,15 +1131,27 @@ def begin(s, g, i):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def connects(queue, part):  # type: ignore[no-untyped-def]
+    """Whether the part is an end of the connection between a queue and its consumers, whose closing the broker notices."""
+    return not math.isnan(queue.detected_after) and (queue.at == part or queue.consumers_at == part)
+
+
+@njit(cache=True)
 def up(s, part):  # type: ignore[no-untyped-def]
     """The part is there again."""
     down_at(s, part).value = 0
+    for q in range(s.queues_size):
+        queue = queue_at(s, q)
+        if connects(queue, part):
+            if not queue.closed:
+                disconnect(s, q)
+            queue.closed = 1 if queue.consumers_at >= 0 and down_at(s, queue.consumers_at).value else 0
     for g in range(s.groups_size):
         if group_at(s, g).part == part:
             for i in range(group_at(s, g).count):
                 begin(s, g, i)
     for q in range(s.queues_size):
-        if queue_at(s, q).at == part:
+        if queue_at(s, q).at == part or connects(queue_at(s, q), part):
             dispatch(s, q)
 
 
@@ -1472,7 +1506,7 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
             hand_back(s, of, delivery_at(s, of).number)
     elif kind == ACKED:
         if not down_at(s, queue_at(s, delivery_at(s, of).queue).at).value:
-            settle(s, of)
+            settle(s, of, more >> 32)
     elif kind == NACKED:
         if not down_at(s, queue_at(s, delivery_at(s, of).queue).at).value:
             refuse(s, of, more >> 32, op_at(s, more & 0xFFFFFFFF).real)
@@ -1491,6 +1525,8 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         crash(s, strike_at(s, of).part, strike_at(s, of).restart, -1, -1)
     elif kind == UP:
         up(s, of)
+    elif kind == NOTICE:
+        disconnect(s, of)
     else:
         slowdown = slowdown_at(s, of)
         if kind == SLOW_DOWN:

@@ -257,11 +257,13 @@ class Delivery:
     """A message in a queue: which publishing of it, how often it was handed out, what it carries, whom to answer."""
 
     __slots__ = (
-        "answer_to", "copy", "level", "message", "number", "out", "result", "settled", "slot", "state", "timer", "version",
+        "answer_to", "copy", "level", "message", "nth", "number", "out", "result", "settled", "slot", "state", "timer",
+        "version",
     )  # fmt: skip
 
     def __init__(self, state: QueueState, row: Row, copy: int) -> None:
         self.state, self.message, self.copy, self.number, self.slot = state, row.message, copy, 0, 0
+        self.nth = state.count
         self.out = self.settled = False
         self.level, self.version, self.result = row.level, row.version, row.result
         self.answer_to = row.answer_to
@@ -283,7 +285,9 @@ class QueueState:
         self.buffers: list[deque[tuple[Delivery, int]]] = []
         self.idle: list[deque[Row]] = []
         self.out: list[int] = []
-        self.turn = 0
+        self.turn = self.count = 0
+        self.held: dict[Delivery, None] = {}
+        self.closed = False
         self.seen: dict[int, float] = {}
         self.published: dict[int, int] = {}
         self.consumers_at: Part | None = None
@@ -309,12 +313,14 @@ class QueueState:
         self.published[row.message] = copy + 1
         self.engine.records.alive[row.message] += 1
         self.ready.append(Delivery(self, row, copy))
+        self.count += 1
         self.meter.change(now, waiting=1)
         self.dispatch()
 
     def dispatch(self) -> None:
-        """Hand out what is ready while there is credit, in turn; not while the queue's part is down."""
-        if self.queue.at in self.engine.down:
+        """Hand out what is ready while there is credit, in turn; not while the queue's part is down, or its consumers'
+        connection known to be closed."""
+        if self.queue.at in self.engine.down or self.closed:
             return
         limit, n = self.queue.prefetch, len(self.out)
         while self.ready and n:
@@ -331,6 +337,7 @@ class QueueState:
         engine, message = self.engine, delivery.message
         delivery.number += 1
         delivery.slot, delivery.out = slot, True
+        self.held[delivery] = None
         number = delivery.number
         records = engine.records
         records.deliveries[message] += 1
@@ -397,9 +404,11 @@ class QueueState:
             if row in rows:
                 rows.remove(row)
 
-    def settle(self, delivery: Delivery) -> None:
-        """The broker knows that the delivery is done, even where it was about to deliver it again."""
-        if delivery.settled:
+    def settle(self, delivery: Delivery, number: int) -> None:
+        """The broker knows that delivery `number` is done, even where it was about to deliver it again (but over another
+        connection)."""
+        stale = not delivery.out or delivery.number != number
+        if delivery.settled or (stale and self.queue.detected_after is not None):
             return
         if not delivery.out:
             self.ready.remove(delivery)
@@ -413,23 +422,30 @@ class QueueState:
         return self.queue.max_deliveries is not None and number >= self.queue.max_deliveries
 
     def hand_back(self, delivery: Delivery, number: int) -> None:
-        """Delivery `number` was refused or not acknowledged in time: again, at the head, or parked after the last."""
+        """Delivery `number` was refused or not acknowledged in time: it comes again, or is parked after the last."""
         if delivery.settled or not delivery.out or delivery.number != number:
             return
-        if self.last(number):
+        self._put_back(delivery)
+        self.dispatch()
+
+    def _put_back(self, delivery: Delivery) -> None:
+        if self.last(delivery.number):
             if self.queue.dead_letter:
                 self.engine.records.noted[delivery.message] |= DEAD_LETTERED
             self._close(delivery)
-        else:
-            self._returned(delivery)
+            return
+        self._returned(delivery)
+        if self.queue.requeue == "head":
             self.ready.appendleft(delivery)
-            self.meter.change(self.engine.clock._now, waiting=1)
-        self.dispatch()
+        else:
+            self.ready.append(delivery)
+        self.meter.change(self.engine.clock._now, waiting=1)
 
     def _returned(self, delivery: Delivery) -> None:
         cancel(delivery.timer)
         if delivery.out:
             delivery.out = False
+            del self.held[delivery]
             self.out[delivery.slot] -= 1
             self.meter.change(self.engine.clock._now, unacknowledged=-1)
 
@@ -444,6 +460,13 @@ class QueueState:
             for delivery, _ in buffer:
                 self.engine.ended(delivery.message)
             buffer.clear()
+
+    def disconnect(self) -> None:
+        """The broker notices that the connection is closed: what was handed out over it comes back, in the order in which
+        it was published."""
+        self.closed = True
+        for delivery in sorted(self.held, key=lambda one: one.nth, reverse=self.queue.requeue == "head"):
+            self._put_back(delivery)
 
 
 class TableState:
@@ -612,6 +635,7 @@ class Engine:
                     if row.message < 0:
                         self._kill(row)
                 self.queues[group.queue].part_crashed()
+                self._lose_sight(group.queue, restart)
         for row in sorted((row for row in self.rows if row.part is part), key=lambda row: (row.message, row.copy)):
             if row is not running:
                 self._kill(row)
@@ -621,13 +645,29 @@ class Engine:
 
         def up(_: Any) -> None:
             self.down.discard(part)
+            connected = [
+                state for queue, state in self.queues.items()
+                if queue.detected_after is not None and part in (queue.at, state.consumers_at)
+            ]  # fmt: skip
+            for state in connected:
+                if not state.closed:
+                    state.disconnect()
+                state.closed = state.consumers_at in self.down
             for begin in self.restarts.get(part, ()):
                 begin()
             for queue, state in self.queues.items():
-                if queue.at is part:
+                if queue.at is part or state in connected:
                     state.dispatch()
 
         self.clock.at(now + restart, order.key(order.FAULT, len(self.records.fault_rows), 1), up)
+
+    def _lose_sight(self, queue: Queue, restart: float) -> None:
+        """The broker notices after a while that the queue's consumers are gone; at the latest when they are back."""
+        after = queue.detected_after
+        if after is not None and after < restart:
+            number = 2 + list(self.queues).index(queue)
+            key = order.key(order.FAULT, len(self.records.fault_rows), number)
+            self.clock.at(self.clock._now + after, key, lambda _: self.queues[queue].disconnect())
 
     def _kill(self, row: Row) -> None:
         if row.at is not None:
@@ -1110,7 +1150,7 @@ class Engine:
         return False, run
 
     def _ack(self, step: blocks.Ack, name: str) -> Any:
-        return self.settle_over(lambda delivery, number: delivery.state.settle(delivery))
+        return self.settle_over(lambda delivery, number: delivery.state.settle(delivery, number))
 
     def _nack(self, step: blocks.Nack, name: str) -> Any:
         def act(delivery: Delivery, number: int) -> None:

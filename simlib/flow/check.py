@@ -46,7 +46,7 @@ from simlib.flow.blocks import (
     Write,
     WriteIfNewer,
 )
-from simlib.flow.model import Flow, Link, Part, Pool, Queue, Select, Table, children, everything
+from simlib.flow.model import Flow, Link, Part, Pool, Queue, Requeue, Select, Table, children, everything
 
 NOUNS: dict[type, str] = {Pool: "pool", Link: "link", Queue: "queue", Table: "table"}
 WAITING = (Delay, Seize, Serve, Send, Call, Fork, Retry, Timeout)
@@ -152,7 +152,10 @@ class Checker:
             for option, value in (("prefetch", queue.prefetch), ("max_deliveries", queue.max_deliveries)):
                 if value is not None:
                     self.number(value, f"{option} of queue '{queue.name}'", least=1, whole=True)
-            for option, time in (("ack_wait", queue.ack_wait), ("deduplicate", queue.deduplicate)):
+            if queue.requeue not in get_args(Requeue):
+                raise unknown(f"requeue of queue '{queue.name}'", str(queue.requeue), get_args(Requeue))
+            times = ("ack_wait", "deduplicate", "detected_after")
+            for option, time in ((name, getattr(queue, name)) for name in times):
                 if time is not None:
                     self.number(time, f"{option} of queue '{queue.name}'", above=option == "ack_wait")
         for source in flow.sources.values():

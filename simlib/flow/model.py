@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from simlib.flow.bounds import Bounds
 
 Select = Literal["round_robin", "random", "two_choices", "least_requests", "key"]
+Requeue = Literal["head", "back"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,10 @@ class Queue:
     `prefetch` limits the unacknowledged, of each consumer (as RabbitMQ's basic.qos) or of all together (`shared`, as
     JetStream's max_ack_pending). `ack_wait`: a delivery not acknowledged for so long is delivered again. `max_deliveries`:
     after so many it is parked (`dead_letter`) or dropped. `automatic_ack`: settled when handed out. `deduplicate`: a
-    message published again within so many seconds is dropped, but confirmed.
+    message published again within so many seconds is dropped, but confirmed. `requeue`: where what is delivered again
+    stands. `detected_after`: so long after the consumers' part died the broker notices that their connection is closed
+    (when the part is up again at the latest), delivers again what they held, and takes no acknowledgement of it any more;
+    None: it notices nothing but `ack_wait`.
     """
 
     name: str
@@ -116,6 +120,8 @@ class Queue:
     max_deliveries: int | None = None
     dead_letter: bool = True
     deduplicate: float | None = None
+    requeue: Requeue = "head"
+    detected_after: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

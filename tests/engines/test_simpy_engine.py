@@ -17,6 +17,7 @@ from simlib.flow import (
     Backoff,
     Constant,
     Exponential,
+    Field,
     Flow,
     Weibull,
     ack,
@@ -485,6 +486,42 @@ def test_a_refusal_inside_a_retry_refuses_the_delivery_in_hand(run_at) -> None:
     flow, _ = queued([retry(Backoff(retries=2), [nack(delay=1.0)])], max_deliveries=3)
     history = run_at(flow, [0.0])
     assert (column(history, "deliveries"), column(history, "outcome")) == ([3], ["dead_lettered"])
+
+
+@pytest.mark.parametrize(("requeue", "done"), [("head", [(0, 2.0), (1, 3.0)]), ("back", [(1, 2.0), (0, 3.0)])])
+def test_what_is_refused_stands_at_the_head_or_the_back(run_at, effects_of, requeue: str, done: list) -> None:
+    steps = [delay(1.0), branch(DELIVERY.equals(1), [branch(Field("sku").equals(0), [nack()], [apply("done"), ack()])],
+                                [apply("done"), ack()])]  # fmt: skip
+    flow, _ = queued(steps, prefetch=1, requeue=requeue)
+    history = run_at(flow, [0.0, 0.5], skus=[0, 1])
+    assert [(message, time) for message, _, time in effects_of(history)] == done
+
+
+@pytest.mark.parametrize(("after", "noticed"), [(0.25, 0.75), (5.0, 1.5)])
+def test_what_a_dead_consumer_held_comes_back_in_order_when_its_connection_is_seen_to_be_closed(
+    run_at, effects_of, after: float, noticed: float
+) -> None:
+    """One is in hand and two are fetched at the crash at 0.5; at 1.5 the shop is up again, at the latest it is noticed then."""
+    flow, _ = queued([delay(1.0), apply("done"), ack()], prefetch=3, detected_after=after)
+    struck = [Crash(part="shop", at=(0.5,), restart=1.0)]
+    history = run_at(flow, [0.0, 0.0, 0.0, 0.6], faults=struck)
+    assert effects_of(history) == [(0, "done", 2.5), (1, "done", 3.5), (2, "done", 4.5), (3, "done", 5.5)]
+    assert column(history, "deliveries") == [2, 2, 2, 1]
+    held = history.parts.to_pandas().query("name == 'jobs'")["unacknowledged"].sum()
+    assert held == pytest.approx(3 * noticed + 3 * 1.0 + 3 * 1.0 + 2 * 1.0 + 1.0)
+
+
+def test_a_connection_that_closes_with_the_broker_takes_its_acknowledgements_along(run_at) -> None:
+    for after, deliveries in ((0.0, 2), (None, 1)):
+        flow, _ = queued([delay(2.0), apply("done"), ack()], detected_after=after)
+        history = run_at(flow, [0.0], faults=[Crash(part="broker", at=(0.5,), restart=0.5)])
+        assert (column(history, "deliveries"), column(history, "effects")) == ([deliveries], [deliveries])
+
+
+def test_a_delivery_that_a_closed_connection_ends_counts_among_those_that_are_allowed(run_at) -> None:
+    flow, _ = queued([delay(1.0), apply("done"), ack()], detected_after=0.0, max_deliveries=1)
+    history = run_at(flow, [0.0], faults=[Crash(part="shop", at=(0.5,), restart=1.0)])
+    assert column(history, "outcome") == ["dead_lettered"]
 
 
 @pytest.mark.parametrize(("park", "outcome"), [(True, "dead_lettered"), (False, "lost")])

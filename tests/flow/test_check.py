@@ -318,6 +318,8 @@ NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
         "ack_wait of queue 'q' must be above 0, got 0.0",
     ),
     "a negative window": (lambda w: w.here.queue("q", deduplicate=-1.0), "deduplicate of queue 'q' must be at least 0"),
+    "a negative time to notice": (lambda w: w.here.queue("q", detected_after=-1.0), "detected_after of queue 'q'"),
+    "an unknown place for what is refused": (lambda w: w.here.queue("q", requeue="bach"), "did you mean 'back'"),
     "a queue at another flow's part": (
         lambda w: w.flow.queue("q", at=w.other.part("x")),
         "part 'x' belongs to another flow",
