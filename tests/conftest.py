@@ -166,6 +166,9 @@ class Watch:
         return self.presences.setdefault((noun, what), Presence())
 
 
+Watch.running = Watch()
+
+
 class WatchedMember(simpy_engine.Member):
     """A pool's member that notes when each row comes, is served, and goes."""
 
@@ -274,6 +277,12 @@ def differences(one: History, other: History) -> list[str]:
                     f"{name}.{column}: {len(rows)} rows, the first {rows[0]}: {a[column][rows[0]]}, {b[column][rows[0]]}"
                 )
     return found
+
+
+@pytest.fixture(scope="session", name="differences")
+def _differences() -> Callable[[History, History], list[str]]:
+    """See `differences`."""
+    return differences
 
 
 def _watched(*arguments: Any) -> History:

@@ -1,0 +1,298 @@
+"""The compiled engine yields, to the bit, the history of the SimPy engine: every table, whatever the flow and its faults.
+
+Every short run of this suite is already made by both (see tests/conftest.py). Here flows are drawn at random from the whole
+vocabulary, with whole-number and zero times, so that many things fall on one instant, and with faults that strike there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import simlib
+from simlib import architectures
+from simlib.api import case
+from simlib.distributions import Exponential, Quantiles
+from simlib.domain import KINDS
+from simlib.engines import compiled
+from simlib.engines import simpy as simpy_engine
+from simlib.errors import RunFailed
+from simlib.flow import (
+    ATTEMPT,
+    DELIVERY,
+    KIND,
+    POISONED,
+    RESULT,
+    Backoff,
+    Field,
+    Flow,
+    Steps,
+    ack,
+    apply,
+    branch,
+    by_attempt,
+    call,
+    choose,
+    delay,
+    fail,
+    fork,
+    mark,
+    nack,
+    point,
+    publish,
+    reject,
+    repeat,
+    reply,
+    rescue,
+    respond,
+    retry,
+    spawn,
+    supersede,
+    timeout,
+)  # fmt: skip
+from simlib.scenario import Arrivals, Crash, Goods, Loss, Poison, Poisson, Scenario, Slowdown, load_scenario
+
+Differences = Callable[[Any, Any], list[str]]
+TIMES = (0.0, 0.0, 0.5, 1.0, 1.0, 2.0)
+HARD = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class Composer:
+    """A random flow of two parts, whose steps come from the whole vocabulary."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        flow = self.flow = Flow("random")
+        self.parts = [flow.part("one", cores=random.choice((1, 2))), flow.part("other")]
+        self.link = flow.link(*self.parts, self.time(), loss=random.choice((0.0, 0.0, 0.2)))
+        selects = ("round_robin", "random", "two_choices", "least_requests", "key")
+        self.pools = [
+            random.choice(self.parts).pool(
+                f"pool{i}", random.choice((1, 1, 2)), members=random.choice((1, 1, 3)), select=random.choice(selects),
+                queue_limit=random.choice((None, None, 0, 1)),
+            )
+            for i in range(3)
+        ]  # fmt: skip
+        self.stores = [
+            part.table(f"{part.name}.store", stocked=random.random() < 0.7, durable=random.random() < 0.5)
+            for part in self.parts
+        ]
+        self.memory = self.parts[1].table("memory", key="message", durable=random.random() < 0.5)
+        self.queues = [
+            self.parts[i].queue(
+                f"queue{i}", link=random.choice((None, self.link)), prefetch=random.choice((None, 1, 2)),
+                shared=random.random() < 0.5, automatic_ack=random.random() < 0.2,
+                ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
+                dead_letter=random.random() < 0.5, deduplicate=random.choice((None, None, 1.0)),
+            )
+            for i in range(2)
+        ]  # fmt: skip
+        self.publishes = True
+        stages = ("first", "second") if random.random() < 0.3 else ()
+        for name in stages:
+            onward = choose({stage: 0.3 for stage in stages}) if random.random() < 0.5 else apply("staged")
+            flow.stage(name, [*self.steps(2), onward])
+        self.publishes = False  # in what consumers do, or a message would breed for ever
+        for queue in self.queues:
+            settling = [nack(random.choice((0.0, 0.5)))] if random.random() < 0.5 else []
+            work = rescue([*self.steps(2, handling=True), ack()], settling) if random.random() < 0.8 else fail()
+            flow.consumers(queue, random.choice(self.parts), random.choice((1, 2, 3)), [work])
+        self.publishes = True
+        ending = [choose({stage: 0.4 for stage in stages})] if stages else [respond(random.choice((None, "ok")))]
+        for kind in KINDS[:2]:
+            at = random.choice(self.parts)
+            flow.source(kind, [*self.steps(3), apply("end", "store", sign=random.choice((-1, 0, 1))), *ending], at=at)
+
+    def time(self) -> Any:
+        chance = self.random.random()
+        if chance < 0.7:
+            return self.random.choice(TIMES)
+        return Exponential(1.0) if chance < 0.9 else Quantiles((0.0, 0.5, 0.5, 2.0))
+
+    def steps(self, depth: int, handling: bool = False) -> Steps:
+        """Some steps; `handling`: with a delivery in hand."""
+        return [
+            step
+            for _ in range(self.random.randint(1, 3))
+            for step in self.random.choice(self.words(depth))(depth, handling)
+        ]
+
+    def words(self, depth: int) -> list[Callable[[int, bool], Steps]]:
+        simple = [self.serve, self.wait, self.travel, self.store, self.record, self.settle, self.publish, self.strike]
+        return [*simple, self.hold, self.together, self.control, self.again, self.ask] if depth else simple
+
+    def condition(self) -> Any:
+        return self.random.choice((
+            0.5, 0.2, KIND.equals("order"), RESULT.equals("ok"), RESULT.differs("failed"), POISONED.equals(1),
+            DELIVERY.at_least(2), ATTEMPT.at_least(2), Field("level").at_least(1), Field("sku").equals(1),
+        ))  # fmt: skip
+
+    def serve(self, depth: int, handling: bool) -> Steps:
+        return [
+            self.random.choice([*self.pools, self.parts[0].cpu]).serve(
+                self.time(), priority=self.random.choice((0, 0, 1))
+            )
+        ]
+
+    def wait(self, depth: int, handling: bool) -> Steps:
+        return [delay(self.time())]
+
+    def travel(self, depth: int, handling: bool) -> Steps:
+        return [self.link.send()]
+
+    def store(self, depth: int, handling: bool) -> Steps:
+        store = self.random.choice(self.stores)
+        inside: Steps = [apply("kept", store.name), mark("kept")]
+        return [self.random.choice((
+            store.read(), store.write(), store.add(), store.write_if_newer(inside, [supersede()]),
+            store.take(inside, [reject()], versioned=self.random.random() < 0.5), self.memory.once(inside),
+        ))]  # fmt: skip
+
+    def record(self, depth: int, handling: bool) -> Steps:
+        return [self.random.choice((apply("seen"), respond(answer_from="store"), respond("refused"), mark("here")))]
+
+    def settle(self, depth: int, handling: bool) -> Steps:
+        return [self.random.choice((ack(), nack(0.5), nack()))] if handling else [apply("free")]
+
+    def publish(self, depth: int, handling: bool) -> Steps:
+        return [publish(self.random.choice(self.queues))] if self.publishes else [apply("none")]
+
+    def strike(self, depth: int, handling: bool) -> Steps:
+        return [point(self.random.choice(("here", "there")))]
+
+    def hold(self, depth: int, handling: bool) -> Steps:
+        pool = self.random.choice(self.pools)
+        return [pool.seize(priority=self.random.choice((0, 1))), *self.steps(depth - 1, handling), pool.release()]
+
+    def together(self, depth: int, handling: bool) -> Steps:
+        branches = [self.steps(depth - 1) for _ in range(self.random.randint(1, 3))]
+        if self.random.random() < 0.3:
+            return [spawn(branches[0])]
+        return [fork(*branches, join=self.random.choice((None, 0, 1)))]
+
+    def control(self, depth: int, handling: bool) -> Steps:
+        one, other = self.steps(depth - 1, handling), self.steps(depth - 1, handling)
+        match self.random.randint(0, 4):
+            case 0:
+                return [branch(self.condition(), one, other)]
+            case 1:
+                return [rescue([*one, branch(self.condition(), [fail()])], other)]
+            case 2:
+                return [timeout(self.time(), one, other)]
+            case 3:
+                return [by_attempt(one)]
+        return [branch(0.1, [fail()], other)]
+
+    def again(self, depth: int, handling: bool) -> Steps:
+        inside = self.steps(depth - 1, handling)
+        if self.random.random() < 0.5:
+            return [repeat(inside, 0.4)]
+        policy = Backoff(self.random.randint(0, 2), self.random.choice((0.0, 0.5)), jitter=self.random.random() < 0.5)
+        return [retry(policy, [*inside, branch(self.condition(), [fail()])], self.steps(depth - 1, handling))]
+
+    def ask(self, depth: int, handling: bool) -> Steps:
+        limit = self.random.choice((None, 0.0, 0.5, 2.0))
+        answer = (
+            []
+            if limit is not None and self.random.random() < 0.3
+            else [reply(self.random.choice((None, "ok", "failed")))]
+        )
+        return [call([*self.steps(depth - 1), *answer], timeout=limit)]
+
+    def scenario(self) -> Scenario:
+        """What strikes, on whole numbers and halves, where much else happens."""
+        random = self.random
+        faults: list[Any] = []
+        for part in ("one", "other"):
+            if random.random() < 0.4:
+                at = tuple(sorted(random.sample((0.0, 0.5, 1.0, 2.0, 3.0, 5.0), random.randint(1, 3))))
+                faults.append(Crash(part=part, at=at, restart=random.choice((0.0, 0.5, 1.0))))
+            if random.random() < 0.3:
+                name, restart = random.choice(("here", "there")), random.choice((0.0, 1.0))
+                faults.append(Crash(part=part, point=name, probability=0.3, restart=restart))
+            if random.random() < 0.3:
+                start, lasts = random.choice(TIMES), random.choice((0.5, 2.0))
+                faults.append(Slowdown(part=part, start=start, lasts=lasts, factor=random.choice((0.5, 3.0))))
+        if random.random() < 0.2:
+            direction = random.choice((None, "one"))
+            faults.append(Loss(link=self.link.name, probability=0.3, direction=direction))
+        if random.random() < 0.3:
+            faults.append(Poison(kind="order", probability=0.5))
+        goods, horizon = Goods(skus=3, units=2), random.choice((0.5, 50.0))
+        return Scenario(name="random", arrivals=Poisson(rate=1), goods=goods, faults=tuple(faults), horizon=horizon)
+
+    def arrivals(self, n: int) -> Arrivals:
+        random = self.random
+        times = np.cumsum([random.choice(TIMES[1:]) for _ in range(n)])
+        kinds = np.array([random.randint(0, 2) for _ in range(n)], np.int8)  # the third has no source
+        skus, quantities = ([random.randint(0, 2) for _ in range(n)] for _ in range(2))
+        return Arrivals(times, kinds, *(np.array(column, np.int32) for column in (skus, [-1] * n, quantities)))
+
+
+def agree(random: Random, differences: Differences) -> None:
+    """One random flow on both engines."""
+    composer = Composer(random)
+    arguments = (composer.flow, composer.arrivals(random.randint(1, 15)), KINDS, 1, composer.scenario(), {})
+    assert differences(simpy_engine.run(*arguments), compiled.run(*arguments)) == []
+
+
+@settings(HARD, max_examples=300)
+@given(random=st.randoms(use_true_random=False))
+def test_random_flows_have_one_history(random: Random, differences: Differences) -> None:
+    agree(random, differences)
+
+
+@pytest.mark.long
+@settings(HARD, max_examples=10_000)
+@given(random=st.randoms(use_true_random=False))
+def test_ten_thousand_random_flows_have_one_history(random: Random, differences: Differences) -> None:
+    agree(random, differences)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("scenario", ["steady", "burst", "flash_sale"])
+@pytest.mark.parametrize("name", architectures.names())
+def test_architectures_have_one_history(name: str, scenario: str, seed: int, differences: Differences) -> None:
+    one, other = (
+        case(name, load_scenario(scenario), None, 5000 if scenario == "flash_sale" else 1500, "300/s", engine)
+        for engine in ("simpy", "compiled")
+    )
+    assert differences(one.run(seed), other.run(seed)) == []
+
+
+def test_tables_that_are_too_small_change_nothing(monkeypatch: pytest.MonkeyPatch, differences: Differences) -> None:
+    ordinary = simlib.run("message_queue", "burst", messages=600, rate="400/s")
+    monkeypatch.setattr(compiled, "ROOM", dict.fromkeys(compiled.ROOM, 2))
+    assert differences(ordinary, simlib.run("message_queue", "burst", messages=600, rate="400/s")) == []
+
+
+def test_a_time_that_is_none_names_its_stream_and_message() -> None:
+    class Broken(Exponential):
+        def law(self) -> Any:
+            return (*super().law()[:1], float("nan"), *super().law()[2:])
+
+    flow = Flow("broken")
+    server = flow.pool("server")
+    flow.source("job", interarrival="1 s", steps=[server.serve(Broken(1.0)), apply("done")])
+    with pytest.raises(RunFailed, match=r"'job.server.serve' drew nan for message 0"):
+        simlib.simulate(flow, 5)
+
+
+@pytest.mark.long
+def test_the_kernel_reads_no_record_that_is_not_there(tmp_path: Any) -> None:
+    """With bounds checking, in a cache of its own: a warm cache would check nothing."""
+    checked = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    tests = [__file__, "-k", "random_flows_have or architectures or too_small", "-m", "not long"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], env=checked, check=False
+    )
+    assert done.returncode == 0
