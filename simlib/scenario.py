@@ -241,7 +241,8 @@ class Crash(Frozen):
 
 
 class Slowdown(Frozen):
-    """Service on a part takes `factor` times as long from `start` on for `lasts`."""
+    """Service at a part takes `factor` times as long where it begins from `start` on for `lasts`: that of the part's pools,
+    and that of pools of no part for what runs there."""
 
     fault: Literal["slowdown"] = "slowdown"
     part: str

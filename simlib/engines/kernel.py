@@ -27,7 +27,7 @@ from simlib.draws import QUANTILES, closed_form, fold, uniform
 from simlib.engines import order
 from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED
 from simlib.flow.blocks import COMPARISONS, FIELDS
-from simlib.flow.lowering import OPERATION, SELECTS
+from simlib.flow.lowering import NOWHERE, OPERATION, SELECTS, UNWATCHED
 
 (
     END, RECEIVE, DELAY, SEIZE, RELEASE, SEND, ARRIVE, JUMP, TEST, DRAW, CHOOSE, REPEAT, AGAIN,
@@ -1264,8 +1264,10 @@ def go(s, r):  # type: ignore[no-untyped-def]
         # time and pools
         if operation == DELAY:
             time = duration(s, r, a, op.b)
-            if op.c >= 0:
-                time *= slow_at(s, op.c).value
+            if op.c != UNWATCHED:
+                at = row.part if op.c == NOWHERE else op.c
+                if at >= 0:
+                    time *= slow_at(s, at).value
             sleep(s, r, time)
             return
         elif operation == SEIZE:

@@ -510,7 +510,7 @@ class Engine:
         self.stop = simpy.Event(self.clock)
         self.rows: dict[Row, None] = {}
         self.down: set[Part] = set()
-        self.slow: dict[Part, float] = {}
+        self.slow: dict[Part | None, float] = {}
         self.losses = [fault for fault in faults if isinstance(fault, Loss)]
         self.crashes = [fault for fault in faults if isinstance(fault, Crash)]
         self.slowdowns = [fault for fault in faults if isinstance(fault, Slowdown)]
@@ -827,11 +827,9 @@ class Engine:
             program.append(prepared if isinstance(prepared, tuple) else (True, prepared))
         return program
 
-    def time(self, duration: Distribution, stream: str, part: Part | None = None) -> Callable[[Row], float]:
+    def time(self, duration: Distribution, stream: str) -> Callable[[Row], float]:
         """A sampler of a duration at a row's place; raises RunFailed where it is no time."""
         draw = duration.draw(draws.stream_key(self.seed, stream))
-        slow = self.slow
-        watched = part is not None and any(fault.part == part.name for fault in self.slowdowns)
 
         def time(row: Row) -> float:
             value = draw(row.place)
@@ -839,9 +837,16 @@ class Engine:
                 raise RunFailed(
                     f"stream '{stream}' drew {value} for message {row.message}: a time must be finite and at least 0"
                 )
-            return value * slow.get(part, 1.0) if watched and part is not None else value
+            return value
 
         return time
+
+    def service(self, duration: Distribution, stream: str, pool: Pool) -> Callable[[Row], float]:
+        """A sampler of a service, as slow as the pool's part is, or where it stands at none the part that the row is at."""
+        time, slow = self.time(duration, stream), self.slow
+        if not self.slowdowns:
+            return time
+        return lambda row: time(row) * slow.get(pool.at or row.part, 1.0)
 
     def sleep(self, row: Row, time: float) -> Row:
         """The row goes on after a time; it waits at itself."""
@@ -880,7 +885,7 @@ class Engine:
     def _serve(self, step: blocks.Serve, name: str) -> Any:
         pool, priority = self.pools[step.pool], step.priority
         stream = step.stream or f"{name}.{step.pool.name}.serve"
-        time = self.time(step.duration, stream, step.pool.at)
+        time = self.service(step.duration, stream, step.pool)
         select = draws.stream_key(self.seed, f"{stream}.select")
 
         def run(row: Row) -> Waits:

@@ -30,6 +30,8 @@ MOST_STEPS, MOST_EFFECTS = 1 << 24, 62
 """More operations, or more different effects, than these do not fit the kernel."""
 NOWHERE = -1
 """The number of a part, link, queue or step that is not there."""
+UNWATCHED = -2
+"""In place of the part whose speed a time goes by (NOWHERE: the one that the row is at): none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +191,7 @@ class Lowering:
         end[1] = self.here
 
     def _delay(self, step: blocks.Delay, name: str, depth: int) -> None:
-        self.add("DELAY", self.law(step.duration), self.stream(step.stream or f"{name}.delay"), NOWHERE)
+        self.add("DELAY", self.law(step.duration), self.stream(step.stream or f"{name}.delay"), UNWATCHED)
 
     def _seize(self, step: blocks.Seize, name: str, depth: int) -> None:
         stream = step.stream or f"{name}.{step.pool.name}.seize"

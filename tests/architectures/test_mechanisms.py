@@ -9,7 +9,7 @@ import simlib
 from simlib import architectures
 from simlib.distributions import Constant
 from simlib.metrics import measure
-from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, Profile, load_scenario
+from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, Profile, Slowdown, load_scenario
 
 ONE_SKU = Goods(skus=1)
 SLOW = {"handler_work": Constant(0.05)}
@@ -39,6 +39,15 @@ def columns(*arguments, **changes):
 
 def lossy(probability, link, direction=None):
     return {"faults": (Loss(link=link, probability=probability, direction=direction),)}
+
+
+@pytest.mark.parametrize("part", ["accounting", "shop"])
+@pytest.mark.parametrize("name", architectures.names())
+def test_a_slow_side_makes_every_architecture_slower(name, part):
+    slow = workload(50, faults=(Slowdown(part=part, start=0.0, lasts=1000.0, factor=3.0),))
+    before, after = (measure(history(name, scenario, 1000), 0) for scenario in (workload(50), slow))
+    kind = "stock_update" if part == "accounting" else "stock_query"
+    assert after[f"response_time_p50.{kind}"] > 1.5 * before[f"response_time_p50.{kind}"]
 
 
 # --- rest -------------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ from simlib.flow import (
     supersede,
     timeout,
 )  # fmt: skip
-from simlib.scenario import Arrivals, Crash, Goods, Loss, Poison, Poisson, Scenario, Slowdown, load_scenario
+from simlib.scenario import Arrivals, Crash, Goods, Loss, Poison, Poisson, Scenario, Slowdown
 
 Differences = Callable[[Any, Any], list[str]]
 TIMES = (0.0, 0.0, 0.5, 1.0, 1.0, 2.0)
@@ -263,7 +263,7 @@ def test_ten_thousand_random_flows_have_one_history(random: Random, differences:
 @pytest.mark.parametrize("name", architectures.names())
 def test_architectures_have_one_history(name: str, scenario: str, seed: int, differences: Differences) -> None:
     one, other = (
-        case(name, load_scenario(scenario), None, 5000 if scenario == "flash_sale" else 1500, "300/s", engine)
+        case(name, scenario, None, *((6500, "20/s") if scenario == "flash_sale" else (1500, "300/s")), engine)
         for engine in ("simpy", "compiled")
     )
     assert differences(one.run(seed), other.run(seed)) == []
