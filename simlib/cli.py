@@ -131,6 +131,7 @@ def doctor(as_json: Json = False) -> int:
 def show(
     what: Annotated[str, typer.Argument(help="architectures, scenarios, metrics or parameters.")] = "architectures",
     architecture: Annotated[str | None, typer.Argument(metavar="[ARCH]", help="Whose parameters.")] = None,
+    settings: Settings = None,
     as_json: Json = False,
 ) -> int:
     """What there is: architectures, scenarios, metrics, or the parameters of an architecture."""
@@ -140,7 +141,9 @@ def show(
         raise BadInput("whose parameters? name an architecture: simlib list parameters rest")
     if what != "parameters" and architecture is not None:
         raise BadInput(f"only parameters are of an architecture, got '{architecture}': leave it out")
-    rows = _LISTS[what](architecture or "")
+    if what != "parameters" and settings:
+        raise BadInput(f"only parameters can be set, got --set {settings[0]} for {what}: leave it out")
+    rows = _list_parameters(architecture, _settings(settings)) if architecture else _LISTS[what]()
     if as_json:
         return _print(rows)
     columns = list(rows[0])
@@ -265,12 +268,15 @@ def check(folder: Annotated[Path, typer.Argument(help="Where a history was saved
 
 
 @app.command()
-def measure(names: Names = None, plan_file: MeasurementPlan = None, as_json: Json = False) -> int:
+def measure(
+    names: Names = None, plan_file: MeasurementPlan = None, settings: Settings = None, as_json: Json = False
+) -> int:
     """Measure the live architectures, what is not measured yet; some minutes each, on a machine that is idle."""
     from simlib import calibration
 
     plan = calibration.held_out(plan_file)
-    found = [calibration.measure(name, plan, _progress) for name in _architectures(names)]
+    chosen = _broker_set(settings)
+    found = [calibration.measure(name, plan, _progress, chosen) for name in _architectures(names)]
     if as_json:
         columns = ("architecture", "broker", "saturation")
         return _print({"rows": [{name: getattr(one, name) for name in columns} for one in found], **_origin()})
@@ -279,11 +285,12 @@ def measure(names: Names = None, plan_file: MeasurementPlan = None, as_json: Jso
 
 
 @app.command()
-def calibrate(names: Names = None, as_json: Json = False) -> int:
+def calibrate(names: Names = None, settings: Settings = None, as_json: Json = False) -> int:
     """Fit the parameters of the models to the measurements."""
     from simlib import calibration
 
-    rows = [calibration.calibrate(name, _broker(name)) for name in _architectures(names)]
+    chosen = _broker_set(settings)
+    rows = [calibration.calibrate(name, _broker(name, chosen)) for name in _architectures(names)]
     if as_json:
         return _print({"rows": rows, **_origin()})
     for row in rows:
@@ -372,7 +379,7 @@ def report(workers: Workers = None, as_json: Json = False) -> int:
     return 0
 
 
-def _list_architectures(_: str) -> list[dict[str, Any]]:
+def _list_architectures() -> list[dict[str, Any]]:
     from simlib import architectures
 
     return [
@@ -381,7 +388,7 @@ def _list_architectures(_: str) -> list[dict[str, Any]]:
     ]
 
 
-def _list_scenarios(_: str) -> list[dict[str, Any]]:
+def _list_scenarios() -> list[dict[str, Any]]:
     from simlib.scenario import load_scenario, scenario_names
 
     scenarios = [load_scenario(name) for name in scenario_names()]
@@ -391,7 +398,7 @@ def _list_scenarios(_: str) -> list[dict[str, Any]]:
     ]
 
 
-def _list_metrics(_: str) -> list[dict[str, Any]]:
+def _list_metrics() -> list[dict[str, Any]]:
     from simlib.metrics import REGISTRY
 
     return [
@@ -399,21 +406,24 @@ def _list_metrics(_: str) -> list[dict[str, Any]]:
     ]
 
 
-def _list_parameters(architecture: str) -> list[dict[str, Any]]:
+def _list_parameters(architecture: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     from simlib import architectures
     from simlib.architectures.parameters import calibrated
 
     known = architectures.get(architecture)
-    values = known.load_parameters().model_dump(mode="json")
-    measured = calibrated(architecture, _broker(architecture))
+    parameters = known.load_parameters(settings)
+    values = parameters.model_dump(mode="json")
+    measured = calibrated(architecture, getattr(parameters, "broker", None))
+    origins = dict.fromkeys(values, "assumed") | {name: entry.provenance for name, entry in measured.items()}
+    origins |= dict.fromkeys(settings, "set")
     return [
         {
             "name": name,
             "value": values[name],
-            "provenance": measured[name].provenance if name in measured else "assumed",
+            "provenance": origins[name],
             "description": field.description,
         }
-        for name, field in known.parameters.model_fields.items()
+        for name, field in type(parameters).model_fields.items()
     ]
 
 
@@ -421,7 +431,7 @@ _LISTS = {
     "architectures": _list_architectures,
     "scenarios": _list_scenarios,
     "metrics": _list_metrics,
-    "parameters": _list_parameters,
+    "parameters": list,
 }
 
 
@@ -436,10 +446,18 @@ def _architectures(names: Sequence[str] | None) -> list[str]:
     return [name for name in architectures.names() if not names or name in names]
 
 
-def _broker(architecture: str) -> str | None:
+def _broker(architecture: str, chosen: Mapping[str, Any]) -> str | None:
     from simlib import architectures
 
-    return getattr(architectures.get(architecture).load_parameters(), "broker", None)
+    return getattr(architectures.get(architecture).load_parameters(chosen), "broker", None)
+
+
+def _broker_set(settings: Iterable[str] | None) -> dict[str, Any]:
+    """The broker whose twin is measured and calibrated; everything else of it is as it is by default."""
+    values = _settings(settings)
+    for name in values.keys() - {"broker"}:
+        raise BadInput(f"only the broker can be set here, got '{name}': leave it out")
+    return values
 
 
 def _settings(settings: Iterable[str] | None) -> dict[str, Any]:

@@ -25,8 +25,19 @@ class Architecture:
 
     @property
     def parameters(self) -> type[Parameters]:
-        """The class of its parameters."""
-        return getattr(self._module("model"), self.class_name)
+        """The class of its parameters, in the default variant."""
+        return self.variants[0]
+
+    @property
+    def variants(self) -> tuple[type[Parameters], ...]:
+        """The classes that its parameters may be of, the default first."""
+        return getattr(self._module("model"), self.class_name).variants()
+
+    @property
+    def brokers(self) -> list[str | None]:
+        """The brokers that it may stand on, the default first; None for one that stands on none."""
+        fields = (variant.model_fields.get("broker") for variant in self.variants)
+        return list(dict.fromkeys(field.default if field else None for field in fields))
 
     def build(self, parameters: Parameters, scenario: Scenario) -> Flow:
         """The flow for these parameters and this scenario."""

@@ -47,6 +47,17 @@ class Parameters(BaseModel):
     cores: Count = Field(2, description="cores of the machine that both sides and the database share")
     database_connections: Count = Field(8, description="connections of each side to its database")
 
+    @classmethod
+    def variants(cls) -> tuple[type[Parameters], ...]:
+        """The classes of these parameters, the default first; several where one of them (a broker) decides which others
+        there are."""
+        return (cls,)
+
+    @classmethod
+    def variant(cls, values: Mapping[str, Any]) -> type[Parameters]:
+        """The class of these values; raises BadInput where they name none."""
+        return cls
+
     def replace(self, **changes: Any) -> Parameters:
         """The same parameters but for the changes; raises BadInput as `load` does."""
         return make(type(self), {**self.model_dump(), **changes})
@@ -68,13 +79,24 @@ class Calibrated(BaseModel):
 
 def make(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:
     """Parameters of these values; raises BadInput for an unknown name or a value out of its range."""
+    model = model.variant(values)
     for name in values:
-        if name not in model.model_fields:
-            raise unknown("parameter", name, model.model_fields)
+        if name in model.model_fields:
+            continue
+        others = [_named(other) for other in model.variants() if name in other.model_fields]
+        if others:
+            raise BadInput(f"parameter '{name}' is of {' or '.join(others)}, not of {_named(model)}: leave it out")
+        raise unknown("parameter", name, model.model_fields)
     try:
         return model(**values)
     except ValidationError as error:
         raise explained(error, "parameter") from None
+
+
+def _named(model: type[Parameters]) -> str:
+    """A variant by what tells it from the others."""
+    chosen = (name for name in ("broker", "queue_type") if name in model.model_fields)
+    return " with ".join(f"{name}={model.model_fields[name].default}" for name in chosen)
 
 
 def calibration_files(architecture: str, broker: str | None) -> list[Path]:
@@ -107,8 +129,8 @@ def _entries(file: Path, *state: int) -> dict[str, Calibrated]:
 
 def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any]) -> Parameters:
     """The defaults, replaced by what was calibrated, replaced by what the user sets; raises BadInput as `make` does."""
-    field = model.model_fields.get("broker")
-    broker = overrides.get("broker", field.default if field else None)
+    field = model.variant(overrides).model_fields.get("broker")
+    broker = field.default if field else None
     measured = {name: entry.value for name, entry in calibrated(architecture, broker).items()}
     return make(model, {**measured, **overrides})
 

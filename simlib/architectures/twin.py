@@ -36,7 +36,7 @@ class Config(BaseModel):
     port: int
     peer: str
     database: str
-    nats: str | None = None
+    broker: str | None = None
     prefix: str = ""
     parameters: dict[str, Any]
     completions: int | None = None

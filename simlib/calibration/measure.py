@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -95,12 +96,15 @@ class Measurement:
         return points
 
 
-def measure(architecture: str, plan: HeldOut, say: Callable[[str], object]) -> Measurement:
-    """Measure what is not there yet of one architecture, some six minutes in all; `say` hears of each step.
+def measure(
+    architecture: str, plan: HeldOut, say: Callable[[str], object], params: Mapping[str, Any] = MappingProxyType({})
+) -> Measurement:
+    """Measure what is not there yet of one architecture, some six minutes in all; `say` hears of each step. `params` names
+    the broker.
 
     Raises MissingPart or BadInput where a real part is absent or cannot be used, RunFailed where a run fails.
     """
-    case = api.case(architecture, plan.scenario, engine="live")
+    case = api.case(architecture, plan.scenario, params, engine="live")
     from simlib import architectures
 
     of = Measurement(architecture, getattr(case.parameters, "broker", None))

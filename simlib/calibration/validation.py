@@ -11,12 +11,18 @@ from simlib.calibration.measure import Measurement
 from simlib.calibration.validate import HeldOut, validate
 
 
+def measurements(name: str) -> list[Measurement]:
+    """Those of an architecture, of each of its brokers; of the default one also where it is missing."""
+    first, *others = [Measurement(name, broker) for broker in architectures.get(name).brokers]
+    return [first, *(other for other in others if other.folder.exists())]
+
+
 def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:
     """The document that `simlib validate --json` prints; of all architectures it is also kept, for the report.
 
     Raises BadInput where a measurement is missing.
     """
-    measured = [Measurement(name, getattr(architectures.get(name).load_parameters(), "broker", None)) for name in names]
+    measured = [one for name in names for one in measurements(name)]
     points = [point for one in measured for point in one.points(plan)]
     tries = [attempt for one in measured for attempt in one.read("tries.json", [])]
     files = {file for one in measured for file in api.calibration(one.architecture, one.broker).items()}

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +33,7 @@ from simlib import draws
 from simlib.brokers import Server, processes
 from simlib.brokers.nats import nats
 from simlib.brokers.postgres import postgres
+from simlib.brokers.rabbitmq import rabbitmq
 from simlib.domain import (
     ANNOUNCED,
     COPIED,
@@ -52,6 +53,12 @@ from simlib.errors import BadInput, RunFailed
 from simlib.history import History
 from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, POISON, Arrivals, Crash, Poison, Scenario
 
+STARTS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
+    "postgres": postgres,
+    "nats": nats,
+    "rabbitmq": rabbitmq,
+}
+"""How each real part is found or started."""
 DRAINS_WITHIN = 30.0
 """How long after the last answer a run waits until all is quiet, s (or the scenario's horizon, if that is shorter)."""
 ATTEMPTS = 8
@@ -106,9 +113,9 @@ class Bench:
         with ExitStack() as stack:
             stack.enter_context(processes.interruptible())
             self.folder = stack.enter_context(processes.folder({}))
-            self.servers["postgres"] = stack.enter_context(postgres())
-            if "nats" in self.twin.PARTS:
-                self.servers["nats"] = stack.enter_context(nats())
+            broker = self.parameters.get("broker")
+            for part in (*self.twin.PARTS, *([broker] if broker else [])):
+                self.servers[part] = stack.enter_context(STARTS[part]())
             prefix = f"simlib_{os.getpid()}_{time.monotonic_ns()}"
             stack.enter_context(self._databases(prefix))
             stack.callback(self._stop_services)
@@ -120,7 +127,7 @@ class Bench:
                     "port": ports[side],
                     "peer": f"http://127.0.0.1:{ports[other]}",
                     "database": self.databases[side],
-                    "nats": self.servers["nats"].url if "nats" in self.servers else None,
+                    "broker": self.servers[broker].url if broker else None,
                     "prefix": prefix,
                     "parameters": self.parameters,
                     "completions": self.completions,

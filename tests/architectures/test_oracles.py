@@ -14,6 +14,7 @@ import pytest
 
 import simlib
 from simlib import architectures
+from simlib.architectures.parameters import make
 from simlib.distributions import Distribution, Exponential
 from simlib.domain import RESPONSES
 from simlib.scenario import Goods, load_scenario
@@ -22,6 +23,7 @@ from simlib.statistics import paired
 KNOWN = {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
 """What an oracle may stand on, besides the standard library."""
 FLAKY = {"handler_failure": 0.1}
+RABBITMQ = {"broker": "rabbitmq"}
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
 
 
@@ -31,7 +33,9 @@ def oracle(name):
 
 def continuous(name, **changes):
     """The default parameters with exponential times of the same means."""
-    defaults = architectures.get(name).parameters()
+    known = architectures.get(name).parameters
+    chosen = {field: changes[field] for field in ("broker", "queue_type") if field in changes}
+    defaults = make(known, chosen)
     times = {field: Exponential(value.mean_value) for field, value in defaults if isinstance(value, Distribution)}
     return defaults.replace(**(times | changes))
 
@@ -79,6 +83,32 @@ EQUAL = {
         "when customers wait for the reply": (80, FLAKY, {"answered_on": "reply", "confirm_timeout": 0.03}),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
         "when goods are sold out and customers wait": (100, {"goods": SCARCE}, {"answered_on": "reply"}),
+        "on RabbitMQ at low load": (20, {}, RABBITMQ),
+        "on RabbitMQ at moderate load": (150, {}, RABBITMQ),
+        "on RabbitMQ when handlers fail": (80, FLAKY, RABBITMQ),
+        "on RabbitMQ when messages are parked": (80, {"handler_failure": 0.4}, RABBITMQ | {"max_deliveries": 2}),
+        "on RabbitMQ when nothing is ever parked": (80, {"handler_failure": 0.4}, RABBITMQ | {"max_deliveries": None}),
+        "on a classic queue when handlers fail": (80, {"handler_failure": 0.4}, RABBITMQ | {"queue_type": "classic"}),
+        "on RabbitMQ when confirms come late and nobody drops the copies": (
+            80,
+            {},
+            RABBITMQ | {"confirm_timeout": 0.003, "idempotent_receiver": False, "write_if_newer": False},
+        ),
+        "on RabbitMQ when each may hold little": (
+            100,
+            FLAKY,
+            RABBITMQ | {"prefetch": 2, "uplink": "exponential(5 ms)"},
+        ),
+        "on RabbitMQ without confirms and acknowledgements": (
+            80,
+            FLAKY,
+            RABBITMQ | {"confirm": False, "manual_ack": False},
+        ),
+        "on RabbitMQ when customers wait for the reply": (
+            80,
+            FLAKY,
+            RABBITMQ | {"answered_on": "reply", "confirm_timeout": 0.03},
+        ),
     },
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 from simlib import architectures, paths
 from simlib.distributions import Distribution
+from simlib.errors import BadInput
 
 MECHANISMS = Path(__file__).with_name("test_mechanisms.py").read_text(encoding="utf-8")
 NAMES = architectures.names()
@@ -27,24 +28,54 @@ def shown(value, timed):
 
 
 def parameter_rows(name):
+    """The rows of the tables of parameters, one after the other: of the default, and of each further broker what it has of
+    its own."""
     section = readme(name).split("## Parameters")[1].split("\n## ")[0]
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")
-    ]
-    return {row[0].strip("`"): row[1:] for row in rows}
+    for part in section.split("\n### "):
+        rows = [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in part.splitlines()
+            if line.startswith("| `")
+        ]
+        yield {row[0].strip("`"): row[1:] for row in rows}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_table_of_parameters_lists_exactly_the_fields_with_default_unit_and_meaning(name):
-    model = architectures.get(name).parameters
-    expected = {}
+def expected_rows(model):
     for field, about in model.model_fields.items():
         value, meaning = getattr(model(), field), about.description.removesuffix(", s")
         timed = isinstance(value, Distribution) or about.description.endswith(", s")
-        expected[field] = [shown(value, timed), "s" if timed else "–", meaning]
-    rows = parameter_rows(name)
-    assert {field: row[:3] for field, row in rows.items()} == expected
-    assert all(re.match("measured|assumed|set", row[3]) for row in rows.values())
+        yield field, [shown(value, timed), "s" if timed else "–", meaning]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_of_parameters_list_exactly_the_fields_with_default_unit_and_meaning(name):
+    known = architectures.get(name)
+    by_broker = {}
+    for variant in known.variants:
+        field = variant.model_fields.get("broker")
+        by_broker.setdefault(field.default if field else None, dict(expected_rows(variant)))
+    common, *others = by_broker.values()
+    expected = [common, *({f: row for f, row in rows.items() if row != common.get(f)} for rows in others)]
+    tables = list(parameter_rows(name))
+    assert [{field: row[:3] for field, row in rows.items()} for rows in tables] == expected
+    assert all(re.match("measured|assumed|set", row[3]) for rows in tables for row in rows.values())
+
+
+def test_a_parameter_of_one_broker_is_refused_for_another_in_one_line():
+    queue = architectures.get("message_queue")
+    for chosen, name in (
+        ({"broker": "rabbitmq"}, "ack_wait"),
+        ({"broker": "rabbitmq"}, "deduplication"),
+        ({"broker": "rabbitmq", "queue_type": "classic"}, "max_deliveries"),
+        ({"broker": "nats"}, "queue_type"),
+        ({}, "detected_after"),
+    ):
+        with pytest.raises(BadInput, match=f"parameter '{name}' is of broker=") as said:
+            queue.load_parameters({**chosen, name: 1})
+        assert "\n" not in str(said.value)
+    for unknown in ({"broker": "kafka"}, {"broker": "rabbitmq", "queue_type": "stream"}):
+        with pytest.raises(BadInput, match="known are"):
+            queue.load_parameters(unknown)
 
 
 @pytest.mark.parametrize("name", NAMES)

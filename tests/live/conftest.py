@@ -12,6 +12,7 @@ from simlib import architectures
 from simlib.brokers import Server
 from simlib.brokers import nats as nats_part
 from simlib.brokers import postgres as postgres_part
+from simlib.brokers import rabbitmq as rabbitmq_part
 from simlib.engines.live import Bench
 from simlib.history import History
 from simlib.scenario import Mix, Scenario, load_scenario
@@ -33,7 +34,16 @@ def nats() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def bench(postgres: Server, nats: Server) -> Callable[..., AbstractContextManager[Bench]]:
+def rabbitmq() -> Iterator[Server]:
+    require_part(rabbitmq_part.found() is not None, f"no RabbitMQ: {rabbitmq_part.INSTALL}")
+    with rabbitmq_part.rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bench(
+    postgres: Server, nats: Server, request: pytest.FixtureRequest
+) -> Callable[..., AbstractContextManager[Bench]]:
     """Makes the bench of an architecture, with parameters, on the servers of the session."""
 
     @contextmanager
@@ -42,6 +52,8 @@ def bench(postgres: Server, nats: Server) -> Callable[..., AbstractContextManage
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv(postgres_part.URL, postgres.url)
             environment.setenv(nats_part.URL, nats.url)
+            if parameters.get("broker") == "rabbitmq":
+                environment.setenv(rabbitmq_part.URL, request.getfixturevalue("rabbitmq").url)
             with Bench(architecture.live, architecture.load_parameters(parameters)) as ready:
                 yield ready
 
@@ -59,10 +71,14 @@ def run(bench: Callable[..., AbstractContextManager[Bench]]) -> Callable[..., Hi
     return perform
 
 
-@pytest.fixture(scope="module", params=["rest", "message_queue"])
+TWINS = [("rest", {}), ("message_queue", {}), ("message_queue", {"broker": "rabbitmq"})]
+
+
+@pytest.fixture(scope="module", params=TWINS, ids=["rest", "message_queue", "message_queue-rabbitmq"])
 def standing(request: pytest.FixtureRequest, bench: Callable[..., AbstractContextManager[Bench]]) -> Iterator[Bench]:
     """A bench of each architecture with the default parameters, for several runs."""
-    with bench(request.param) as ready:
+    name, parameters = request.param
+    with bench(name, **parameters) as ready:
         yield ready
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import threading
 import time
 
+import aio_pika
 import psycopg
 import pytest
 
@@ -16,6 +19,25 @@ from simlib.scenario import Crash, Poison
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 SLOW = {"handler_work": Constant(0.05)}
 """Handler work that takes longer than what waits for it below."""
+
+
+def with_a_pause(ready, broker, scenario, seconds):
+    """The history of a run during which the broker's process stands still once."""
+
+    def pause():
+        begun = f"SELECT count(*) FROM effects WHERE message >= {ready.numbered + 10}"
+        with psycopg.connect(ready.databases["accounting"], autocommit=True) as connection:
+            while connection.execute(begun).fetchone()[0] == 0:
+                time.sleep(0.02)
+        os.kill(broker, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(broker, signal.SIGCONT)
+
+    pausing = threading.Thread(target=pause)
+    pausing.start()
+    history = ready.run(scenario, 1, 80)
+    pausing.join()
+    return history
 
 
 def columns(history):
@@ -61,6 +83,78 @@ def test_queue_poison_is_parked_or_lost(run, workload, park):
     assert set(ended["deliveries"]) == {3}
 
 
+RABBITMQ = {"broker": "rabbitmq"}
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_rabbitmq_loses_what_a_killed_shop_held_unless_it_acknowledges_by_hand(run, workload, manual):
+    struck = workload(
+        80.0, only="stock_update", handler_work=Constant(0.02), faults=(Crash(part="shop", at=(0.8,), restart=0.1),)
+    )
+    messages = columns(run("message_queue", struck, 100, manual_ack=manual, **RABBITMQ))
+    assert ((messages["outcome"] == "lost").sum() > 0) is not manual
+    assert messages["duplicates"].sum() == 0
+
+
+@pytest.mark.parametrize(("park", "outcome"), [(True, "dead_lettered"), (False, "lost")])
+def test_rabbitmq_parks_poison_after_the_last_delivery_or_drops_it(run, workload, park, outcome):
+    poison = workload(50.0, only="stock_update", faults=(Poison(probability=0.2),))
+    messages = columns(run("message_queue", poison, 60, park=park, max_deliveries=3, **RABBITMQ))
+    ended = messages[messages["outcome"] != "applied"]
+    assert 3 < len(ended) < 30
+    assert set(ended["outcome"]) == {outcome} and set(ended["deliveries"]) == {3}
+
+
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+def test_rabbitmq_delivers_poison_for_ever_where_there_is_no_limit(run, workload, queue_type):
+    poison = workload(50.0, only="stock_update", faults=(Poison(probability=0.2),), horizon=1.0)
+    without = {"max_deliveries": None} if queue_type == "quorum" else {}
+    history = run("message_queue", poison, 30, queue_type=queue_type, **without, **RABBITMQ)
+    ended = columns(history).query("outcome != 'applied'")
+    assert 1 < len(ended) < 20
+    assert set(ended["outcome"]) == {"in_flight"} and ended["deliveries"].min() > 10
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_rabbitmq_copies_of_unconfirmed_publications_double_orders_unless_the_receiver_knows_them(
+    bench, workload, rabbitmq, idempotent
+):
+    """The broker pauses, so that confirms come after their time-out, and nobody but the receiver drops the copies."""
+    hasty = {"confirm_timeout": 0.3, "idempotent_receiver": idempotent, **RABBITMQ}
+    with bench("message_queue", **hasty) as ready:
+        messages = columns(with_a_pause(ready, rabbitmq.pid, workload(40.0, only="order"), 0.7))
+    assert set(messages["outcome"]) <= {"applied", "rejected"}
+    assert (messages["attempts"] > 1).sum() > 5
+    assert (messages["duplicates"].sum() > 0) is not idempotent
+
+
+@pytest.mark.parametrize("mandatory", [False, True])
+def test_rabbitmq_confirms_what_no_queue_takes_unless_it_must_hand_it_back(bench, workload, rabbitmq, mandatory):
+    with bench("message_queue", mandatory=mandatory, **RABBITMQ) as ready:
+        prefix = json.loads((ready.folder / "shop.json").read_text())["prefix"]
+
+        async def unbind():
+            async with await aio_pika.connect(rabbitmq.url) as connection:
+                channel = await connection.channel()
+                queue = await channel.get_queue(f"{prefix}_updates")
+                await queue.unbind(f"{prefix}_", routing_key=queue.name)
+
+        asyncio.run(unbind())
+        messages = columns(ready.run(workload(40.0, only="stock_update"), 1, 20))
+    said, happened = ("failed", "failed") if mandatory else ("ok", "lost")
+    assert (set(messages["response"]), set(messages["outcome"])) == ({said}, {happened})
+
+
+def test_rabbitmq_twin_passes_the_checker_with_flaky_handlers_and_replies(run, workload):
+    flaky = workload(40.0, handler_failure=0.1)
+    history = run("message_queue", flaky, 100, answered_on="reply", **RABBITMQ)
+    verdict = history.check()
+    assert verdict.ok, str(verdict)
+    assert verdict.as_dict()["lost"] == verdict.as_dict()["duplicated"] == 0
+    updates = columns(history).query("kind == 'stock_update'")
+    assert updates["deliveries"].max() > 1
+
+
 @pytest.mark.parametrize("manual", [False, True])
 def test_queue_loses_what_a_killed_shop_held_unless_it_acknowledges_by_hand(run, workload, manual):
     struck = workload(
@@ -75,19 +169,7 @@ def test_queue_loses_what_a_killed_shop_held_unless_it_acknowledges_by_hand(run,
 
 def test_queue_publication_without_a_confirm_is_indeterminate(bench, workload, nats):
     with bench("message_queue", confirm_timeout=0.2, confirm_retries=0) as ready:
-
-        def pause():
-            with psycopg.connect(ready.databases["accounting"], autocommit=True) as connection:
-                while connection.execute("SELECT count(*) FROM effects WHERE message >= 110").fetchone()[0] == 0:
-                    time.sleep(0.02)
-            os.kill(nats.pid, signal.SIGSTOP)
-            time.sleep(1.0)
-            os.kill(nats.pid, signal.SIGCONT)
-
-        pausing = threading.Thread(target=pause)
-        pausing.start()
-        messages = columns(ready.run(workload(40.0, only="stock_update"), 1, 80))
-        pausing.join()
+        messages = columns(with_a_pause(ready, nats.pid, workload(40.0, only="stock_update"), 1.0))
     unheard = messages[messages["response"] == "timed_out"]
     assert len(unheard) > 5
     assert set(unheard["outcome"]) <= {"applied", "superseded"}, "the message was in the queue all the same"

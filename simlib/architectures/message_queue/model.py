@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from pydantic import Field
 
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Time
 from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, Side, arrive, leave, sides
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.errors import unknown
 from simlib.flow import (
     RESULT,
     Backoff,
@@ -33,14 +36,28 @@ from simlib.flow import (
     spawn,
     supersede,
 )
+from simlib.flow.model import Requeue
 from simlib.quantities import Duration
 from simlib.scenario import Scenario
 
 
-class MessageQueue(Parameters):
-    """Parameters of the message queue."""
+@dataclass(frozen=True)
+class Semantics:
+    """What a broker does with a queue and its consumers, in the words of `flow.Queue`."""
 
-    broker: Literal["nats"] = Field("nats", description="whose semantics and times the queue has")
+    shared: bool
+    ack_wait: float | None
+    detected_after: float | None
+    max_deliveries: int | None
+    deduplicate: float | None
+    requeue: Requeue
+    redelivery_delay: float
+
+
+class MessageQueue(Parameters):
+    """Parameters that the queue has on every broker; the broker's own are in its class below, with its semantics."""
+
+    broker: str = Field("nats", description="whose semantics and times the queue has")
     uplink: Time = Field("0.1 ms", validate_default=True, description="between a side and the broker, each way")
     store: Time = Field(
         "1 ms", validate_default=True, description="the broker's write of a message to disk, one at a time in a queue"
@@ -52,25 +69,108 @@ class MessageQueue(Parameters):
         "0.1 ms", validate_default=True, description="CPU to take a delivery, and as much to acknowledge it"
     )
     consumers: Count = Field(4, description="consumers of each queue: tasks in the side's one process")
-    prefetch: Count = Field(
-        50, description="unacknowledged deliveries of a queue that all its consumers may hold together"
-    )
+    prefetch: Count = Field(50, description="unacknowledged deliveries")
     confirm: bool = Field(True, description="whether a publisher waits for the broker's confirm")
     confirm_timeout: PositiveDuration = Field(1.0, description="after which a publisher takes a confirm for lost, s")
     confirm_retries: int = Field(3, ge=0, le=100, description="further publications of a message without a confirm")
-    deduplication: Duration = Field(120.0, description="within which the broker drops a message that it has, s")
     manual_ack: bool = Field(
         True, description="whether a delivery is acknowledged after its effect, or when handed out"
     )
+    park: bool = Field(True, description="whether what was delivered too often is kept aside, or dropped")
+    idempotent_receiver: bool = Field(True, description="whether a consumer remembers what it has handled")
+    write_if_newer: bool = Field(True, description="whether the copy refuses a version older than its own")
+    answered_on: Literal["confirm", "reply"] = Field("confirm", description="what answers a customer's order")
+
+    @classmethod
+    def variants(cls) -> tuple[type[Parameters], ...]:
+        return OnNats, OnQuorumQueue, OnClassicQueue
+
+    @classmethod
+    def variant(cls, values: Mapping[str, Any]) -> type[Parameters]:
+        broker, queue_type = values.get("broker", "nats"), values.get("queue_type", "quorum")
+        if broker == "nats":
+            return OnNats
+        if broker != "rabbitmq":
+            raise unknown("broker", str(broker), ("nats", "rabbitmq"))
+        queues: dict[str, type[Parameters]] = {"quorum": OnQuorumQueue, "classic": OnClassicQueue}
+        if queue_type not in queues:
+            raise unknown("queue_type", str(queue_type), queues)
+        return queues[queue_type]
+
+    @property
+    def semantics(self) -> Semantics:
+        """What the broker does."""
+        raise NotImplementedError
+
+
+class OnNats(MessageQueue):
+    """JetStream (docs.nats.io, "JetStream: Consumers"): one limit for all consumers of a queue, a dead consumer noticed by
+    `ack_wait` alone, messages known by their id."""
+
+    broker: Literal["nats"] = Field("nats", description="whose semantics and times the queue has")
+    prefetch: Count = Field(
+        50, description="unacknowledged deliveries of a queue that all its consumers may hold together"
+    )
+    deduplication: Duration = Field(120.0, description="within which the broker drops a message that it has, s")
     ack_wait: PositiveDuration = Field(
         5.0, description="after which a delivery without acknowledgement is delivered again, s"
     )
     redelivery_delay: Duration = Field(0.05, description="before a refused delivery is delivered again, s")
     max_deliveries: Count = Field(5, description="after which a message is parked")
-    park: bool = Field(True, description="whether what was delivered too often is kept aside, or dropped")
-    idempotent_receiver: bool = Field(True, description="whether a consumer remembers what it has handled")
-    write_if_newer: bool = Field(True, description="whether the copy refuses a version older than its own")
-    answered_on: Literal["confirm", "reply"] = Field("confirm", description="what answers a customer's order")
+
+    @property
+    def semantics(self) -> Semantics:
+        return Semantics(
+            shared=True, ack_wait=self.ack_wait, detected_after=None, max_deliveries=self.max_deliveries,
+            deduplicate=self.deduplication, requeue="head", redelivery_delay=self.redelivery_delay,
+        )  # fmt: skip
+
+
+class OnRabbitMQ(MessageQueue):
+    """RabbitMQ (rabbitmq.com/docs, "Consumer Acknowledgements and Publisher Confirms"): a limit for each consumer, a dead one
+    noticed by its connection, no memory of messages."""
+
+    broker: Literal["rabbitmq"] = Field("rabbitmq", description="whose semantics and times the queue has")
+    queue_type: str = Field("quorum", description="a replicated log that counts deliveries, or a classic durable queue")
+    prefetch: Count = Field(12, description="unacknowledged deliveries that each consumer may hold")
+    mandatory: bool = Field(
+        True, description="whether what no queue takes is handed back; in the model every queue is there"
+    )
+    detected_after: Duration = Field(
+        0.005, description="after which the broker notices that a consumer's connection is closed, s"
+    )
+
+
+class OnQuorumQueue(OnRabbitMQ):
+    """A quorum queue on one node (version 3.10, "Quorum Queues": "Poison Message Handling", "Repeated Requeues"): it counts
+    deliveries; what comes back stands near the head where there is a limit of them, and at the back where there is none."""
+
+    queue_type: Literal["quorum"] = Field(
+        "quorum", description="a replicated log that counts deliveries, or a classic durable queue"
+    )
+    max_deliveries: Count | None = Field(5, description="after which a message is parked; none: never")
+
+    @property
+    def semantics(self) -> Semantics:
+        return Semantics(
+            shared=False, ack_wait=None, detected_after=self.detected_after, max_deliveries=self.max_deliveries,
+            deduplicate=None, requeue="back" if self.max_deliveries is None else "head", redelivery_delay=0.0,
+        )  # fmt: skip
+
+
+class OnClassicQueue(OnRabbitMQ):
+    """A classic durable queue: no limit of deliveries; what comes back stands where it was, which is before the rest."""
+
+    queue_type: Literal["classic"] = Field(
+        "classic", description="a replicated log that counts deliveries, or a classic durable queue"
+    )
+
+    @property
+    def semantics(self) -> Semantics:
+        return Semantics(
+            shared=False, ack_wait=None, detected_after=self.detected_after, max_deliveries=None,
+            deduplicate=None, requeue="head", redelivery_delay=0.0,
+        )  # fmt: skip
 
 
 def build(p: MessageQueue, scenario: Scenario) -> Flow:
@@ -79,10 +179,9 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
     (accounting, shop), broker = sides(flow, p), flow.part("broker")
     left, right = flow.link(accounting.part, broker, p.uplink), flow.link(broker, shop.part, p.uplink)
     updates_log, orders_log = broker.pool("updates_log", capacity=1), broker.pool("orders_log", capacity=1)
-    queue = {
-        "prefetch": p.prefetch, "shared": True, "automatic_ack": not p.manual_ack, "ack_wait": p.ack_wait,
-        "max_deliveries": p.max_deliveries, "dead_letter": p.park, "deduplicate": p.deduplication,
-    }  # fmt: skip
+    queue = asdict(p.semantics)
+    redelivery_delay = queue.pop("redelivery_delay")
+    queue |= {"prefetch": p.prefetch, "automatic_ack": not p.manual_ack, "dead_letter": p.park}
     updates, orders = broker.queue("updates", link=right, **queue), broker.queue("orders", link=left, **queue)
     stock = accounting.part.table("stock", stocked=True)
     copy = shop.part.table("copy", stocked=True)
@@ -129,7 +228,7 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
             *shop.commit("updates.shop"),
             branch(IS_ORDER, write_copy(ANNOUNCED), otherwise=write_copy(COPIED)), point("updates.applied"),
             *shop.work(p.consume_client, "updates.ack"), ack(),
-        ], otherwise=[*shop.work(p.consume_client, "updates.nack"), nack(p.redelivery_delay)]),
+        ], otherwise=[*shop.work(p.consume_client, "updates.nack"), nack(redelivery_delay)]),
     ])  # fmt: skip
 
     take = [stock.take([apply(TAKEN, STOCK, sign=-1)], otherwise=[reject()])]
@@ -143,7 +242,7 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
             *(answer if p.answered_on == "reply" else []),
             branch(RESULT.equals("ok"), announce),
             *accounting.work(p.consume_client, "orders.ack"), ack(),
-        ], otherwise=[*accounting.work(p.consume_client, "orders.nack"), nack(p.redelivery_delay)]),
+        ], otherwise=[*accounting.work(p.consume_client, "orders.nack"), nack(redelivery_delay)]),
     ])  # fmt: skip
     return flow
 

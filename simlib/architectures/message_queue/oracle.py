@@ -51,19 +51,32 @@ class Delivery:
     number: int
     place: int
     refused: simpy.Event
+    inbox: int
 
 
 class Queue:
-    """A queue at the broker: it writes one message at a time, and hands out as many as may be unacknowledged."""
+    """A queue at the broker: it writes one message at a time, and hands out as many as may be unacknowledged: in one inbox
+    for all consumers (JetStream), or in one of each, in turn (RabbitMQ)."""
 
-    def __init__(self, env: simpy.Environment, name: str, prefetch: int) -> None:
+    def __init__(self, env: simpy.Environment, name: str, p: MessageQueue) -> None:
+        inboxes = 1 if p.semantics.shared else p.consumers
         self.name = name
         self.disk = simpy.Resource(env)
         self.ready = simpy.PriorityStore(env)
-        self.credit = simpy.Container(env, init=prefetch, capacity=prefetch)
-        self.inbox = simpy.Store(env)
+        self.credit = simpy.Container(env, init=inboxes * p.prefetch, capacity=inboxes * p.prefetch)
+        self.inboxes = [simpy.Store(env) for _ in range(inboxes)]
+        self.free = [p.prefetch] * inboxes
+        self.turn = 0
         self.appended = self.returned = 0
         self.times: dict[int, list[float]] = {}
+
+    def next_with_room(self) -> int:
+        """The inbox whose turn it is, of those that may hold more."""
+        inbox = next(
+            k % len(self.free) for k in range(self.turn, self.turn + len(self.free)) if self.free[k % len(self.free)]
+        )
+        self.turn = inbox + 1
+        return inbox
 
 
 class Side:
@@ -90,14 +103,14 @@ class Simulation:
         self.response, self.deliveries, self.duplicates, self.parked = np.zeros((4, messages), int)
         self.version, self.answer = np.full((2, messages), -1)
         self.done: set[tuple[int, str]] = set()
-        self.updates, self.orders = (Queue(env, name, p.prefetch) for name in ("updates", "orders"))
+        self.updates, self.orders = (Queue(env, name, p) for name in ("updates", "orders"))
         for queue, side, body in (
             (self.updates, self.shop, self.write_copy),
             (self.orders, self.accounting, self.take),
         ):
             env.process(self.dispatch(queue, side))
-            for _ in range(p.consumers):
-                env.process(self.consume(queue, side, body))
+            for k in range(p.consumers):
+                env.process(self.consume(queue, queue.inboxes[k % len(queue.inboxes)], side, body))
         starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
         for message, kind in enumerate(self.arrivals.kind.tolist()):
             env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
@@ -164,7 +177,8 @@ class Simulation:
             yield turn
             yield self.time(self.p.store, f"{label}.store", place)
         times = queue.times.setdefault(it.message, [])
-        if not times or self.env.now - times[-1] > self.p.deduplication:
+        window = self.p.semantics.deduplicate
+        if not times or window is None or self.env.now - times[-1] > window:
             new = Published(it.message, self.env.event(), it.level, it.version, it.replied, copy=len(times))
             times.append(self.env.now)
             queue.appended += 1
@@ -187,33 +201,40 @@ class Simulation:
             self.deliveries[it.message] += 1
             place = draws.fold(draws.fold(0, it.message), it.deliveries - 1)
             place = draws.fold(place, it.copy) if it.copy else place
-            delivery = Delivery(it, it.deliveries, place, self.env.event())
+            delivery = Delivery(it, it.deliveries, place, self.env.event(), queue.next_with_room())
             self.env.process(self.carry(queue, delivery))
             if self.p.manual_ack:
+                queue.free[delivery.inbox] -= 1
                 yield from self.await_acknowledgement(queue, delivery)
         yield queue.credit.put(1)
 
     def carry(self, queue: Queue, delivery: Delivery) -> Story:
         yield self.time(self.p.uplink, f"{queue.name}.deliver.from.broker", delivery.place)
-        yield queue.inbox.put(delivery)
+        yield queue.inboxes[delivery.inbox].put(delivery)
 
     def await_acknowledgement(self, queue: Queue, delivery: Delivery) -> Story:
-        it, last = delivery.of, delivery.number == self.p.max_deliveries
-        yield it.settled | delivery.refused | self.env.timeout(self.p.ack_wait)
-        if delivery.refused.triggered and not last:
-            yield it.settled | self.env.timeout(self.p.redelivery_delay)
+        broker = self.p.semantics
+        it, last = delivery.of, delivery.number == broker.max_deliveries
+        over = it.settled | delivery.refused
+        yield over if broker.ack_wait is None else over | self.env.timeout(broker.ack_wait)
+        if delivery.refused.triggered and not last and broker.redelivery_delay:
+            yield it.settled | self.env.timeout(broker.redelivery_delay)
+        queue.free[delivery.inbox] += 1
         if it.settled.triggered:
             return
         if last:
             self.parked[it.message] |= self.p.park
-        else:
+        elif broker.requeue == "head":
             queue.returned += 1
             queue.ready.put(simpy.PriorityItem(-queue.returned, it))
+        else:
+            queue.appended += 1
+            queue.ready.put(simpy.PriorityItem(queue.appended, it))
 
-    def consume(self, queue: Queue, side: Side, body: Callable[[Delivery], Story]) -> Story:
+    def consume(self, queue: Queue, inbox: simpy.Store, side: Side, body: Callable[[Delivery], Story]) -> Story:
         """A consumer, for ever: take a delivery, handle it, acknowledge it or hand it back."""
         while True:
-            delivery = yield queue.inbox.get()
+            delivery = yield inbox.get()
             yield from self.work(side, self.p.consume_client, f"{queue.name}.take", delivery.place)
             done = yield from body(delivery)
             answer = "ack" if done else "nack"

@@ -1,0 +1,95 @@
+"""What a side of the live message queue needs of a broker, and what is the same on each."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from simlib.architectures.twin import HandlingFailed, Side
+
+Handler = Callable[[bytes, int], Awaitable[None]]
+"""Handles the content of a delivery, and its number."""
+QUEUES = ("updates", "orders")
+
+
+class Unroutable(Exception):
+    """No queue takes what was published."""
+
+
+class Broker(ABC):
+    """A side's publisher and consumers: confirms with retries, manual acknowledgements, redelivery, parking."""
+
+    def __init__(self, side: Side) -> None:
+        self.side, self.p = side, side.config.parameters
+        self.consumers: list[asyncio.Task[None]] = []
+        self.busy = 0
+        side.pending = self.pending
+
+    def name(self, queue: str) -> str:
+        """The queue's name on a server that others may use too."""
+        return f"{self.side.config.prefix}_{queue}"
+
+    @abstractmethod
+    async def connect(self) -> None:
+        """Connect, and make the queues where they are not there yet."""
+
+    @abstractmethod
+    async def consume(self, queue: str, handler: Handler) -> None:
+        """Let `consumers` tasks compete for the messages of a queue."""
+
+    @abstractmethod
+    async def replies(self, replied: Callable[[bytes], Awaitable[None]]) -> str:
+        """Listen for replies; the address that they are to be sent to."""
+
+    @abstractmethod
+    async def reply(self, to: str, body: BaseModel) -> None:
+        """Send a reply, which nothing confirms."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop consuming, and leave nothing on a server that others may use too."""
+
+    @abstractmethod
+    async def pending(self) -> int:
+        """What is still in this side's queue or in its consumers' hands."""
+
+    @abstractmethod
+    async def send(self, queue: str, message: int, event: str, content: bytes, confirmed: bool) -> bool:
+        """One publication under the message's id; whether it is known to be in the queue. Raises Unroutable."""
+
+    async def publish(self, queue: str, message: int, event: str, body: BaseModel, confirm: bool = True) -> None:
+        """Publish, and wait for the confirm; again with the same id where it does not come.
+
+        Raises TimeoutError where no confirm came at all: the message may be in the queue, or not; and Unroutable.
+        """
+        content = body.model_dump_json().encode()
+        confirm = confirm and self.p["confirm"]
+        for attempt in range(1, self.p["confirm_retries"] + 2 if confirm else 2):
+            with self.side.trace.stage(message, "publish", attempt):
+                known = await self.send(queue, message, event, content, confirm)
+            if known or not confirm:
+                return
+        raise TimeoutError(f"no confirm of message {message}")
+
+    async def handled(self, message: int, number: int, content: bytes, handler: Handler) -> bool:
+        """Whether a delivery had its effect."""
+        try:
+            await handler(content, number)
+        except (HandlingFailed, TimeoutError, Unroutable):
+            return False
+        return True
+
+
+def identity(message: int, event: str) -> str:
+    """The id of what is published: the same, however often it is."""
+    return f"{message}-{event}"
+
+
+def identified(header: Any) -> tuple[int, str]:
+    """Message and event of an id."""
+    message, _, event = str(header).partition("-")
+    return int(message), event

@@ -1,0 +1,116 @@
+"""The message queue on NATS JetStream: one limit for all consumers of a queue, known ids, the consumer parks by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import nats
+import nats.errors
+from nats.aio.client import Client as Connection
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
+from nats.js.errors import NotFoundError
+from pydantic import BaseModel
+
+from simlib.architectures.message_queue.broker import QUEUES, Broker, Handler, identified, identity
+from simlib.architectures.twin import Side
+
+ID = "Nats-Msg-Id"
+"""The header by which JetStream knows a message again."""
+
+
+class OnNats(Broker):
+    """A side's way to JetStream."""
+
+    def __init__(self, side: Side) -> None:
+        super().__init__(side)
+        self.connection: Connection
+        self.inbox: asyncio.Queue[Msg] = asyncio.Queue()
+
+    async def connect(self) -> None:
+        assert self.side.config.broker
+        self.connection = await nats.connect(self.side.config.broker, max_reconnect_attempts=-1)
+        self.jetstream = self.connection.jetstream()
+        for queue in QUEUES:
+            await self.jetstream.add_stream(
+                StreamConfig(
+                    name=self.name(queue), subjects=[self.name(queue)], duplicate_window=self.p["deduplication"]
+                )
+            )
+
+    async def send(self, queue: str, message: int, event: str, content: bytes, confirmed: bool) -> bool:
+        subject, headers = self.name(queue), {ID: identity(message, event)}
+        if not confirmed:
+            await self.connection.publish(subject, content, headers=headers)
+            return False
+        try:
+            await self.jetstream.publish(subject, content, timeout=self.p["confirm_timeout"], headers=headers)
+        except nats.errors.TimeoutError:
+            return False
+        return True
+
+    async def replies(self, replied: Callable[[bytes], Awaitable[None]]) -> str:
+        async def received(delivery: Msg) -> None:
+            await replied(delivery.data)
+
+        inbox = self.connection.new_inbox()
+        await self.connection.subscribe(inbox, cb=received)
+        return inbox
+
+    async def reply(self, to: str, body: BaseModel) -> None:
+        await self.connection.publish(to, body.model_dump_json().encode())
+
+    async def consume(self, queue: str, handler: Handler) -> None:
+        """At most `prefetch` are here unacknowledged."""
+        manual = self.p["manual_ack"]
+        config = ConsumerConfig(
+            ack_policy=AckPolicy.EXPLICIT if manual else AckPolicy.NONE,
+            ack_wait=self.p["ack_wait"] if manual else None,
+            max_deliver=self.p["max_deliveries"] if manual else None,
+            max_ack_pending=self.p["prefetch"] if manual else None,
+        )
+        self.queue = self.name(queue)
+        await self.jetstream.subscribe(
+            self.queue, queue=self.queue, stream=self.queue, config=config, cb=self.inbox.put, manual_ack=True
+        )
+        self.consumers = [asyncio.create_task(self._compete(handler)) for _ in range(self.p["consumers"])]
+
+    async def close(self) -> None:
+        for consumer in self.consumers:
+            consumer.cancel()
+        with suppress(NotFoundError):  # the other side was faster
+            for queue in QUEUES:
+                await self.jetstream.delete_stream(self.name(queue))
+        await self.connection.close()
+
+    async def pending(self) -> int:
+        info = await self.jetstream.consumer_info(self.queue, self.queue)
+        return (info.num_pending or 0) + (info.num_ack_pending or 0) + self.inbox.qsize() + self.busy
+
+    async def _compete(self, handler: Handler) -> None:
+        while True:
+            delivery = await self.inbox.get()
+            self.busy += 1
+            try:
+                await self._receive(delivery, handler)
+            finally:
+                self.busy -= 1
+
+    async def _receive(self, delivery: Msg, handler: Handler) -> None:
+        """Handle a delivery and acknowledge it after its effect; hand it back if that fails, and park it at last."""
+        number = delivery.metadata.num_delivered
+        message, event = identified((delivery.headers or {})[ID])
+        with self.side.trace.stage(message, "delivery", number):
+            done = await self.handled(message, number, delivery.data, handler)
+            if not self.p["manual_ack"]:
+                return
+            if done:
+                await delivery.ack()
+            elif number < self.p["max_deliveries"]:
+                await delivery.nak(delay=self.p["redelivery_delay"])
+            else:
+                if self.p["park"]:
+                    await self.side.park(message, event, number)
+                await delivery.term()
