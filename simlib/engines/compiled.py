@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ from simlib.engines import kernel  # noqa: E402  (after its file may have been t
 
 ROOM = {"heap": 4096, "rows": 1024, "joins": 512, "entries": 1024, "faults": 64, "held": 8}
 """Records of the tables that may be too small, at first; those of deliveries and effects follow the messages."""
+SLICE = 1 << 20
+"""Events between two looks at whether the run is interrupted: some tenths of a second."""
+abandoned = threading.Event()
+"""Set where runs in other threads are to end, because this process was interrupted."""
 
 
 def run(
@@ -52,7 +57,10 @@ def run(
         tables = prepare(flow, lowered, arrivals, kinds, seed, scenario, room)
         whole = kernel.state(tables, **_beginning(flow, lowered, arrivals, scenario, room))
         s = whole[0]
-        kernel.run(s)
+        kernel.start(s)
+        while kernel.run(s, SLICE):
+            if abandoned.is_set():
+                raise KeyboardInterrupt
         error = int(s["error"])
         if not 0 < error <= len(kernel.ROOMS):
             break

@@ -1537,26 +1537,42 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def run(s):  # type: ignore[no-untyped-def]
-    """Run until every message is settled, to the horizon, or until nothing more can happen."""
+def start(s):  # type: ignore[no-untyped-def]
+    """What happens before the first message."""
     for g in range(s.groups_size):
         for i in range(group_at(s, g).count):
             begin(s, g, i)
     for i in range(s.plan_size):
         planned = plan_at(s, i)
         event(s, planned.time, order.FAULT, planned.entity, 0, 0, planned.kind, planned.of, 0)
-    n = s.messages_size
     if s.population:
-        s.following = n
+        s.following = s.messages_size
         for customer in range(s.population):
             think(s, customer, 0)
-    while s.error == 0:
+
+
+@njit(cache=True)
+def stop(s):  # type: ignore[no-untyped-def]
+    """The run is over: the areas are added up to now."""
+    for i in range(s.meters_size):
+        advance(s, i)
+    return False
+
+
+@njit(cache=True, nogil=True)
+def run(s, events):  # type: ignore[no-untyped-def]
+    """Go on for so many events, until every message is settled, to the horizon, or until nothing more can happen; whether
+    there is more to come."""
+    n = s.messages_size
+    for _ in range(events):
+        if s.error:
+            return False
         if s.turns > 0:
             turn = turn_at(s, s.first)
             s.first = s.first + 1 if s.first + 1 < s.agenda_size else 0
             s.turns -= 1
             if turn.row == STOP:
-                break
+                return stop(s)
             if row_at(s, turn.row).seq == turn.seq:
                 row_at(s, turn.row).seq += 1
                 go(s, turn.row)
@@ -1573,10 +1589,9 @@ def run(s):  # type: ignore[no-untyped-def]
                 issue(s, following)
                 continue
         elif s.heaped == 0:
-            break
+            return stop(s)
         s.now = top.time
         what, more = top.what, top.more
         drop(s)
         happen(s, what >> 40, what & 0xFFFFFFFFFF, more)
-    for i in range(s.meters_size):
-        advance(s, i)
+    return True

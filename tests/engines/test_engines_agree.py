@@ -7,6 +7,7 @@ vocabulary, with whole-number and zero times, so that many things fall on one in
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -296,3 +297,13 @@ def test_the_kernel_reads_no_record_that_is_not_there(tmp_path: Any) -> None:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], env=checked, check=False
     )
     assert done.returncode == 0
+
+
+def test_an_interrupt_ends_long_runs_at_once() -> None:
+    run = [sys.executable, "-m", "simlib.cli", "run", "rest", "--messages", "400000", "--replications", "30"]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(8)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.strip()) == (130, "error: interrupted")
