@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from simlib import architectures, draws, paths
 from simlib.architectures.parameters import calibration_files
 from simlib.domain import KINDS
-from simlib.engines import ENGINE, ENGINES
+from simlib.engines import ENGINE, ENGINES, compiled
 from simlib.errors import BadInput, RunFailed, unknown
 from simlib.history import History
 from simlib.quantities import per_second
@@ -142,7 +142,13 @@ def histories(one: Case, count: int, seed: int, workers: int = 1) -> Iterator[Hi
     workers = min(workers, count)
     executor = ProcessPoolExecutor(workers) if one.engine == "simpy" else ThreadPoolExecutor(workers)
     with executor as pool:
-        yield from pool.map(_run, jobs)
+        try:
+            yield from pool.map(_run, jobs)
+        except KeyboardInterrupt:
+            compiled.abandoned.set()
+            pool.shutdown(cancel_futures=True)
+            compiled.abandoned.clear()
+            raise
 
 
 @dataclass(frozen=True)
