@@ -291,6 +291,9 @@ def compare(
 
 def _own(name: str, params: Mapping[str, Any] | None) -> dict[str, Any]:
     """The overrides that an architecture knows; one that none knows is refused by `case`."""
-    everywhere = set().union(*(architectures.get(n).parameters.model_fields for n in architectures.names()))
-    fields = architectures.get(name).parameters.model_fields
-    return {key: value for key, value in (params or {}).items() if key in fields or key not in everywhere}
+    known = {
+        each: {field for variant in architectures.get(each).variants for field in variant.model_fields}
+        for each in architectures.names()
+    }
+    everywhere = set().union(*known.values())
+    return {key: value for key, value in (params or {}).items() if key in known[name] or key not in everywhere}

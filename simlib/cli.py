@@ -379,6 +379,22 @@ def report(workers: Workers = None, as_json: Json = False) -> int:
     return 0
 
 
+@app.command()
+def bench(
+    pairs: Annotated[int, typer.Option("--pairs", help="Pairs of runs, in turn, that a ratio is the median of.")] = 5,
+    as_json: Json = False,
+) -> int:
+    """Speed, as ratios measured side by side: the engines, the oracles, threads, long runs."""
+    from simlib import bench as speed
+
+    found = speed.ratios(_at_least(1, pairs, "--pairs"))
+    if as_json:
+        _print({"ratios": [one.row() for one in found], **_origin()})
+    else:
+        _table(["what", "ratio [range] (pairs)", "time of the faster"], speed.table(found))
+    return 0
+
+
 def _list_architectures() -> list[dict[str, Any]]:
     from simlib import architectures
 
