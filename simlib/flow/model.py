@@ -35,7 +35,7 @@ Requeue = Literal["head", "back"]
 class Part:
     """A process or host: what crashes, with everything that runs or is kept there."""
 
-    flow: Flow
+    flow: Flow = field(repr=False)
     name: str
 
     @property

@@ -7,6 +7,7 @@ import pytest
 
 import simlib
 from simlib import architectures
+from simlib.architectures.parameters import make
 from simlib.distributions import Constant
 from simlib.metrics import measure
 from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, Profile, Slowdown, load_scenario
@@ -25,7 +26,7 @@ def workload(rate, only="", **properties):
 
 def history(name, scenario, messages, **changes):
     """A run with the default parameters, but for the changes, that the checker finds without violations."""
-    parameters = architectures.get(name).parameters().replace(**changes)
+    parameters = make(architectures.get(name).parameters, changes)
     made = simlib.run(name, scenario, parameters.model_dump(), messages=messages)
     verdict = made.check()
     assert verdict.ok, str(verdict)
@@ -238,6 +239,39 @@ def test_queue_announces_every_order_even_where_confirms_are_lost():
     effects = history("message_queue", deaf, 200, **late, write_if_newer=False).effects.to_pandas()
     taken, announced = (set(effects.loc[effects["effect"] == name, "message"]) for name in ("taken", "announced"))
     assert len(taken) == 200 and announced == taken
+
+
+RABBITMQ = {"broker": "rabbitmq"}
+
+
+def test_queue_on_rabbitmq_delivers_again_as_soon_as_the_connection_of_a_dead_consumer_is_seen_to_be_closed():
+    struck = workload(50, only="stock_update", faults=(Crash(part="shop", at=(2.0,), restart=0.2),), **SLOW)
+    jetstream, rabbitmq = (columns("message_queue", struck, 150, **changes) for changes in ({"ack_wait": 5.0}, RABBITMQ))
+    for messages in (jetstream, rabbitmq):
+        assert set(messages["outcome"]) <= {"applied", "superseded"}
+        assert (messages["deliveries"] == 2).sum() > 3 and (messages["duplicates"] == 0).all()
+    late = [(m["applied"] - m["issued"])[(m["deliveries"] == 2) & m["applied"].notna()].min() for m in (jetstream, rabbitmq)]
+    assert late[0] > 4 > late[1]
+
+
+def test_queue_on_rabbitmq_publishes_copies_that_only_an_idempotent_receiver_knows():
+    deaf = workload(50, only="order", **lossy(0.3, "broker-shop", "broker"))
+    again = {"confirm_timeout": 0.05, "confirm_retries": 5, **RABBITMQ}
+    doubled, once = (columns("message_queue", deaf, 200, **again, idempotent_receiver=i) for i in (False, True))
+    assert (doubled["duplicates"] > 0).sum() > 20
+    assert (once["duplicates"] == 0).all() and once["deliveries"].max() > 2
+
+
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+def test_queue_on_rabbitmq_delivers_poison_for_ever_unless_a_limit_is_set(queue_type):
+    poisoned = workload(50, only="stock_update", faults=(Poison(probability=0.1),), horizon=2.0)
+    unlimited = {"max_deliveries": None} if queue_type == "quorum" else {}
+    endless = columns("message_queue", poisoned, 100, queue_type=queue_type, **unlimited, **RABBITMQ)
+    assert set(endless["outcome"]) <= {"applied", "superseded", "in_flight"}
+    assert endless.loc[endless["outcome"] == "in_flight", "deliveries"].min() > 20
+    limited = columns("message_queue", poisoned, 100, max_deliveries=3, **RABBITMQ)
+    parked = limited[limited["outcome"] == "dead_lettered"]
+    assert len(parked) > 3 and set(parked["deliveries"]) == {3}
 
 
 def test_queue_holds_what_rest_fails_while_the_shop_is_down():
