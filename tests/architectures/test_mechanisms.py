@@ -245,13 +245,16 @@ RABBITMQ = {"broker": "rabbitmq"}
 
 
 def test_queue_on_rabbitmq_delivers_again_as_soon_as_the_connection_of_a_dead_consumer_is_seen_to_be_closed():
-    struck = workload(50, only="stock_update", faults=(Crash(part="shop", at=(2.0,), restart=0.2),), **SLOW)
-    jetstream, rabbitmq = (columns("message_queue", struck, 150, **changes) for changes in ({"ack_wait": 5.0}, RABBITMQ))
-    for messages in (jetstream, rabbitmq):
-        assert set(messages["outcome"]) <= {"applied", "superseded"}
-        assert (messages["deliveries"] == 2).sum() > 3 and (messages["duplicates"] == 0).all()
-    late = [(m["applied"] - m["issued"])[(m["deliveries"] == 2) & m["applied"].notna()].min() for m in (jetstream, rabbitmq)]
-    assert late[0] > 4 > late[1]
+    crash = Crash(part="shop", point="updates.delivered", probability=0.08, restart=0.1)
+    struck = workload(50, only="stock_update", faults=(crash,))
+    late = []
+    for changes in ({"ack_wait": 5.0}, RABBITMQ):
+        messages = columns("message_queue", struck, 150, **changes)
+        assert set(messages["outcome"]) <= {"applied", "superseded"} and (messages["duplicates"] == 0).all()
+        again = messages[messages["deliveries"] > 1]
+        assert len(again) > 3
+        late.append((again["applied"] - again["issued"]).min())
+    assert late[0] > 4 > 1 > late[1]
 
 
 def test_queue_on_rabbitmq_publishes_copies_that_only_an_idempotent_receiver_knows():
