@@ -16,7 +16,7 @@ from simlib.engines import ENGINE, ENGINES, compiled
 from simlib.errors import BadInput, RunFailed, unknown
 from simlib.history import History
 from simlib.quantities import per_second
-from simlib.scenario import Scenario, load_scenario
+from simlib.scenario import Arrivals, Scenario, load_scenario
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,14 +72,14 @@ class Case:
             "stock": {"units": goods.units, "sale": goods.units if goods.sale_units is None else goods.sale_units},
         }
 
-    def run(self, seed: int) -> History:
-        """The history of one run."""
+    def run(self, seed: int, arrivals: Arrivals | None = None) -> History:
+        """The history of one run; `arrivals` may be given where they were drawn before, of this scenario and seed."""
         if self.engine == "live":
             from simlib.engines.live import perform
 
             twin = architectures.get(self.architecture).live
             return perform(twin, self.parameters, self.scenario, seed, self.messages, self.meta)
-        arrivals = self.scenario.draw(seed, self.messages)
+        arrivals = arrivals or self.scenario.draw(seed, self.messages)
         flow = architectures.get(self.architecture).build(self.parameters, self.scenario)
         meta = {**self.meta, "seed": seed, "issuing_ends": float(arrivals.issued[-1])}
         return ENGINES[self.engine](flow, arrivals, KINDS, seed, self.scenario, meta)

@@ -380,6 +380,27 @@ def report(workers: Workers = None, as_json: Json = False) -> int:
 
 
 @app.command()
+def explore(
+    port: Annotated[
+        int | None, typer.Option("--port", help="Where to listen on 127.0.0.1; a free port by default.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """The explorer in a browser: move a parameter, see at once what comes of it; Ctrl-C ends it."""
+    from simlib.brokers.processes import interruptible
+    from simlib.explorer.server import serving
+
+    with interruptible(), serving(port) as (address, server):
+        if as_json:
+            _print({"address": address, **_origin()})
+        else:
+            _say(f"the explorer is at {address} (Ctrl-C ends it)")
+        sys.stdout.flush()
+        status = server.wait()
+    raise RunFailed(f"the explorer's server ended by itself, with status {status}")
+
+
+@app.command()
 def bench(
     pairs: Annotated[int, typer.Option("--pairs", help="Pairs of runs, in turn, that a ratio is the median of.")] = 5,
     as_json: Json = False,

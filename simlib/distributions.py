@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
@@ -23,6 +23,8 @@ class Distribution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: str
     positional: ClassVar[tuple[str, ...]] = ()
+    scales: ClassVar[tuple[str, ...]] = ("mean",)
+    """The fields that are values of the distribution's own unit."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if len(args) > len(self.positional):
@@ -37,6 +39,11 @@ class Distribution(BaseModel):
     def mean_value(self) -> float:
         """The expectation."""
         raise NotImplementedError(type(self).__name__)
+
+    def scaled(self, factor: float) -> Self:
+        """The same distribution with every value multiplied by a factor above 0."""
+        scaled = {name: np.multiply(getattr(self, name), factor).tolist() for name in self.scales}
+        return type(self)(**{**dict(self), **scaled})
 
     def draw(self, stream: int) -> Draw:
         """A sampler of one stream: place → value."""
@@ -56,6 +63,7 @@ class Constant(Distribution):
 
     family: Literal["constant"] = "constant"
     positional = ("value",)
+    scales = ("value",)
     value: Duration
 
     def law(self) -> tuple[int, float, float, float, np.ndarray]:
@@ -86,6 +94,7 @@ class Uniform(Distribution):
 
     family: Literal["uniform"] = "uniform"
     positional = ("low", "high")
+    scales = ("low", "high")
     low: Duration
     high: Duration
 
@@ -108,6 +117,7 @@ class Lognormal(Distribution):
 
     family: Literal["lognormal"] = "lognormal"
     positional = ("mean", "cv", "shift")
+    scales = ("mean", "shift")
     mean: PositiveDuration
     cv: Annotated[float, Field(gt=0)]
     shift: Duration = 0.0
@@ -126,6 +136,7 @@ class Weibull(Distribution):
 
     family: Literal["weibull"] = "weibull"
     positional = ("scale", "shape", "shift")
+    scales = ("scale", "shift")
     scale: PositiveDuration
     shape: Annotated[float, Field(gt=0)]
     shift: Duration = 0.0
@@ -159,6 +170,7 @@ class Hyperexponential(Distribution):
 
     family: Literal["hyperexponential"] = "hyperexponential"
     positional = ("p", "first", "second")
+    scales = ("first", "second")
     p: Annotated[float, Field(gt=0, lt=1)]
     first: PositiveDuration
     second: PositiveDuration
@@ -176,6 +188,7 @@ class Quantiles(Distribution):
 
     family: Literal["quantiles"] = "quantiles"
     positional = ("values",)
+    scales = ("values",)
     values: Annotated[tuple[Duration, ...], Field(min_length=2, max_length=10_001)]
 
     @model_validator(mode="after")
