@@ -7,33 +7,35 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simlib import draws
+from simlib import domain, draws
 from simlib.domain import KINDS
-from simlib.engines import order
+from simlib.engines import order, records
 from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
 from simlib.errors import RunFailed
+from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
 from simlib.flow.model import Flow
 from simlib.history import ATTEMPTS, History, coded
 from simlib.scenario import POISON, Arrivals, Crash, Loss, Poison, Scenario, Slowdown
 
 
-def _follow_draws() -> None:
-    """Numba's cache of the kernel looks at the kernel's own file only: make it look again where the draws are newer."""
-    kernel, called = (Path(__file__).with_name("kernel.py"), Path(draws.__file__))
-    try:
-        if called.stat().st_mtime_ns > kernel.stat().st_mtime_ns:
-            os.utime(kernel)
-    except OSError:
-        return
+def _look_again() -> None:
+    """Numba's cache of the kernel looks at the kernel's own file only: make it look again where a file is newer that the
+    kernel has functions or constants from."""
+    file = Path(__file__).with_name("kernel.py")
+    others = [Path(str(module.__file__)) for module in (draws, domain, order, records, blocks, lowering)]
+    with suppress(OSError):
+        if max(other.stat().st_mtime_ns for other in others) > file.stat().st_mtime_ns:
+            os.utime(file)
 
 
-_follow_draws()
+_look_again()
 
 from simlib.engines import kernel  # noqa: E402  (after its file may have been touched)
 
