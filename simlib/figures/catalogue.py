@@ -176,8 +176,14 @@ TEXTS: dict[str, dict[Language, str]] = {
         "ru": "процессорное время обращения к базе и столько же после него",
         "en": "CPU to ask the database, and as much after",
     },
-    "parameter:commit": {"ru": "запись журнала базы при фиксации, по одной", "en": "flush of the database's log at a commit, one at a time"},
-    "parameter:read": {"ru": "работа сервера базы за одну транзакцию", "en": "the database server's work for a transaction"},
+    "parameter:commit": {
+        "ru": "запись журнала базы при фиксации, по одной",
+        "en": "flush of the database's log at a commit, one at a time",
+    },
+    "parameter:read": {
+        "ru": "работа сервера базы за одну транзакцию",
+        "en": "the database server's work for a transaction",
+    },
     "parameter:database_connections": {
         "ru": "соединений каждой стороны с её базой",
         "en": "connections of each side to its database",

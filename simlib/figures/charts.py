@@ -328,7 +328,11 @@ def _errorbar(
 
 
 def _handle(label: str, mark: Mapping[str, Any], filled: bool = True, line: bool = False) -> Line2D:
-    look: dict[str, Any] = {"color": mark["color"], "marker": mark["marker"], "markerfacecolor": mark["color"] if filled else "white"}
+    look: dict[str, Any] = {
+        "color": mark["color"],
+        "marker": mark["marker"],
+        "markerfacecolor": mark["color"] if filled else "white",
+    }
     return Line2D([], [], label=label, linestyle=mark["linestyle"] if line else "", **look)
 
 
