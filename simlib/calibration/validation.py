@@ -12,9 +12,9 @@ from simlib.calibration.validate import HeldOut, validate
 
 
 def measurements(name: str) -> list[Measurement]:
-    """Those of an architecture, of each of its brokers; of the default one also where it is missing."""
+    """Those of an architecture, on each of its brokers: on the default one also where it is missing."""
     first, *others = [Measurement(name, broker) for broker in architectures.get(name).brokers]
-    return [first, *(other for other in others if other.folder.exists())]
+    return [first, *(other for other in others if other.read("held_out.json", []))]
 
 
 def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:

@@ -193,7 +193,7 @@ class _Results:
         rows = [row for row in self.validation["rows"] if row["kind"] == "trace"]
         frame = pd.DataFrame(
             {
-                "Архитектура": [title(row["architecture"], "ru") for row in rows],
+                "Архитектура": [_stands_on(row) for row in rows],
                 "ρ": [round(row["load"], 2) for row in rows],
                 "Показатель": [text(f"of:{row['metric']}.{row['kind_of_message']}", "ru") for row in rows],
                 "Измерено p95, мс": [1e3 * row["measured"]["p95"] for row in rows],
@@ -236,7 +236,11 @@ class _Results:
         return _number(row["value"], row["low"], row["high"], row["unit"])
 
     def _saturation_table(self) -> Table:
-        measured = {row["architecture"]: row["rate"] / row["load"] for row in self.validation["rows"]}
+        measured = {
+            row["architecture"]: row["rate"] / row["load"]
+            for row in self.validation["rows"]
+            if row["broker"] == architectures.get(row["architecture"]).brokers[0]
+        }
         frame = pd.DataFrame(
             {
                 "Архитектура": [title(row.candidate, "ru") for row in self.saturation.itertuples()],
@@ -300,6 +304,13 @@ class _Results:
             "Версии, начальные значения и контрольные суммы",
             self.plan.name,
         )
+
+
+def _stands_on(row: Mapping[str, Any]) -> str:
+    """The architecture of a row of the validation, with its broker where it is not the default one."""
+    default = architectures.get(row["architecture"]).brokers[0]
+    words = title(row["architecture"], "ru")
+    return words if row["broker"] == default else f"{words} ({row['broker']})"
 
 
 def _number(value: float, low: float, high: float, unit: str, run: str = "") -> Number:

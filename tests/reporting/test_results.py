@@ -37,6 +37,7 @@ def validation():
     rows = [
         {
             "architecture": architecture,
+            "broker": {"rest": None, "message_queue": "nats"}[architecture],
             "rate": 300 * load,
             "load": load,
             "kind": kind,
