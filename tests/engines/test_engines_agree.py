@@ -94,6 +94,7 @@ class Composer:
                 shared=random.random() < 0.5, automatic_ack=random.random() < 0.2,
                 ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
                 dead_letter=random.random() < 0.5, deduplicate=random.choice((None, None, 1.0)),
+                requeue=random.choice(("head", "back")), detected_after=random.choice((None, 0.0, 0.5, 1.0)),
             )
             for i in range(2)
         ]  # fmt: skip
