@@ -7,6 +7,7 @@ import math
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -287,8 +288,9 @@ def _differences() -> Callable[[History, History], list[str]]:
 
 def _watched(*arguments: Any) -> History:
     """A run of SimPy's engine whose history is seen to obey the laws."""
-    watch = Watch.running = Watch()
-    history = _simpy(*arguments)
+    with ONE_AT_A_TIME:
+        watch = Watch.running = Watch()
+        history = _simpy(*arguments)
     obey(history, watch)
     return history
 
@@ -315,6 +317,8 @@ def _fast(*arguments: Any) -> History:
     return history
 
 
+ONE_AT_A_TIME = threading.Lock()
+"""Replications run in threads, and a watch is of one run."""
 SHORT = 5000
 """Messages of a run that SimPy's engine does again."""
 _simpy, _compiled = simpy_engine.run, compiled.run
