@@ -6,6 +6,8 @@
 BIN := .venv/bin
 READY := .venv/.ready
 JOBS ?= 2
+# pytest's status where ARGS choose no test
+NONE := 5
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -22,8 +24,9 @@ $(READY): requirements.lock pyproject.toml
 	@sh tools/setup.sh
 	@touch $@
 
-test: $(READY)  ## the tests, without those that take minutes
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not long' $(ARGS) tests
+test: $(READY)  ## the tests, without those that take minutes; the live ones by themselves, with all processors
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not long and not live' $(ARGS) tests || [ $$? -eq $(NONE) ]
+	$(BIN)/python -m pytest -q -m 'live and not long' $(ARGS) tests || [ $$? -eq $(NONE) ]
 
 test-long: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m long --timeout 1800 $(ARGS) tests
