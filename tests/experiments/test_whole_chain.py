@@ -39,7 +39,7 @@ def simlib(home: Path, *arguments: str, status: tuple[int, ...] = (0,)) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(600)  # a minute and a half on a quiet machine
+@pytest.mark.timeout(1200)  # two minutes on a quiet machine
 def test_from_the_real_parts_to_the_report(tmp_path):
     for part in (postgres, nats):
         require_part(part.found() is not None, part.INSTALL)
