@@ -16,12 +16,14 @@ from simlib.experiments import Entry, Outcome, store
 
 PLAN = """
 name: tiny
-replications: 4
-messages: 2500
+replications: 20
+messages: 10000
 architectures: [{architecture: rest}]
 scenarios: [{scenario: steady, rates: [50/s, 100/s]}]
 """
 ENTRY = Path("data/results/tiny/rest-steady")
+RUNS = 40
+"""So many that a signal meets a sweep that is not over, however fast the machine."""
 
 
 def command(home: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -56,15 +58,15 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_bytes(tmp_path):
     printed, progress = process.communicate(timeout=200)
     assert process.returncode == 0, progress
     [row] = json.loads(printed)["rows"]
-    assert (row["name"], row["runs"], row["kept"], row["error"]) == ("rest-steady", 8, False, None)
-    assert "8/8" in progress
+    assert (row["name"], row["runs"], row["kept"], row["error"]) == ("rest-steady", RUNS, False, None)
+    assert f"{RUNS}/{RUNS}" in progress
 
     finished, status, _ = stopped(disturbed, signal.SIGKILL)
-    assert status == -signal.SIGKILL and 2 <= finished < 8
+    assert status == -signal.SIGKILL and 2 <= finished < RUNS
     assert not (disturbed / ENTRY / "run.json").exists()
     finished, status, errors = stopped(disturbed, signal.SIGINT)
     assert status == 130 and errors.splitlines()[-1] == "error: interrupted"
-    assert 4 <= finished < 8
+    assert 4 <= finished < RUNS
 
     process = command(disturbed)
     _, progress = process.communicate(timeout=200)
