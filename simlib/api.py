@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from simlib import architectures, draws, paths
@@ -21,6 +21,8 @@ from simlib.scenario import Arrivals, Scenario, load_scenario
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+    from simlib.checker import Verdict
 
 VERSION = "0.1.0"
 
@@ -182,11 +184,15 @@ class Replicates:
             rows.append((name, interval.value, interval.low, interval.high, unit_of(name)))
         return pd.DataFrame(rows, columns=["name", "value", "low", "high", "unit"])
 
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """The checker's verdict on each replication."""
+        return [history.check() for history in self.histories]
+
     def check(self) -> dict[str, int]:
         """How many messages of all replications each anomaly struck; raises RunFailed where an invariant broke."""
         counts: dict[str, int] = {}
-        for r, history in enumerate(self.histories):
-            verdict = history.check()
+        for r, verdict in enumerate(self.verdicts):
             if not verdict.ok:
                 where = f"{self.case.architecture}, replication {r}"
                 raise RunFailed(f"{where}: an invariant broke: {verdict.violations[0]}")

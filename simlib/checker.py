@@ -1,27 +1,19 @@
 """The checker: what became of the messages of a history, simulated or live, judged from its tables.
 
-Anomalies are results: they say what an architecture does to messages. Each counts messages, never effects:
-
-lost         the caller was told ok, no effect of the message ever happened, and nothing accounts for it (it
-was not superseded, rejected, dead-lettered, expired, compensated, and is not in flight) duplicated   an
-effect of the message happened again: the same effect on the same store recovered    the caller was told that
-it failed or was refused, or gave up, and yet its effect happened unexpected   an effect of a message that was
-never issued, or that a message of its kind cannot have stale        a query that saw a version older than the
-newest that accounting had made before it was issued reordered    an update or order whose version was written
-to the shop's copy after a newer version of the SKU
-
-Violations are impossible in any run, so each is a defect of an engine or a twin: of conservation (every
-message is issued once and has one outcome, which its effects bear out) or of causality (nothing precedes its
-cause).
+Anomalies are results: they say what an architecture does to messages. Each counts messages, never effects. Violations
+are impossible in any run, so each is a defect of an engine or a twin: of conservation (every message is issued once and
+has one outcome, which its effects bear out) or of causality (nothing precedes its cause).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from simlib.domain import (
     ANNOUNCED,
@@ -39,9 +31,22 @@ from simlib.domain import (
 )
 from simlib.errors import unknown
 from simlib.history import History
-from simlib.ledger import Ledger
+from simlib.ledger import Ledger, Words
 
-ANOMALIES = ("lost", "duplicated", "recovered", "unexpected", "stale", "reordered")
+ANOMALIES = {
+    "lost": "told ok, but no effect ever happened, and nothing accounts for it (superseded, rejected, parked, expired …)",
+    "duplicated": "the same effect happened again on the same store",
+    "recovered": "the caller gave up or never heard, and yet the effect happened",
+    "denied": "the caller was told refused or failed, and yet the effect happened",
+    "unexpected": "an effect of a message never issued, or of another kind, SKU or number of units than the message's",
+    "half_done": "accounting changed its stock, and the shop's copy never got that version or a newer one",
+    "reordered": "written to the shop's copy after a newer version of the SKU",
+    "stale": "a query that saw an older version than accounting had made before it was issued",
+    "unseen_write": "a query that did not see its customer's own last order, answered ok before it was issued",
+    "oversold": "an order answered ok that accounting rejected",
+    "undersold": "an order refused though accounting had the units all the time from issue to response",
+}
+"""What can befall a message, by name."""
 POSSIBLE = {
     STOCK_UPDATE: {(ISSUED, STOCK), (COPIED, COPY)},
     ORDER: {(TAKEN, STOCK), (ANNOUNCED, COPY)},
@@ -54,14 +59,16 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Violation:
-    """A law that the history breaks: its name, what it says, and the ids of the messages that break it."""
+    """A law that the history breaks: its name, what it says, and what breaks it: ids of messages, or names of parts."""
 
     name: str
     law: str
-    messages: tuple[int, ...]
+    offenders: tuple[int | str, ...]
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.law}: broken by {_listed(self.messages)}"
+        number = len(self.offenders)
+        what = ("part" if self.name == "parts" else "message") + ("s" if number != 1 else "")
+        return f"{self.name}: {self.law}: broken by {number} {what} ({listed(self.offenders)})"
 
 
 @dataclass(frozen=True)
@@ -82,9 +89,10 @@ class Verdict:
         """Whether conservation and causality hold; anomalies are results, and do not matter here."""
         return not self.violations
 
-    def offenders(self, name: str) -> tuple[int, ...]:
-        """The ids of the messages of an anomaly or a law, ascending; raises BadInput for an unknown name."""
-        broken = {violation.name: violation.messages for violation in self.violations}
+    def offenders(self, name: str) -> tuple[int | str, ...]:
+        """The ids of the messages of an anomaly or a law, ascending (of the law `parts` the names of parts); raises
+        BadInput for an unknown name."""
+        broken = {violation.name: violation.offenders for violation in self.violations}
         if name in self.found:
             return self.found[name]
         if name not in LAWS:
@@ -93,12 +101,12 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """The counts, and `violations`: how many messages break each law that is broken."""
-        return {**self.counts, "violations": {v.name: len(v.messages) for v in self.violations}}
+        return {**self.counts, "violations": {v.name: len(v.offenders) for v in self.violations}}
 
     def __str__(self) -> str:
         lines = [f"{self.messages} messages"]
         for name, ids in self.found.items():
-            lines.append(f"  {name:<10} {len(ids):>7}" + (f"  {_listed(ids, counted=False)}" if ids else ""))
+            lines.append(f"  {name:<12} {len(ids):>7}" + (f"  {ANOMALIES[name]}: {listed(ids)}" if ids else ""))
         lines += [f"  VIOLATED {violation}" for violation in self.violations]
         lines += ["  conservation and causality hold"] if self.ok else []
         return "\n".join(lines)
@@ -108,8 +116,9 @@ def check(history: History) -> Verdict:
     """The checker's verdict on a history."""
     ledger = Ledger(history)
     found = {name: _ids(ids) for name, ids in anomalies(ledger).items()}
-    broken = {name: _ids(ids) for name, ids in _broken(ledger)}
-    violations = tuple(Violation(name, LAWS[name], ids) for name, ids in broken.items() if ids)
+    broken: dict[str, tuple[int | str, ...]] = {name: _ids(ids) for name, ids in _broken(ledger)}
+    broken["parts"] = _overfull(ledger.parts)
+    violations = tuple(Violation(name, LAWS[name], offenders) for name, offenders in broken.items() if offenders)
     return Verdict(len(ledger), found, violations)
 
 
@@ -119,26 +128,37 @@ def anomalies(ledger: Ledger) -> dict[str, np.ndarray]:
     delivers = ledger.kind.among(*(kind for kind in KINDS if kind != STOCK_QUERY))
     unexplained = ledger.outcome.among("applied", "answered", "failed", "lost") & delivers & (ledger.happened == 0)
     lost = ledger.outcome.among("lost") | (told.among("ok") & unexplained)
-    denied = told.among("refused", "failed", "timed_out")
+    happened = ledger.happened > 0
+    unheard = told.among("timed_out") | (told.among("none") & ledger.kind.among(*KINDS))
+    pending = ledger.ids[ledger.outcome.among("in_flight", "compensated")]
     found = {
         "lost": ledger.ids[lost],
         "duplicated": ledger.ids[ledger.repeated > 0],
-        "recovered": ledger.ids[denied & (ledger.happened > 0)],
+        "recovered": ledger.ids[unheard & happened],
+        "denied": ledger.ids[told.among("refused", "failed") & happened],
         "unexpected": ledger.effect_message[_impossible(ledger)],
-        "stale": ledger.ids[ledger.reads[ledger.stale]],
+        "half_done": np.setdiff1d(ledger.effect_message[ledger.unfinished], pending),
         "reordered": ledger.effect_message[_late(ledger)],
+        "stale": ledger.ids[ledger.reads[ledger.stale]],
+        "unseen_write": ledger.ids[ledger.reads[ledger.own_write_unseen]],
+        "oversold": ledger.ids[ledger.oversold],
+        "undersold": ledger.ids[ledger.undersold],
     }
     return {name: np.unique(ids) for name, ids in found.items()}
 
 
 def _impossible(ledger: Ledger) -> np.ndarray:
-    """Effects of messages never issued, and effects that a message of its kind cannot have."""
-    bad = ledger.effect_row < 0
+    """Effects of messages never issued, and effects that a message of its kind, SKU and quantity cannot have."""
+    row = ledger.effect_row
+    bad = (row < 0) | (np.append(ledger.sku, -1)[row] != ledger.effect_sku)
+    units = np.append(ledger.quantity, 0)[row]
+    bad |= ledger.effect.among(ISSUED) & (ledger.effect_change != units)
+    bad |= ledger.effect.among(TAKEN) & (ledger.effect_change != -units)
     for kind, possible in POSSIBLE.items():
         allowed = np.zeros(bad.size, bool)
         for effect, store in possible:
             allowed |= ledger.effect.among(effect) & ledger.store.among(store)
-        mine = np.append(ledger.kind.among(kind), False)[ledger.effect_row]
+        mine = np.append(ledger.kind.among(kind), False)[row]
         bad |= mine & ~allowed
     return bad
 
@@ -158,13 +178,14 @@ LAWS = {
     "outcome": "each message has one known response and one outcome, which response and effects bear out",
     "counts": "a message's effects and duplicates are as many as its rows of effects say",
     "applied": "a message is applied when its first effect happens",
-    "response_time": "no message is answered before it is issued",
+    "response_time": "a message that is answered has the time of its answer, no earlier than its issue",
     "effect_time": "no effect happens before its message is issued",
     "effect_order": "effects stand in order of time",
     "versions": "the versions of a SKU at accounting count up by one, and a message has one that it made",
     "units": "accounting never has fewer than no units",
     "copied": "the shop's copy gets no version before accounting has made it",
-    "read": "a query sees no version before accounting has made it",
+    "read": "a query sees no version before accounting has made it, and at accounting the units that this version left",
+    "parts": "no part has less than nothing, more units in service than it has, or more waiting than its most",
 }
 """The laws of conservation and causality, by name."""
 
@@ -178,7 +199,8 @@ def _broken(ledger: Ledger) -> Iterator[tuple[str, np.ndarray]]:
     first = np.full(ids.size, np.inf)
     np.minimum.at(first, row[ledger.counted], ledger.effect_time[ledger.counted])
     yield "applied", ids[np.where(np.isnan(ledger.applied), np.inf, ledger.applied) != first]
-    yield "response_time", ids[ledger.responded < ledger.issued]
+    answered = ~ledger.response.among("none")
+    yield "response_time", ids[np.where(answered, ~(ledger.responded >= ledger.issued), ~np.isnan(ledger.responded))]
     yield "effect_time", ledger.effect_message[~(ledger.effect_time >= ledger.effect_issued)]
     yield "effect_order", ledger.effect_message[1:][np.diff(ledger.effect_time) < 0]
     yield "versions", _miscounted(ledger)
@@ -190,7 +212,8 @@ def _broken(ledger: Ledger) -> Iterator[tuple[str, np.ndarray]]:
     yield "copied", ledger.effect_message[copied[_foreseen(ledger, sku, version, time)]]
     reads = ledger.reads
     sku, version, time = (column[reads] for column in (ledger.sku, ledger.version, ledger.responded))
-    yield "read", ids[reads[_foreseen(ledger, sku, version, time)]]
+    misread = ledger.read_from.among(STOCK)[reads] & (ledger.answer[reads] != stock.left(sku, version)) & stock.known
+    yield "read", ids[reads[_foreseen(ledger, sku, version, time) | misread]]
 
 
 def _foreseen(ledger: Ledger, sku: np.ndarray, version: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -211,7 +234,9 @@ def _contradictory(ledger: Ledger) -> np.ndarray:
     unapplied = outcome.among("applied") & (ledger.happened == 0)
     denied = ~outcome.among("applied", "compensated") & (ledger.happened > 0)
     misnamed = (outcome.among("lost") & ~ok) | (outcome.among("failed") & ok)
-    return unknown_word | unapplied | denied | misnamed
+    of_the_domain, query = ledger.kind.among(*KINDS), ledger.kind.among(STOCK_QUERY) & ok & (ledger.version >= 0)
+    unanswered = outcome.among("answered") & of_the_domain & ~query
+    return unknown_word | unapplied | denied | misnamed | unanswered
 
 
 def _miscounted(ledger: Ledger) -> np.ndarray:
@@ -229,11 +254,35 @@ def _miscounted(ledger: Ledger) -> np.ndarray:
     return np.append(skipping, ledger.ids[made & ~claimed])
 
 
+def _overfull(parts: pa.Table) -> tuple[str, ...]:
+    """The names of the parts whose areas and maxima cannot be, in the order of the alphabet."""
+    columns = ("start", "end", "capacity", "busy", "waiting", "unacknowledged", "waiting_max", "completed")
+    start, end, capacity, *levels = (parts[name].to_numpy() for name in columns)
+    busy, waiting, _, most, _ = levels
+    time = (end - start) * (1 + 1e-9)
+    full = (busy > capacity * time) & np.array(Words(parts["kind"]).among("pool"))
+    bad = ~(end > start) | full | (waiting > most * time) | np.any([~(level >= 0) for level in levels], axis=0)
+    return tuple(sorted(Words(parts["name"]).used(np.flatnonzero(bad))))
+
+
+def story(history: History, message: int) -> str:
+    """What is known of a message, in one line: what it was, what its caller was told, what became of it, its effects."""
+    row = history.messages.filter(pc.equal(history.messages["message"], message)).to_pylist()
+    words = [f"{message}: never issued"]
+    for one in row:
+        said = f"{one['response']} at {one['responded']:.3f} s" if one["response"] != "none" else "never answered"
+        version = f", version {one['version']}" if one["version"] >= 0 else ""
+        words = [f"{message}: {one['kind']} of SKU {one['sku']}{version}, issued at {one['issued']:.3f} s, {said}"]
+        words.append(f"outcome {one['outcome']}")
+    for one in history.effects.filter(pc.equal(history.effects["message"], message)).to_pylist():
+        words.append(f"{one['effect']} version {one['version']} at {one['time']:.3f} s")
+    return "; ".join(words)
+
+
+def listed(offenders: Sequence[object]) -> str:
+    """The first few of them."""
+    return ", ".join(str(one) for one in offenders[:SHOWN]) + (", …" if len(offenders) > SHOWN else "")
+
+
 def _ids(ids: np.ndarray) -> tuple[int, ...]:
     return tuple(np.unique(ids).tolist())
-
-
-def _listed(ids: tuple[int, ...], counted: bool = True) -> str:
-    """The ids as text: the first few, and how many there are in all."""
-    shown = ", ".join(str(i) for i in ids[:SHOWN]) + (", …" if len(ids) > SHOWN else "")
-    return f"{len(ids)} message{'s' if len(ids) != 1 else ''} ({shown})" if counted else shown

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from simlib import api
+    from simlib.checker import Verdict
+    from simlib.history import History
 
 app = typer.Typer(
     help="A laboratory for choosing an integration architecture: simulate it, measure it, compare it.",
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 
 REPLICATIONS = 10
+STORIES = 3
+"""Messages of each of the checker's findings that are told in full."""
 SHOWN = (
     "response_time_p",
     "delivery_time_p",
@@ -192,7 +196,7 @@ def run(
         )
     _headline(architecture, [found])
     _table(["metric", "value [95 % interval]"], [(row.name, _quantity(row)) for row in _shown(table)])
-    _say("checker: " + ", ".join(f"{name} {number}" for name, number in checked.items()))
+    _findings(found)
     return 0
 
 
@@ -262,6 +266,7 @@ def check(folder: Annotated[Path, typer.Argument(help="Where a history was saved
         _print({**document, "check": found, **origin})
     else:
         _say(str(verdict))
+        _stories(history, verdict)
     if not verdict.ok:
         raise RunFailed(f"{folder}: an invariant broke: {verdict.violations[0]}")
     return 0
@@ -607,6 +612,37 @@ def _headline(name: str, found: Sequence[api.Replicates]) -> None:
     for one in found:
         if one.overloaded:
             _say(f"{one.case.architecture} is overloaded: its times have no mean and no percentile")
+
+
+def _findings(found: api.Replicates) -> None:
+    """What the checker found in all runs, what it means, and the first messages that it befell."""
+    from simlib.checker import ANOMALIES, listed
+
+    rows = []
+    for name, number in found.check().items():
+        if number:
+            run, first = next((r, v.found[name]) for r, v in enumerate(found.verdicts) if v.found[name])
+            where = f" (replication {run})" if len(found.verdicts) > 1 else ""
+            rows.append((name, str(number), ANOMALIES[name], listed(first) + where))
+    none = [name for name in ANOMALIES if name not in {row[0] for row in rows}]
+    _say("checker: conservation and causality hold")
+    if rows:
+        _table(["anomaly", "messages", "what it means", "the first of them"], rows)
+    if none:
+        _say(f"none: {', '.join(none)}")
+
+
+def _stories(history: History, verdict: Verdict) -> None:
+    """The first messages of each finding, a line each."""
+    from simlib.checker import story
+
+    found = dict(verdict.found) | {violation.name: violation.offenders for violation in verdict.violations}
+    for name, offenders in found.items():
+        ids = [one for one in offenders if isinstance(one, int)]
+        if ids:
+            _say(f"\n{name}")
+        for message in ids[:STORIES]:
+            _say(f"  {story(history, message)}")
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from simlib.domain import ISSUED, ORDER, STOCK, STOCK_QUERY
+from simlib.domain import COPY, ISSUED, ORDER, STOCK, STOCK_QUERY
 from simlib.history import History
 
 _SHIFT = np.int64(32)
@@ -63,7 +63,8 @@ class Stock:
         self.units = total - np.where(first > 0, total[first - 1], 0) + self.initial(self.sku)
         made = self._key(self.sku, self.version)
         by_version = np.argsort(made, kind="stable")
-        self._made, self._maker, self._made_at = (made[by_version], self.effect[by_version], self.time[by_version])
+        self._made, self._made_at = made[by_version], self.time[by_version]
+        self._maker, self._left = self.effect[by_version], self.units[by_version]
 
     @property
     def known(self) -> bool:
@@ -85,10 +86,13 @@ class Stock:
 
     def maker(self, sku: np.ndarray, version: np.ndarray) -> np.ndarray:
         """The row of the effect that made each version, -1 where none did."""
-        key = self._key(sku, version)
-        place = np.searchsorted(self._made, key)
-        there = (self._at(self._made, place) == key) & (place < self._made.size)
+        place, there = self._version(sku, version)
         return np.where(there, self._at(self._maker, place), -1)
+
+    def left(self, sku: np.ndarray, version: np.ndarray) -> np.ndarray:
+        """The units that each version left of its SKU, those at the start where nothing made it."""
+        place, there = self._version(sku, version)
+        return np.where(there, self._at(self._left, place), self.initial(sku))
 
     def outdated(self, sku: np.ndarray, version: np.ndarray) -> np.ndarray:
         """When a newer version than this one was first made, inf where none was."""
@@ -108,6 +112,12 @@ class Stock:
             within = np.minimum.reduceat(np.append(self.units, 0), spans)[::2]
             before[changed] = np.minimum(before[changed], within)
         return before
+
+    def _version(self, sku: np.ndarray, version: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The places of these versions in the order of SKU and version, and whether each was made."""
+        key = self._key(sku, version)
+        place = np.searchsorted(self._made, key)
+        return place, (self._at(self._made, place) == key) & (place < self._made.size)
 
     def _place(self, sku: np.ndarray, time: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
         """How many effects come before these SKUs' at these times, in the order of SKU and time."""
@@ -139,14 +149,18 @@ class Ledger:
         if np.any(np.diff(self.ids) < 0):
             messages = messages.take(np.argsort(self.ids, kind="stable"))
             self.ids = messages["message"].to_numpy()
-        self.sku, self.session, self.quantity, self.version, self.attempts, self.effects, self.duplicates = (
-            messages[name].to_numpy()
-            for name in ("sku", "session", "quantity", "version", "attempts", "effects", "duplicates")
+        self.sku, self.session, self.quantity, self.version, self.answer = (
+            messages[name].to_numpy() for name in ("sku", "session", "quantity", "version", "answer")
+        )
+        self.attempts, self.effects, self.duplicates = (
+            messages[name].to_numpy() for name in ("attempts", "effects", "duplicates")
         )
         self.issued, self.responded, self.applied = (
             messages[name].to_numpy() for name in ("issued", "responded", "applied")
         )
-        self.kind, self.response, self.outcome = (Words(messages[name]) for name in ("kind", "response", "outcome"))
+        self.kind, self.response, self.outcome, self.read_from = (
+            Words(messages[name]) for name in ("kind", "response", "outcome", "read_from")
+        )
         self.effect, self.store = Words(effects["effect"]), Words(effects["store"])
         self.effect_message, self.effect_sku, self.effect_version, self.effect_change, self.effect_time = (
             effects[name].to_numpy() for name in ("message", "sku", "version", "change", "time")
@@ -224,3 +238,26 @@ class Ledger:
         mine = (place >= 0) & (self.session[last] == self.session[seen]) & (self.sku[last] == self.sku[seen])
         promised = self.response.among("ok")[last] & (self.responded[last] <= self.issued[seen])
         return mine & promised & (self.version[seen] < self.version[last])
+
+    @cached_property
+    def unfinished(self) -> np.ndarray:
+        """Rows of the effects that made a version at accounting, which the shop's copy never got, nor a newer one."""
+        known = np.zeros(int(self.effect_sku.max(initial=0)) + 1, np.int64)
+        copied = np.flatnonzero(self.store.among(COPY))
+        np.maximum.at(known, self.effect_sku[copied], self.effect_version[copied])
+        return np.flatnonzero(self.store.among(STOCK) & (self.effect_version > known[self.effect_sku]))
+
+    @cached_property
+    def oversold(self) -> np.ndarray:
+        """Rows of the orders answered ok that accounting rejected."""
+        return np.flatnonzero(self.kind.among(ORDER) & self.response.among("ok") & self.outcome.among("rejected"))
+
+    @cached_property
+    def undersold(self) -> np.ndarray:
+        """Rows of the orders refused though accounting had their units all the time from issue to response; none where
+        the initial stock is not known."""
+        refused = np.flatnonzero(self.kind.among(ORDER) & self.response.among("refused"))
+        if not self.stock.known:
+            return refused[:0]
+        least = self.stock.least(self.sku[refused], self.issued[refused], self.responded[refused])
+        return refused[least >= self.quantity[refused]]

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from simlib.checker import anomalies
-from simlib.domain import KINDS, ORDER, STOCK_QUERY
+from simlib.domain import KINDS, STOCK_QUERY
 from simlib.errors import unknown
 from simlib.history import History
 from simlib.ledger import Ledger, Words
@@ -285,17 +285,11 @@ def _struck(anomaly: str) -> Callable[[Facts, str | None], np.ndarray]:
 
 
 def _oversold(facts: Facts, _: str | None) -> np.ndarray:
-    promised = facts.kind.among(ORDER) & facts.response.among("ok")
-    return facts.quantity[promised & facts.outcome.among("rejected")]
+    return facts.quantity[facts.oversold]
 
 
 def _undersold(facts: Facts, _: str | None) -> np.ndarray:
-    if not facts.stock.known:
-        return np.array([math.nan])
-    refused = np.flatnonzero(facts.kind.among(ORDER) & facts.response.among("refused"))
-    quantity = facts.quantity[refused]
-    there = facts.stock.least(facts.sku[refused], facts.issued[refused], facts.responded[refused])
-    return quantity[there >= quantity]
+    return facts.quantity[facts.undersold] if facts.stock.known else np.array([math.nan])
 
 
 def _age(facts: Facts, _: str | None) -> np.ndarray:

@@ -146,6 +146,30 @@ def test_run_prints_a_document_of_the_promised_shape(capsys):
     assert all(isinstance(count, int) for count in found["check"].values())
 
 
+def test_run_names_each_anomaly_that_it_found_with_its_meaning_and_its_first_messages(capsys):
+    status, out, _ = ends(capsys, "run", "message_queue", "--scenario", "burst", "--rate", "80/s", *SMALL)
+    counted = document(capsys, "run", "message_queue", "--scenario", "burst", "--rate", "80/s", *SMALL)["check"]
+    assert status == 0 and counted["stale"] > 0
+    shown = " ".join(out[out.index("checker:") :].split())
+    assert f"stale {counted['stale']} a query that saw an older version" in shown
+    assert "(replication " in shown and "none: lost, duplicated" in shown
+
+
+def test_check_tells_what_became_of_the_first_messages_of_a_finding(capsys, tmp_path):
+    folder = tmp_path / "history"
+    lossy = tmp_path / "lossy.yaml"
+    lossy.write_text(
+        "arrivals: {process: poisson, rate: 50/s}\nmix: {stock_update: 1, order: 0, stock_query: 0}\n"
+        "faults: [{fault: loss, link: accounting-broker, probability: 0.1}]\n"
+    )
+    blind = ("--set", "confirm=false", "--scenario", str(lossy), "--history", str(folder))
+    assert ends(capsys, "run", "message_queue", *SMALL, *blind)[0] == 0
+    status, out, _ = ends(capsys, "check", str(folder))
+    assert status == 0 and "told ok, but no effect ever happened" in out
+    first = out[out.index("\nlost\n") :].splitlines()[2]
+    assert ": stock_update of SKU " in first and "; outcome lost; issued version " in first
+
+
 def test_run_prints_what_replicate_gives(capsys):
     found = document(capsys, "run", "rest", *SMALL)["metrics"]
     table = api.replicate("rest", messages=300, replications=2).table().set_index("name")
