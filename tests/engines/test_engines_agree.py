@@ -6,25 +6,29 @@ vocabulary, with whole-number and zero times, so that many things fall on one in
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import simlib
 from simlib import architectures
-from simlib.api import case
+from simlib.api import case, histories
 from simlib.distributions import Exponential, Quantiles
 from simlib.domain import KINDS
-from simlib.engines import compiled
+from simlib.engines import ENGINES, compiled
 from simlib.engines import simpy as simpy_engine
 from simlib.errors import RunFailed
 from simlib.flow import (
@@ -60,6 +64,7 @@ from simlib.flow import (
     supersede,
     timeout,
 )  # fmt: skip
+from simlib.history import SCHEMAS
 from simlib.scenario import Arrivals, Crash, Goods, Loss, Poison, Poisson, Scenario, Slowdown
 
 Differences = Callable[[Any, Any], list[str]]
@@ -240,24 +245,68 @@ class Composer:
         return Arrivals(times, kinds, *(np.array(column, np.int32) for column in (skus, [-1] * n, quantities)))
 
 
-def agree(random: Random, differences: Differences) -> None:
-    """One random flow on both engines."""
+def agree(random: Random) -> None:
+    """One random flow, by both engines, whose histories are seen to be the same and to obey the laws: see tests/conftest.py."""
     composer = Composer(random)
-    arguments = (composer.flow, composer.arrivals(random.randint(1, 15)), KINDS, 1, composer.scenario(), {})
-    assert differences(simpy_engine.run(*arguments), compiled.run(*arguments)) == []
+    ENGINES["simpy"](composer.flow, composer.arrivals(random.randint(1, 15)), KINDS, 1, composer.scenario(), {})
 
 
 @settings(HARD, max_examples=300)
 @given(random=st.randoms(use_true_random=False))
-def test_random_flows_have_one_history(random: Random, differences: Differences) -> None:
-    agree(random, differences)
+def test_random_flows_have_one_history_that_obeys_the_laws(random: Random) -> None:
+    agree(random)
 
 
 @pytest.mark.long
 @settings(HARD, max_examples=10_000)
 @given(random=st.randoms(use_true_random=False))
-def test_ten_thousand_random_flows_have_one_history(random: Random, differences: Differences) -> None:
-    agree(random, differences)
+def test_ten_thousand_random_flows_have_one_history_that_obeys_the_laws(random: Random) -> None:
+    agree(random)
+
+
+def digest(number: int, engine: str = "compiled") -> str:
+    """What the files of a history would hold: of the random flow of a number, under its arrivals and faults."""
+    composer = Composer(Random(number))
+    arguments = (composer.flow, composer.arrivals(15), KINDS, number, composer.scenario(), {})
+    history = (compiled if engine == "compiled" else simpy_engine).run(*arguments)
+    content = hashlib.blake2b(digest_size=8)
+    for name in SCHEMAS:
+        file = io.BytesIO()
+        pq.write_table(getattr(history, name), file)
+        content.update(file.getvalue())
+    return content.hexdigest()
+
+
+@settings(HARD, max_examples=20)
+@given(st.lists(st.integers(0, 2**32), min_size=2, max_size=6, unique=True), st.data())
+def test_random_flows_have_the_same_bytes_in_any_order_and_beside_each_other(
+    numbers: list[int], data: st.DataObject
+) -> None:
+    made = {number: digest(number) for number in numbers}
+    order = data.draw(st.permutations(numbers))
+    assert {number: digest(number) for number in order} == made
+    with ThreadPoolExecutor(2) as threads:
+        assert dict(zip(order, threads.map(digest, order), strict=True)) == made
+
+
+@pytest.mark.parametrize("engine", ["compiled", "simpy"])
+def test_random_flows_have_the_same_bytes_in_other_processes(engine: str) -> None:
+    """Theirs is another order of hashes, of which nothing may depend."""
+    digests = f"print(*(digest(number, {engine!r}) for number in range(40)))"
+    told = subprocess.check_output(
+        [sys.executable, "-c", f"import runpy; digest = runpy.run_path({__file__!r})['digest']; {digests}"],
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+        text=True,
+    )
+    assert told.split()[::-1] == [digest(number) for number in reversed(range(40))]
+
+
+@pytest.mark.parametrize("engine", ["compiled", "simpy"])
+def test_replications_are_the_same_whoever_makes_them(engine: str, differences: Differences) -> None:
+    """Threads, or processes where they are SimPy's."""
+    one = case("message_queue", "burst", None, 400, "200/s", engine)
+    for alone, beside in zip(histories(one, 4, 1), histories(one, 4, 1, workers=3), strict=True):
+        assert differences(alone, beside) == []
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
