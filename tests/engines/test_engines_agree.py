@@ -117,7 +117,9 @@ class Composer:
         ending = [choose({stage: 0.4 for stage in stages})] if stages else [respond(random.choice((None, "ok")))]
         for kind in KINDS[:2]:
             at = random.choice(self.parts)
-            flow.source(kind, [*self.steps(3), apply("end", "store", sign=random.choice((-1, 0, 1))), *ending], at=at)
+            begun = apply("begun")  # so that whoever responds has a result to tell
+            end = apply("end", "store", sign=random.choice((-1, 0, 1)))
+            flow.source(kind, [begun, *self.steps(3), end, *ending], at=at)
 
     def time(self) -> Any:
         chance = self.random.random()
