@@ -212,9 +212,9 @@ class WatchedQueue(simpy_engine.QueueState):
         if self.published[row.message] != before:
             self.present.entered.append(self.engine.clock.now)
 
-    def _hand_out(self, delivery: Any, slot: int) -> None:
+    def _lend(self, delivery: Any, slot: int) -> int:
         self.unsettled.entered.append(self.engine.clock.now)
-        super()._hand_out(delivery, slot)
+        return super()._lend(delivery, slot)
 
     def _returned(self, delivery: Any) -> None:
         if delivery.out:

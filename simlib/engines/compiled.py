@@ -168,9 +168,21 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
     actors = 0
     read_by = {}
     for name, group in flow.consumer_groups.items():
-        groups.append((lowered.consumers[name], parts[group.at.name], actors, group.count, queue_numbers[group.queue]))
+        part = parts[group.at.name]
+        groups.append((lowered.consumers[name], part, actors, group.count, queue_numbers[group.queue], NOWHERE))
         actors += group.count
-        read_by[group.queue] = (1 if group.queue.shared else group.count, parts[group.at.name])
+        read_by[group.queue] = (1 if group.queue.shared else group.count, part)
+    consumers = actors
+    received = {}
+    for name, actor in flow.actors.items():
+        part = parts[actor.at.name]
+        groups.append((lowered.actors[name], part, actors, actor.count, NOWHERE, actors - consumers))
+        actors += actor.count
+        for queue in actor.queues:
+            read_by[queue] = (1, part)
+            if queue not in received:
+                received[queue] = len(lists)
+                lists.append((NOWHERE, NOWHERE, NOWHERE))
     queues: list[Any] = []
     slots: list[Any] = []
     for (queue, i), ways in zip(queue_numbers.items(), lowered.queue_ways, strict=True):
@@ -178,7 +190,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         queues.append((
             parts[queue.at.name], _or_none(queue.prefetch), queue.shared, queue.automatic_ack,
             _or_none(queue.max_deliveries), queue.dead_letter, len(flow.pools) + i, len(slots), count, 0, NOWHERE, NOWHERE,
-            consumers_at, *ways, queue.requeue == "back", 0,
+            consumers_at, *ways, queue.requeue == "back", 0, received.get(queue, NOWHERE), 0,
             *(math.nan if time is None else time for time in (queue.ack_wait, queue.deduplicate, queue.detected_after)),
         ))  # fmt: skip
         for _ in range(count):
@@ -194,7 +206,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         "queues": queues,
         "slots": slots,
         "groups": groups,
-        "actors": [NOWHERE] * actors,
+        "actors": [(NOWHERE, 0)] * actors,
         "meters": meters,
         "bins": _empty("bins", 4 * BINS * len(meters)),
         "published": _empty("published", len(queues) * len(arrivals)),

@@ -33,12 +33,13 @@ from simlib.flow.lowering import NOWHERE, OPERATION, SELECTS, UNWATCHED
     END, RECEIVE, DELAY, SEIZE, RELEASE, SEND, ARRIVE, JUMP, TEST, DRAW, CHOOSE, REPEAT, AGAIN,
     FAIL, RESCUE, RESCUED, RETRY, NEXT_TRY, RETRIED, TIMEOUT, IN_TIME, BY_ATTEMPT, BY_ATTEMPT_END,
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
-    TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT,
+    TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
+    FOR_EACH, MEMBER,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
 EQUAL, DIFFERENT, LESS, AT_MOST, MORE, AT_LEAST = range(len(COMPARISONS))
-KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION = range(len(FIELDS))
+KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH = range(len(FIELDS))
 
 RUNNING, ASLEEP, QUEUED, JOINING, CALLING = range(5)
 """Where a row is: not waiting (or about to be resumed), in a delay, in a list, at a join, at a call."""
@@ -76,13 +77,14 @@ TABLES = {
     "waits": record("value", F8),
     "sources": record("start part"),
     # nouns: a member's first list of rows and how many `levels` of priority it has; a queue's slots (credit of one consumer
-    # or of all) and its list of deliveries; where a table's cells are, and which of the memories of `once` is its own
+    # or of all) and its list of deliveries, and the list of those who wait for it to fill (where actors receive from it);
+    # where a table's cells are, and which of the memories of `once` is its own; the `number` of a group's first actor
     "pools": record("first members select turn"),
     "members": record("capacity limit busy requests meter list levels pool"),
     "lists": record("first last member"),
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
-        "back_one back_other one requeue_back closed",
+        "back_one back_other one requeue_back closed watchers waiting",
         ack_wait=F8, deduplicate=F8, detected_after=F8,
     ),
     "slots": record("out idle first last"),
@@ -90,8 +92,8 @@ TABLES = {
     "stock": record("value"),
     "cells": record("level version"),
     "memories": record("known result level version", I4),
-    "groups": record("start part first count queue"),
-    "actors": record("value"),
+    "groups": record("start part first count queue number"),
+    "actors": record("value turn"),
     "meters": record("busy waiting unacknowledged bins", since=F8, edge=F8, width=F8),
     "bins": record("busy waiting unacknowledged", F8, most=I8, completed=I8),
     # faults: those planned at times, the crashes (at a point, with a probability), what happened
@@ -117,7 +119,7 @@ TABLES = {
     "agenda": record("row seq"),
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
-        "at where thrown group consumer alive depth holding join next last place seq ticket"
+        "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes"
     ),
     "free_rows": record("value"),
     "frames": record("pc kind attempt part holding turn unheard place ticket"),
@@ -485,10 +487,42 @@ def draw(s, law, stream, place):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def duration(s, r, law, stream):  # type: ignore[no-untyped-def]
-    """A draw that must be a time."""
+def read_field(s, r, field):  # type: ignore[no-untyped-def]
+    """What a field of the row is."""
+    row = row_at(s, r)
+    m = message_at(s, max(row.message, 0))
+    if field == KIND:
+        x = np.int64(m.code)
+    elif field == SKU:
+        x = np.int64(m.sku)
+    elif field == SESSION:
+        x = np.int64(m.session)
+    elif field == QUANTITY:
+        x = np.int64(m.quantity)
+    elif field == POISON:
+        x = np.int64(m.poison)
+    elif field == ATTEMPT:
+        x = row.attempt
+    elif field == DELIVERY_NUMBER:
+        x = row.number
+    elif field == RESULT:
+        x = row.result
+    elif field == LEVEL:
+        x = row.level
+    elif field == VERSION:
+        x = row.version
+    else:
+        x = row.batch
+    return x
+
+
+@njit(cache=True)
+def duration(s, r, law, stream, field, per):  # type: ignore[no-untyped-def]
+    """A draw that must be a time, and more where it grows with a field."""
     row = row_at(s, r)
     value = draw(s, law, stream, row.place)
+    if field >= 0:
+        value += per * read_field(s, r, field)
     if not 0.0 <= value < math.inf:
         s.error, s.stream, s.of_message, s.drawn = NO_TIME, stream, row.message, value
         return 0.0
@@ -496,11 +530,23 @@ def duration(s, r, law, stream):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def sleep(s, r, time):  # type: ignore[no-untyped-def]
-    """The row goes on after a time."""
+def entity(s, row):  # type: ignore[no-untyped-def]
+    """As `simpy.Row.entity`."""
+    return row.message if row.actor < 0 or row.message >= 0 else s.messages_size + row.actor
+
+
+@njit(cache=True)
+def sleep_until(s, r, time):  # type: ignore[no-untyped-def]
+    """The row goes on at a time."""
     row = row_at(s, r)
     row.at = ASLEEP
-    event(s, s.now + time, order.COMPLETION, row.message, row.copy, 0, RESUME, r, row.seq)
+    event(s, time, order.COMPLETION, entity(s, row), row.copy, 0, RESUME, r, row.seq)
+
+
+@njit(cache=True)
+def sleep(s, r, time):  # type: ignore[no-untyped-def]
+    """The row goes on after a time."""
+    sleep_until(s, r, s.now + time)
 
 
 @njit(cache=True)
@@ -534,6 +580,8 @@ def new_row(s, message, part, place, pc):  # type: ignore[no-untyped-def]
     row.copy = row.attempt = row.number = row.result = row.scopes = row.level = row.main = row.alive = 0
     row.at = row.thrown = row.depth = row.holding = 0
     row.version = row.delivery = row.answer_row = row.group = row.consumer = row.join = -1
+    row.actor = row.hand = row.cursor = -1
+    row.batch = row.passes = 0
     return r
 
 
@@ -573,10 +621,44 @@ def ended(s, message):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def put_down(s, r):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.put_down`."""
+    row = row_at(s, r)
+    e = row.hand
+    row.hand, row.batch, row.passes = -1, 0, 0
+    while e >= 0:
+        entry = entry_at(s, e)
+        free_entry_at(s, s.entries_free).value = e
+        s.entries_free += 1
+        e = entry.next
+        ended(s, delivery_at(s, entry.delivery).message)
+
+
+@njit(cache=True)
+def let_go(row, frame):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.let_go`."""
+    row.message = row.delivery = row.answer_row = -1
+    row.copy = row.number = 0
+    row.place, row.attempt = frame.place, frame.attempt
+
+
+@njit(cache=True)
+def new_turn(s, r):  # type: ignore[no-untyped-def]
+    """An actor begins a turn."""
+    row = row_at(s, r)
+    actor = actor_at(s, group_at(s, row.group).first + row.consumer)
+    row.place = fold(fold(0, -1 - row.actor), actor.turn)
+    actor.turn += 1
+
+
+@njit(cache=True)
 def finish(s, r):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.finish`: units return, whoever joins the row is told."""
     unwind(s, r, 0)
     row = row_at(s, r)
+    if row.actor >= 0:
+        put_down(s, r)
+        return
     if row.alive == 0:
         return
     row.alive = 0
@@ -600,6 +682,8 @@ def over(s, r):  # type: ignore[no-untyped-def]
     if row.group >= 0:
         row.delivery = row.message = -1
         row.pc = group_at(s, row.group).start
+        if row.actor >= 0:
+            new_turn(s, r)
         return True
     free_row(s, r)
     return False
@@ -695,6 +779,8 @@ def leave(s, r):  # type: ignore[no-untyped-def]
         frame.ticket = 0
     if frame.kind == BY_ATTEMPT:
         row.place = frame.place
+    elif frame.kind == FOR_EACH:
+        let_go(row, frame)
     return frame
 
 
@@ -705,7 +791,7 @@ def set_timer(s, r, frame, time):  # type: ignore[no-untyped-def]
     row.scopes += 1
     row.ticket += 1
     frame.ticket = row.ticket
-    event(s, s.now + time, order.TIMER, row.message, row.copy, row.scopes, EXPIRE, r, row.ticket)
+    event(s, s.now + time, order.TIMER, entity(s, row), row.copy, row.scopes, EXPIRE, r, row.ticket)
 
 
 @njit(cache=True)
@@ -850,13 +936,12 @@ def close(s, d):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def hand_out(s, d, i):  # type: ignore[no-untyped-def]
-    """As `simpy.QueueState._hand_out`."""
+def lend(s, d, i):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._lend`."""
     delivery = delivery_at(s, d)
     queue, message = queue_at(s, delivery.queue), delivery.message
     delivery.number += 1
     delivery.slot, delivery.out = i, 1
-    number = delivery.number
     message_at(s, message).deliveries += 1
     message_at(s, message).alive += 1
     copy = next_copy(s, message)
@@ -868,6 +953,84 @@ def hand_out(s, d, i):  # type: ignore[no-untyped-def]
     elif not math.isnan(queue.ack_wait):
         delivery.ticket += 1
         event(s, s.now + queue.ack_wait, order.TIMER, message, copy, 1, UNACKED, d, delivery.ticket)
+    return copy
+
+
+@njit(cache=True)
+def available(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.available`."""
+    queue = queue_at(s, q)
+    if down_at(s, queue.at).value or queue.closed:
+        return 0
+    if queue.prefetch < 0:
+        return queue.waiting
+    return min(queue.waiting, queue.prefetch - slot_at(s, queue.first).out)
+
+
+@njit(cache=True)
+def see(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.Watchers.see`: what a row waits for stands in its operation, which it does again."""
+    level = available(s, q)
+    r = line_at(s, queue_at(s, q).watchers).first
+    while r >= 0:
+        row = row_at(s, r)
+        following = row.next
+        if level >= op_at(s, row.pc).b:
+            step_out(s, r)
+            wake(s, r, 0)
+        r = following
+
+
+@njit(cache=True)
+def fetch(s, r, q, at_most):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.fetch`."""
+    row, queue = row_at(s, r), queue_at(s, q)
+    count = available(s, q)
+    if 0 <= at_most < count:
+        count = at_most
+    last = -1
+    for _ in range(count):
+        n = s.entries_free
+        if n == 0:
+            s.error = ENTRIES_FULL
+            return
+        s.entries_free = n - 1
+        d = queue.ready
+        take_out(s, q, d)
+        lend(s, d, queue.first)
+        e = free_entry_at(s, n - 1).value
+        entry = entry_at(s, e)
+        entry.delivery, entry.number, entry.next = d, delivery_at(s, d).number, -1
+        if last >= 0:
+            entry_at(s, last).next = e
+        else:
+            row.hand = e
+        row.batch += 1
+        last = e
+
+
+@njit(cache=True)
+def take_up(s, r):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.take_up`, the next of the batch."""
+    row = row_at(s, r)
+    entry = entry_at(s, row.cursor)
+    row.cursor = entry.next
+    delivery = delivery_at(s, entry.delivery)
+    row.message, row.delivery, row.copy = delivery.message, entry.delivery, next_copy(s, delivery.message)
+    row.place = delivery_place(s, entry.delivery, entry.number)
+    if row.passes > 1:
+        row.place = fold(row.place, row.passes - 1)
+    row.level, row.version, row.result = delivery.level, delivery.version, delivery.result
+    row.answer_row, row.answer_call = delivery.answer_row, delivery.answer_call
+    row.attempt = row.number = entry.number
+
+
+@njit(cache=True)
+def hand_out(s, d, i):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._hand_out`."""
+    delivery = delivery_at(s, d)
+    queue, message = queue_at(s, delivery.queue), delivery.message
+    copy, number = lend(s, d, i), delivery.number
     if queue.there < 0:
         reach(s, d, number, i)
         return
@@ -882,6 +1045,9 @@ def hand_out(s, d, i):  # type: ignore[no-untyped-def]
 def dispatch(s, q):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.dispatch`."""
     queue = queue_at(s, q)
+    if queue.watchers >= 0:
+        see(s, q)
+        return
     if down_at(s, queue.at).value or queue.closed:
         return
     n = queue.slots
@@ -904,6 +1070,7 @@ def dispatch(s, q):  # type: ignore[no-untyped-def]
 def take_out(s, q, d):  # type: ignore[no-untyped-def]
     """The delivery is no longer among the ready."""
     queue, delivery = queue_at(s, q), delivery_at(s, d)
+    queue.waiting -= 1
     if delivery.last >= 0:
         delivery_at(s, delivery.last).next = delivery.next
     else:
@@ -918,6 +1085,7 @@ def take_out(s, q, d):  # type: ignore[no-untyped-def]
 def put_in(s, q, d, at_head):  # type: ignore[no-untyped-def]
     """The delivery is ready, at the head or the end."""
     queue, delivery = queue_at(s, q), delivery_at(s, d)
+    queue.waiting += 1
     if at_head:
         delivery.last, delivery.next = -1, queue.ready
         if queue.ready >= 0:
@@ -1031,9 +1199,32 @@ def refuse(s, d, number, delay):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def settle_batch(s, r, pc, kind):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.settle_over`, of a whole batch."""
+    row = row_at(s, r)
+    entries = np.empty(row.batch, np.int64)
+    e = row.hand
+    for i in range(row.batch):
+        entries[i] = e
+        e = entry_at(s, e).next
+    count, backwards = row.batch, False
+    if kind == NACKED and count:
+        backwards = queue_at(s, delivery_at(s, entry_at(s, row.hand).delivery).queue).requeue_back == 0
+    for i in range(count):
+        entry = entry_at(s, entries[count - 1 - i if backwards else i])
+        if kind == ACKED:
+            settle(s, entry.delivery, entry.number)
+        else:
+            refuse(s, entry.delivery, entry.number, op_at(s, pc).real)
+
+
+@njit(cache=True)
 def settle_over(s, r, pc, kind):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.settle_over`."""
     row = row_at(s, r)
+    if row.actor >= 0 and row.delivery < 0:
+        settle_batch(s, r, pc, kind)
+        return
     d, number = row.delivery, row.number
     if d < 0 or delivery_at(s, d).settled:
         return
@@ -1078,6 +1269,22 @@ def clear(s, t):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def crash_actors(s, part, restart, running):  # type: ignore[no-untyped-def]
+    """What a crash does to the actors at the part, and to the queues that they received from."""
+    for q in range(s.queues_size):
+        queue = queue_at(s, q)
+        if queue.watchers >= 0 and queue.consumers_at == part and queue.detected_after < restart:
+            event(s, s.now + queue.detected_after, order.FAULT, s.struck, 2 + q, 0, NOTICE, q, 0)
+    for g in range(s.groups_size):
+        group = group_at(s, g)
+        if group.number >= 0:
+            for i in range(group.count):
+                r = actor_at(s, group.first + i).value
+                if r >= 0 and r != running and row_at(s, r).part == part:
+                    kill(s, r)
+
+
+@njit(cache=True)
 def crash(s, part, restart, message, running):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.crash`."""
     if down_at(s, part).value:
@@ -1087,7 +1294,7 @@ def crash(s, part, restart, message, running):  # type: ignore[no-untyped-def]
     down_at(s, part).value = 1
     for g in range(s.groups_size):
         group = group_at(s, g)
-        if group.part == part:
+        if group.part == part and group.queue >= 0:
             for i in range(group.count):
                 r = actor_at(s, group.first + i).value
                 if r >= 0 and row_at(s, r).message < 0:
@@ -1099,6 +1306,7 @@ def crash(s, part, restart, message, running):  # type: ignore[no-untyped-def]
             if queue.detected_after < restart:
                 time = now + queue.detected_after
                 event(s, time, order.FAULT, s.struck, 2 + group.queue, 0, NOTICE, group.queue, 0)
+    crash_actors(s, part, restart, running)
     count = 0
     for r in range(s.rows_size):
         if row_at(s, r).alive and row_at(s, r).part == part and r != running:
@@ -1127,6 +1335,9 @@ def begin(s, g, i):  # type: ignore[no-untyped-def]
     r = new_row(s, -1, group.part, 0, group.start)
     row_at(s, r).group, row_at(s, r).consumer = g, i
     actor_at(s, group.first + i).value = r
+    if group.number >= 0:
+        row_at(s, r).actor = group.number + i
+        new_turn(s, r)
     wake(s, r, 0)
 
 
@@ -1172,29 +1383,8 @@ def set_speed(s, part):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def holds(s, r, pc):  # type: ignore[no-untyped-def]
     """Whether the condition of a TEST holds for a row."""
-    row = row_at(s, r)
-    field, comparison, value = op_at(s, pc).a, op_at(s, pc).b, op_at(s, pc).real
-    m = message_at(s, max(row.message, 0))
-    if field == KIND:
-        x = m.code
-    elif field == SKU:
-        x = m.sku
-    elif field == SESSION:
-        x = m.session
-    elif field == QUANTITY:
-        x = m.quantity
-    elif field == POISON:
-        x = m.poison
-    elif field == ATTEMPT:
-        x = row.attempt
-    elif field == DELIVERY_NUMBER:
-        x = row.number
-    elif field == RESULT:
-        x = row.result
-    elif field == LEVEL:
-        x = row.level
-    else:
-        x = row.version
+    comparison, value = op_at(s, pc).b, op_at(s, pc).real
+    x = read_field(s, r, op_at(s, pc).a)
     if comparison == EQUAL:
         return x == value
     if comparison == DIFFERENT:
@@ -1263,12 +1453,18 @@ def go(s, r):  # type: ignore[no-untyped-def]
 
         # time and pools
         if operation == DELAY:
-            time = duration(s, r, a, op.b)
+            time = duration(s, r, a, op.b, op.d, op.real)
             if op.c != UNWATCHED:
                 at = row.part if op.c == NOWHERE else op.c
                 if at >= 0:
                     time *= slow_at(s, at).value
             sleep(s, r, time)
+            return
+        elif operation == EVERY:
+            turn = math.floor(s.now / op.real) + 1
+            while turn * op.real <= s.now:
+                turn += 1
+            sleep_until(s, r, turn * op.real)
             return
         elif operation == SEIZE:
             taken = take_unit(s, r, pick(s, r, a, key_at(s, op.c).value), op.b)
@@ -1361,7 +1557,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
             row.pc = a
         elif operation == TIMEOUT:
             frame = enter(s, r, TIMEOUT, pc)
-            set_timer(s, r, frame, duration(s, r, op.b, op.c))
+            set_timer(s, r, frame, duration(s, r, op.b, op.c, NOWHERE, 0.0))
         elif operation == BY_ATTEMPT:
             enter(s, r, BY_ATTEMPT, pc)
             row.place = fold(fold(0, row.message), max(row.attempt, 1) - 1)
@@ -1405,6 +1601,24 @@ def go(s, r):  # type: ignore[no-untyped-def]
             settle_over(s, r, pc, ACKED)
         elif operation == NACK:
             settle_over(s, r, pc, NACKED)
+        elif operation == UNTIL:
+            if available(s, a) < op.b:
+                row.pc = pc
+                line_up(s, queue_at(s, a).watchers, r)
+                return
+        elif operation == FETCH:
+            put_down(s, r)
+            fetch(s, r, a, op.b)
+        elif operation == FOR_EACH:
+            enter(s, r, FOR_EACH, pc)
+            row.passes += 1
+            row.cursor = row.hand
+        elif operation == MEMBER:
+            if row.cursor < 0:
+                leave(s, r)
+                row.pc = a
+            else:
+                take_up(s, r)
 
         # state
         elif operation == READ:

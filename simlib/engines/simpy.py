@@ -12,6 +12,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from heapq import heappush
+from itertools import count
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +27,7 @@ from simlib.engines.records import ANSWERED, DEAD_LETTERED, REJECTED, SUPERSEDED
 from simlib.errors import RunFailed
 from simlib.flow import blocks
 from simlib.flow.blocks import Steps
-from simlib.flow.model import Consumers, Flow, Link, Part, Pool, Queue, Source, Table
+from simlib.flow.model import Actor, Consumers, Flow, Link, Part, Pool, Queue, Source, Table
 from simlib.history import History
 from simlib.scenario import POISON, Arrivals, Crash, Loss, Poison, Scenario, Slowdown
 
@@ -81,11 +83,12 @@ def cancel(event: simpy.Event | None) -> None:
 
 
 class Row:
-    """A message (or a consumer) on its way through the steps: a generator, its registers, its holdings."""
+    """A message (or a consumer, or an actor) on its way through the steps: a generator, its registers, its holdings; and what
+    an actor has in hand, and how often it went through that."""
 
     __slots__ = (
-        "answer_to", "at", "attempt", "calls", "copy", "delivery", "engine", "event", "held", "join", "level",
-        "main", "message", "next", "number", "part", "place", "result", "scopes", "steps", "version",
+        "actor", "answer_to", "at", "attempt", "batch", "calls", "copy", "delivery", "engine", "event", "held", "join", "level",
+        "main", "message", "next", "number", "part", "passes", "place", "result", "scopes", "steps", "version",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, message: int, part: Part | None, place: int) -> None:
@@ -93,6 +96,8 @@ class Row:
         self.copy = self.attempt = self.number = self.result = self.scopes = self.calls = 0
         self.level, self.version = 0, -1
         self.main = False
+        self.actor, self.passes = -1, 0
+        self.batch: list[tuple[Delivery, int]] = []
         self.held: list[Member] = []
         self.delivery: Delivery | None = None
         self.answer_to: tuple[Row, int] | None = None
@@ -101,6 +106,11 @@ class Row:
         self.at: Place | None = None
         self.event: simpy.Event | None = None
         self.steps: Waits
+
+    @property
+    def entity(self) -> int:
+        """What its timed events are known by: the message; an actor's own number, after all messages, where it has none."""
+        return self.message if self.actor < 0 or self.message >= 0 else len(self.engine.skus) + self.actor
 
     def wake(self, value: Exception | None = None) -> None:
         """Go on, in turn on the agenda; with an exception, go on by raising it."""
@@ -170,6 +180,23 @@ class Answer:
 
 
 ANSWER = Answer()
+
+
+class Watchers:
+    """The rows that wait until a level is high enough."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Row, int] = {}
+
+    def see(self, level: int) -> None:
+        """Those for whom it is go on, and look for themselves."""
+        for row in [row for row, needed in self.rows.items() if level >= needed]:
+            del self.rows[row]
+            row.wake()
+
+    def forget(self, row: Row) -> None:
+        """The row waits no longer."""
+        del self.rows[row]
 
 
 class Member:
@@ -291,6 +318,7 @@ class QueueState:
         self.seen: dict[int, float] = {}
         self.published: dict[int, int] = {}
         self.consumers_at: Part | None = None
+        self.watchers: Watchers | None = None
         link = queue.link
         self.travel = engine.travel(link, f"{queue.name}.deliver") if link else None
         self.travel_back = engine.travel(link, f"{queue.name}.settle") if link else None
@@ -301,6 +329,10 @@ class QueueState:
         count = 1 if self.queue.shared else group.count
         self.buffers, self.idle = [deque() for _ in range(count)], [deque() for _ in range(count)]
         self.out = [0] * count
+
+    def attach_actor(self, actor: Actor) -> None:
+        """Nothing is handed out: actors receive what they want, all under one limit."""
+        self.consumers_at, self.out, self.watchers = actor.at, [0], Watchers()
 
     def publish(self, row: Row) -> None:
         """A new delivery at the end of the queue, unless the message was published within the deduplication window."""
@@ -320,6 +352,9 @@ class QueueState:
     def dispatch(self) -> None:
         """Hand out what is ready while there is credit, in turn; not while the queue's part is down, or its consumers'
         connection known to be closed."""
+        if self.watchers is not None:
+            self.watchers.see(self.available())
+            return
         if self.queue.at in self.engine.down or self.closed:
             return
         limit, n = self.queue.prefetch, len(self.out)
@@ -333,7 +368,23 @@ class QueueState:
             self.turn = (slot + 1) % n
             self._hand_out(self.ready.popleft(), slot)
 
-    def _hand_out(self, delivery: Delivery, slot: int) -> None:
+    def available(self) -> int:
+        """How many deliveries an actor could receive."""
+        if self.queue.at in self.engine.down or self.closed:
+            return 0
+        ready, limit = len(self.ready), self.queue.prefetch
+        return ready if limit is None else min(ready, limit - self.out[0])
+
+    def fetch(self, row: Row, at_most: int | None) -> None:
+        """An actor takes what there is in hand."""
+        count = self.available() if at_most is None else min(at_most, self.available())
+        for _ in range(count):
+            delivery = self.ready.popleft()
+            self._lend(delivery, 0)
+            row.batch.append((delivery, delivery.number))
+
+    def _lend(self, delivery: Delivery, slot: int) -> int:
+        """The delivery is out, and waited for where that is limited; its copy."""
         engine, message = self.engine, delivery.message
         delivery.number += 1
         delivery.slot, delivery.out = slot, True
@@ -353,6 +404,12 @@ class QueueState:
             delivery.timer = engine.clock.at(
                 engine.clock._now + self.queue.ack_wait, key, lambda _: self.hand_back(delivery, number)
             )
+        return copy
+
+    def _hand_out(self, delivery: Delivery, slot: int) -> None:
+        engine, message = self.engine, delivery.message
+        copy = self._lend(delivery, slot)
+        number = delivery.number
 
         def arrive(_: Any) -> None:
             if self.consumers_at in engine.down:
@@ -509,6 +566,7 @@ class Engine:
         self.open = len(arrivals)
         self.stop = simpy.Event(self.clock)
         self.rows: dict[Row, None] = {}
+        self.turns: list[int] = []
         self.down: set[Part] = set()
         self.slow: dict[Part | None, float] = {}
         self.losses = [fault for fault in faults if isinstance(fault, Loss)]
@@ -576,6 +634,9 @@ class Engine:
     def finish(self, row: Row) -> None:
         """The row is over, or puts its delivery down: its units return, whoever joins it is told."""
         row.unwind(0)
+        if row.actor >= 0:
+            self.put_down(row)
+            return
         if self.rows.pop(row, row) is None:
             if row.join is not None:
                 row.join.branch_ended()
@@ -619,6 +680,53 @@ class Engine:
         self.restarts.setdefault(group.at, []).append(begin)
         begin()
 
+    # --- actors -----------------------------------------------------------------------------------------------------
+
+    def act(self, actor: Actor, number: int, program: Program) -> None:
+        """An actor's loop, for ever; `number` counts all actors of the flow, `turns` its turns in all its lives."""
+
+        def loop(row: Row) -> Waits:
+            while True:
+                row.place = draws.fold(draws.fold(0, -1 - number), self.turns[number])
+                self.turns[number] += 1
+                try:
+                    yield from walk(row, program)
+                except Failed as failure:
+                    note_failure(row, failure)
+                except Ended:
+                    return
+                self.finish(row)
+
+        def begin(_: Any = None) -> None:
+            row = Row(self, -1, actor.at, 0)
+            row.actor, row.steps = number, loop(row)
+            self.acting[number] = row
+            row.wake()
+
+        self.restarts.setdefault(actor.at, []).append(begin)
+        begin()
+
+    def put_down(self, row: Row) -> None:
+        """An actor has nothing in hand any more."""
+        batch, row.batch, row.passes = row.batch, [], 0
+        for delivery, _ in batch:
+            self.ended(delivery.message)
+
+    def take_up(self, row: Row, delivery: Delivery, number: int) -> None:
+        """An actor works for a message of its batch from now on; its draws stand where a consumer's would, but each time that
+        it goes through the batch again elsewhere."""
+        row.message, row.delivery, row.copy = delivery.message, delivery, self.copy(delivery.message)
+        row.place = delivery.place(number)
+        if row.passes > 1:
+            row.place = draws.fold(row.place, row.passes - 1)
+        row.level, row.version, row.result = delivery.level, delivery.version, delivery.result
+        row.answer_to, row.attempt, row.number = delivery.answer_to, number, number
+
+    def let_go(self, row: Row, start: tuple[int, int, Part | None, int]) -> None:
+        """An actor works for no message any more."""
+        row.message, row.delivery, row.copy, row.number, row.answer_to = -1, None, 0, 0, None
+        row.place, row.attempt = start[:2]
+
     # --- faults -----------------------------------------------------------------------------------------------------
 
     def crash(self, part: Part, restart: float, message: int = -1, running: Row | None = None) -> None:
@@ -636,6 +744,11 @@ class Engine:
                         self._kill(row)
                 self.queues[group.queue].part_crashed()
                 self._lose_sight(group.queue, restart)
+        for queue, state in self.queues.items():
+            if state.watchers is not None and state.consumers_at is part:
+                self._lose_sight(queue, restart)
+        for row in [row for row in self.acting.values() if row.part is part and row is not running]:
+            self._kill(row)
         for row in sorted((row for row in self.rows if row.part is part), key=lambda row: (row.message, row.copy)):
             if row is not running:
                 self._kill(row)
@@ -709,11 +822,20 @@ class Engine:
         """Run until every message is settled, to the horizon, or until nothing more can happen; the time at the end, s."""
         self.actors: dict[Consumers, dict[int, Row]] = {}
         self.restarts: dict[Part, list[Callable[[], None]]] = {}
+        self.acting: dict[int, Row] = {}
         for group in self.flow.consumer_groups.values():
             self.queues[group.queue].attach(group)
             program = self.prepare(group.steps, group.name)
             for number in range(group.count):
                 self.consume(group, number, program)
+        numbers = count()
+        for actor in self.flow.actors.values():
+            for queue in actor.queues:
+                self.queues[queue].attach_actor(actor)
+            program = self.prepare(actor.steps, actor.name)
+            for _ in range(actor.count):
+                self.turns.append(0)
+                self.act(actor, next(numbers), program)
         self.begin_faults()
         self.begin_sources()
         while not self.stop.processed and self.clock._queue:
@@ -827,12 +949,17 @@ class Engine:
             program.append(prepared if isinstance(prepared, tuple) else (True, prepared))
         return program
 
-    def time(self, duration: Distribution, stream: str) -> Callable[[Row], float]:
+    def time(self, duration: blocks.Time, stream: str) -> Callable[[Row], float]:
         """A sampler of a duration at a row's place; raises RunFailed where it is no time."""
+        read, per = None, 0.0
+        if isinstance(duration, blocks.Affine):
+            duration, read, per = duration.base, self.field(duration.field), duration.per
         draw = duration.draw(draws.stream_key(self.seed, stream))
 
         def time(row: Row) -> float:
             value = draw(row.place)
+            if read is not None:
+                value += per * read(row)
             if not 0.0 <= value < math.inf:
                 raise RunFailed(
                     f"stream '{stream}' drew {value} for message {row.message}: a time must be finite and at least 0"
@@ -841,7 +968,7 @@ class Engine:
 
         return time
 
-    def service(self, duration: Distribution, stream: str, pool: Pool) -> Callable[[Row], float]:
+    def service(self, duration: blocks.Time, stream: str, pool: Pool) -> Callable[[Row], float]:
         """A sampler of a service, as slow as the pool's part is, or where it stands at none the part that the row is at."""
         time, slow = self.time(duration, stream), self.slow
         if not self.slowdowns:
@@ -851,7 +978,7 @@ class Engine:
     def sleep(self, row: Row, time: float) -> Row:
         """The row goes on after a time; it waits at itself."""
         clock = self.clock
-        row.event = clock.at(clock._now + time, order.key(order.COMPLETION, row.message, row.copy), row.resume)
+        row.event = clock.at(clock._now + time, order.key(order.COMPLETION, row.entity, row.copy), row.resume)
         return row
 
     def _delay(self, step: blocks.Delay, name: str) -> Any:
@@ -859,6 +986,19 @@ class Engine:
 
         def run(row: Row) -> Waits:
             yield self.sleep(row, time(row))
+
+        return run
+
+    def _every(self, step: blocks.Every, name: str) -> Any:
+        period = step.period
+
+        def run(row: Row) -> Waits:
+            turn = math.floor(self.clock._now / period) + 1
+            while turn * period <= self.clock._now:
+                turn += 1
+            key = order.key(order.COMPLETION, row.entity, row.copy)
+            row.event = self.clock.at(turn * period, key, row.resume)
+            yield row
 
         return run
 
@@ -922,14 +1062,19 @@ class Engine:
         if not isinstance(when, blocks.Condition):
             key, probability = draws.stream_key(self.seed, stream), float(when)
             return lambda row: draws.uniform(key, row.place) < probability
+        read, value, compare = self.field(when.field), when.value, blocks.COMPARISONS[when.comparison]
+        return lambda row: compare(read(row), value)
+
+    def field(self, name: str) -> Callable[[Row], float]:
+        """How a field of a row is read."""
         columns = {"kind": self.kind_codes, "sku": self.skus, "session": self.arrivals.session.tolist()}
         columns |= {"quantity": self.quantities, "poison": self.poisoned}
-        value, compare = when.value, blocks.COMPARISONS[when.comparison]
-        if when.field in columns:
-            column = columns[when.field]
-            return lambda row: compare(column[row.message], value)
-        attribute = "number" if when.field == "delivery" else when.field
-        return lambda row: compare(getattr(row, attribute), value)
+        if name in columns:
+            column = columns[name]
+            return lambda row: column[row.message]
+        if name == "batch":
+            return lambda row: len(row.batch)
+        return attrgetter("number" if name == "delivery" else name)
 
     def _branch(self, step: blocks.Branch, name: str) -> Any:
         test = self.test(step.when, step.stream or f"{name}.branch")
@@ -1041,7 +1186,7 @@ class Engine:
         def run(row: Row) -> Waits:
             start, mine = row.here(), Expired()
             row.scopes += 1
-            key = order.key(order.TIMER, row.message, row.copy, row.scopes)
+            key = order.key(order.TIMER, row.entity, row.copy, row.scopes)
             timer = self.clock.at(self.clock._now + time(row), key, lambda _: row.interrupt(mine))
             try:
                 yield from walk(row, program)
@@ -1131,10 +1276,51 @@ class Engine:
     def _publish(self, step: blocks.Publish, name: str) -> Any:
         return False, self.queues[step.queue].publish
 
-    def settle_over(self, act: Callable[[Delivery, int], None]) -> Any:
-        """Acknowledgements and refusals travel back over the queue's link while the consumer goes on."""
+    def _waituntil(self, step: blocks.WaitUntil, name: str) -> Any:
+        queue = self.queues[step.queue]
+
+        def run(row: Row) -> Waits:
+            assert queue.watchers is not None
+            while queue.available() < step.at_least:
+                queue.watchers.rows[row] = step.at_least
+                yield queue.watchers
+
+        return run
+
+    def _receive(self, step: blocks.Receive, name: str) -> Any:
+        queue = self.queues[step.queue]
 
         def run(row: Row) -> None:
+            self.put_down(row)
+            queue.fetch(row, step.at_most)
+
+        return False, run
+
+    def _foreach(self, step: blocks.ForEach, name: str) -> Any:
+        program = self.prepare(step.steps, name)
+
+        def run(row: Row) -> Waits:
+            start = row.here()
+            row.passes += 1
+            try:
+                for delivery, number in row.batch:
+                    self.take_up(row, delivery, number)
+                    yield from walk(row, program)
+            finally:
+                self.let_go(row, start)
+
+        return self.instant(run, program)
+
+    def settle_over(self, act: Callable[[Delivery, int], None], last_first: bool = False) -> Any:
+        """Acknowledgements and refusals travel back over the queue's link while the consumer goes on; those of a whole batch
+        one after the other, `last_first` where what is handed back stands before the rest."""
+
+        def run(row: Row) -> None:
+            if row.actor >= 0 and row.delivery is None:
+                backwards = last_first and bool(row.batch) and row.batch[0][0].state.queue.requeue == "head"
+                for delivery, number in row.batch[::-1] if backwards else row.batch:
+                    act(delivery, number)
+                return
             delivery, number = row.delivery, row.number
             if delivery is None or delivery.settled:
                 return
@@ -1167,7 +1353,7 @@ class Engine:
                 due = self.clock._now + step.delay
                 delivery.timer = self.clock.at(due, key, lambda _: delivery.state.hand_back(delivery, number))
 
-        return self.settle_over(act)
+        return self.settle_over(act, last_first=True)
 
     def _read(self, step: blocks.Read, name: str) -> Any:
         table = self.tables[step.table]

@@ -13,10 +13,12 @@ from simlib.distributions import (
 )
 from simlib.flow.blocks import (
     ATTEMPT,
+    BATCH,
     DELIVERY,
     KIND,
     POISONED,
     RESULT,
+    Affine,
     Backoff,
     Condition,
     Field,
@@ -29,12 +31,15 @@ from simlib.flow.blocks import (
     call,
     choose,
     delay,
+    every,
     fail,
+    for_each,
     fork,
     mark,
     nack,
     point,
     publish,
+    receive,
     reject,
     repeat,
     reply,
@@ -44,13 +49,14 @@ from simlib.flow.blocks import (
     spawn,
     supersede,
     timeout,
+    wait_until,
 )
-from simlib.flow.model import Consumers, Flow, Link, Part, Pool, Queue, Source, Table
+from simlib.flow.model import Actor, Consumers, Flow, Link, Part, Pool, Queue, Source, Table
 
 __all__ = [
-    "ATTEMPT", "DELIVERY", "KIND", "POISONED", "RESULT", "Backoff", "Condition", "Constant", "Consumers", "Distribution",
-    "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Lognormal", "Part", "Pool", "Quantiles",
-    "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "call", "choose",
-    "delay", "fail", "fork", "mark", "nack", "point", "publish", "reject", "repeat", "reply", "rescue", "respond",
-    "retry", "spawn", "supersede", "timeout",
+    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "POISONED", "RESULT", "Actor", "Affine", "Backoff", "Condition", "Constant",
+    "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Lognormal", "Part",
+    "Pool", "Quantiles", "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch",
+    "by_attempt", "call", "choose", "delay", "every", "fail", "for_each", "fork", "mark", "nack", "point", "publish",
+    "receive", "reject", "repeat", "reply", "rescue", "respond", "retry", "spawn", "supersede", "timeout", "wait_until",
 ]  # fmt: skip

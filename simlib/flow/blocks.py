@@ -7,17 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from simlib.distributions import Distribution, adapter
+from simlib.distributions import Constant, Distribution, adapter
 from simlib.domain import KINDS, RESPONSES
-from simlib.errors import unknown
+from simlib.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from simlib.flow.model import Link, Pool, Queue, Table
 
-FIELDS = ("kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version")
-"""What a condition can read: columns of the message, counters of the path, and the registers of the row: `result` (of
+FIELDS = (
+    "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch",
+)  # fmt: skip
+"""What a condition can read: columns of the message, counters of the path, the registers of the row: `result` (of
 the last call, index into `domain.RESPONSES`), `level` and `version` (of the last cell read or written, as carried in
-messages)."""
+messages); and `batch`, how many deliveries an actor has in hand."""
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -72,14 +74,43 @@ def _code(field: str, value: float | str) -> float:
     return names.index(value)
 
 
-KIND, RESULT, POISONED, DELIVERY, ATTEMPT = (
-    Field(name) for name in ("kind", "result", "poison", "delivery", "attempt")
+KIND, RESULT, POISONED, DELIVERY, ATTEMPT, BATCH = (
+    Field(name) for name in ("kind", "result", "poison", "delivery", "attempt", "batch")
 )
+
+
+@dataclass(frozen=True, init=False)
+class Affine:
+    """A time that grows with a field: `base`, and `per` seconds for each. What a batch costs: `Affine("5 ms", "1 ms", of=BATCH)`."""
+
+    base: Distribution
+    per: float
+    field: str
+
+    def __init__(self, base: Any, per: Any, of: Field) -> None:
+        for name, value in (("base", duration(base)), ("per", _seconds(per, "per of an Affine")), ("field", of.name)):
+            object.__setattr__(self, name, value)
+
+
+Time = Distribution | Affine
 
 
 def duration(value: Any) -> Distribution:
     """A distribution from whatever a model gives: a distribution, seconds, or a text such as "5 ms"."""
     return value if isinstance(value, Distribution) else adapter.validate_python(value)
+
+
+def timed(value: Any) -> Time:
+    """As `duration`, or a time that grows with a field."""
+    return value if isinstance(value, Affine) else duration(value)
+
+
+def _seconds(value: Any, what: str) -> float:
+    """One time, in seconds."""
+    constant = duration(value)
+    if not isinstance(constant, Constant):
+        raise BadInput(f"{what} must be one time, got {constant.family}: give it seconds, or a text such as '5 ms'")
+    return constant.value
 
 
 # --- time -----------------------------------------------------------------------------------------------------------
@@ -89,8 +120,15 @@ def duration(value: Any) -> Distribution:
 class Delay(Step):
     """Wait, with no resource."""
 
-    duration: Distribution
+    duration: Time
     stream: str | None = None
+
+
+@dataclass(frozen=True)
+class Every(Step):
+    """Wait until the next multiple of a period; those that passed meanwhile are skipped."""
+
+    period: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +152,7 @@ class Serve(Step):
     """Seize, delay, release."""
 
     pool: Pool
-    duration: Distribution
+    duration: Time
     stream: str | None = None
     priority: int = 0
 
@@ -257,13 +295,38 @@ class Publish(Step):
 
 
 @dataclass(frozen=True)
+class WaitUntil(Step):
+    """Wait until at least so many deliveries are ready in a queue."""
+
+    queue: Queue
+    at_least: int = 1
+
+
+@dataclass(frozen=True)
+class Receive(Step):
+    """An actor takes in hand what is ready in a queue, at most so many, as one batch, which may be empty; what it had in
+    hand before it puts down."""
+
+    queue: Queue
+    at_most: int | None = None
+
+
+@dataclass(frozen=True)
+class ForEach(Step):
+    """The steps with each delivery of the batch in hand, one after the other, as a consumer has it."""
+
+    steps: Steps
+
+
+@dataclass(frozen=True)
 class Ack(Step):
-    """Settle the delivery in hand; the acknowledgement travels while the consumer goes on."""
+    """Settle the delivery in hand, or the whole batch; the acknowledgement travels while the consumer goes on."""
 
 
 @dataclass(frozen=True)
 class Nack(Step):
-    """Hand the delivery back, to be delivered again after `delay` seconds, or parked at once after the last delivery."""
+    """Hand the delivery back, or the whole batch, to be delivered again after `delay` seconds, or parked at once after the
+    last delivery."""
 
     delay: float = 0.0
 
@@ -371,7 +434,11 @@ class Point(Step):
 
 
 def delay(value: Any, stream: str | None = None) -> Delay:
-    return Delay(duration(value), stream)
+    return Delay(timed(value), stream)
+
+
+def every(period: Any) -> Every:
+    return Every(_seconds(period, "period of an every"))
 
 
 def branch(when: Condition | float, then: Steps, otherwise: Steps = (), stream: str | None = None) -> Branch:
@@ -424,6 +491,18 @@ def reply(result: str | None = None) -> Reply:
 
 def publish(queue: Queue) -> Publish:
     return Publish(queue)
+
+
+def wait_until(queue: Queue, at_least: int = 1) -> WaitUntil:
+    return WaitUntil(queue, at_least)
+
+
+def receive(queue: Queue, at_most: int | None = None) -> Receive:
+    return Receive(queue, at_most)
+
+
+def for_each(steps: Steps) -> ForEach:
+    return ForEach(steps)
 
 
 def ack() -> Ack:

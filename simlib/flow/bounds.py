@@ -3,7 +3,8 @@
 The utilisation law and the bottleneck bound of operational analysis (Denning and Buzen, ACM Computing Surveys 10,
 1978): a station of c units, of whose time a message takes D on average, serves at most c/D messages a second. D counts
 what a message that is served surely brings: no time-out expires, no queue is full, there is no fault and no second
-attempt; chances weigh what depends on them, and where a condition is not on the kind, the arm that brings less counts.
+attempt; chances weigh what depends on them, and where a condition is not on the kind, the arm that brings less counts. Of
+an actor's turn a message takes its share in the largest batch.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from simlib.errors import BadInput, unknown
 from simlib.flow.blocks import (
     COMPARISONS,
     Ack,
+    Affine,
     Branch,
     ByAttempt,
     Call,
     Choose,
     Condition,
     Delay,
+    Every,
     Fail,
+    ForEach,
     Fork,
     Nack,
     Once,
     Publish,
+    Receive,
     Release,
     Repeat,
     Reply,
@@ -43,10 +48,11 @@ from simlib.flow.blocks import (
     Step,
     Steps,
     Take,
+    Time,
     Timeout,
     WriteIfNewer,
 )
-from simlib.flow.model import Flow, Queue, everything
+from simlib.flow.model import Actor, Flow, Queue, everything
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +60,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Station:
-    """A pool, a queue's consumers, its prefetch window or a population of customers: units that messages occupy."""
+    """A pool, a queue's consumers, its prefetch window, an actor or a population of customers: units that messages occupy."""
 
     name: str
     capacity: int
@@ -167,6 +173,9 @@ def _units(flow: Flow) -> dict[Any, tuple[str, int]]:
         units[group] = (group.name, group.count)
         if queue.prefetch is not None and not queue.automatic_ack:
             units[Window(queue)] = (f"{queue.name}.prefetch", queue.prefetch * (1 if queue.shared else group.count))
+    for actor in flow.actors.values():
+        if actor.queues:
+            units[actor] = (actor.name, actor.count)
     for source in flow.sources.values():
         if source.population is not None:
             units[source] = (f"{source.kind}.population", source.population)
@@ -235,7 +244,8 @@ class _Walk:
         queue = program.at
         group = self.flow.consumer_groups.get(queue.name)
         if group is None:
-            return {}
+            readers = [actor for actor in self.flow.actors.values() if queue in actor.queues]
+            return _Turn(self, readers[0], queue).brought() if len(readers) == 1 else {}
         window = Window(queue)
         transit = {window: queue.link.delay.mean_value} if queue.link is not None else {}
         return _sum(transit, self.walk(group.steps, (group, window)).demand)
@@ -255,9 +265,9 @@ class _Walk:
         """What comes of a step."""
         match step:
             case Delay(duration=duration):
-                return Ways(_spent(duration.mean_value, held), held)
+                return Ways(_spent(self.time(duration), held), held)
             case Serve(pool=pool, duration=duration):
-                return Ways(_spent(duration.mean_value, (*held, pool)), held)
+                return Ways(_spent(self.time(duration), (*held, pool)), held)
             case Send(link=link):
                 return Ways(_spent(link.delay.mean_value, held), held, on=1 - link.loss)
             case Seize(pool=pool):
@@ -301,6 +311,10 @@ class _Walk:
                 return self.waited(branches, held, known=join in (None, len(branches)))
         return Ways({}, held)
 
+    def time(self, duration: Time) -> float:
+        """The mean of a time; of one that grows with a field what is sure of it."""
+        return duration.base.mean_value if isinstance(duration, Affine) else duration.mean_value
+
     def settled(self, held: tuple[Any, ...]) -> Ways:
         """The delivery leaves the prefetch window when its acknowledgement has travelled back."""
         for window in held:
@@ -328,6 +342,40 @@ class _Walk:
             demand = _sum(demand, brought)
         held = _unsettled(programs, held)
         return Ways(_sum(demand, _spent(longest, held)) if known else demand, held)
+
+
+class _Turn(_Walk):
+    """An actor's turn, as seen by one delivery of the largest batch that it receives: its share of what is done for all."""
+
+    def __init__(self, walk: _Walk, actor: Actor, queue: Queue) -> None:
+        self.flow, self.kind, self.code = walk.flow, walk.kind, walk.code
+        self.alone, self.actor, self.queue, self.in_hand = walk, actor, queue, False
+        self.largest = 0.0
+        for step in everything(actor.steps):
+            if isinstance(step, Receive):
+                self.largest += math.inf if step.at_most is None else step.at_most
+            elif isinstance(step, Repeat | Retry):
+                self.largest = math.inf
+
+    def brought(self) -> dict[Any, float]:
+        """What a delivery brings. A turn that waits for the next multiple of a period lasts as long as one, at least."""
+        demand = self.walk(self.actor.steps, (self.actor,)).demand
+        period = max((step.period for step in self.actor.steps if isinstance(step, Every)), default=0.0)
+        return {**demand, self.actor: max(demand.get(self.actor, 0.0), period / self.largest)}
+
+    def step(self, step: Step, held: tuple[Any, ...]) -> Ways:
+        match step:
+            case Receive(queue=queue):
+                self.in_hand = queue is self.queue
+            case ForEach(steps=steps):
+                return self.alone.walk(steps, held) if self.in_hand else Ways({}, held)
+            case Branch(when=Condition(field="batch", comparison=">=", value=value), then=then) if value <= 1:
+                return self.walk(then, held)
+        return super().step(step, held)
+
+    def time(self, duration: Time) -> float:
+        each = duration.per if isinstance(duration, Affine) and duration.field == "batch" else 0.0
+        return super().time(duration) / self.largest + each
 
 
 def _spent(time: float, units: Iterable[Any]) -> dict[Any, float]:

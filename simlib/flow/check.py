@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, get_args
 
-from simlib.distributions import Constant, Distribution
+from simlib.distributions import Constant
 from simlib.domain import RESPONSES
 from simlib.errors import BadInput, unknown
 from simlib.flow.blocks import (
@@ -16,6 +16,8 @@ from simlib.flow.blocks import (
     FIELDS,
     Ack,
     Add,
+    Affine,
+    Apply,
     Backoff,
     Branch,
     ByAttempt,
@@ -23,12 +25,17 @@ from simlib.flow.blocks import (
     Choose,
     Condition,
     Delay,
+    Every,
     Fail,
+    ForEach,
     Fork,
+    Mark,
     Nack,
     Once,
     Publish,
     Read,
+    Receive,
+    Reject,
     Release,
     Repeat,
     Reply,
@@ -41,18 +48,27 @@ from simlib.flow.blocks import (
     Spawn,
     Step,
     Steps,
+    Supersede,
     Take,
+    Time,
     Timeout,
+    WaitUntil,
     Write,
     WriteIfNewer,
 )
-from simlib.flow.model import Flow, Link, Part, Pool, Queue, Requeue, Select, Table, children, everything
+from simlib.flow.model import Actor, Flow, Link, Part, Pool, Queue, Requeue, Select, Table, children, everything
 
 NOUNS: dict[type, str] = {Pool: "pool", Link: "link", Queue: "queue", Table: "table"}
-WAITING = (Delay, Seize, Serve, Send, Call, Fork, Retry, Timeout)
+WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Retry, Timeout, WaitUntil)
 """Steps that may take time."""
-BY_ATTEMPT = -1_000
-"""The depth inside `by_attempt`, whose draws do not count what repeats around them."""
+OF_A_MESSAGE = (
+    Publish, Read, Write, WriteIfNewer, Add, Take, Once, Apply, Respond, Reject, Supersede, Mark, Reply, Call, Fork, Spawn,
+    ByAttempt, Send,
+)  # fmt: skip
+"""Steps that an actor can do for a message alone."""
+BY_ATTEMPT, EACH = -1_000, -1_000_000
+"""The depth inside `by_attempt`, whose draws do not count what repeats around them; the first of those inside a `for_each`,
+whose draws are those of the deliveries, others each time."""
 ROUNDING = 1e-9
 """How far probabilities that were added up may be beyond 0 and 1."""
 
@@ -73,12 +89,13 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Scope:
-    """What stands around a step: the kind of row, the queue whose delivery it has in hand, whether somebody waits for
-    its reply, whether a failure is caught or a time-out runs, how many counters deep it is, and how many units were
-    held before."""
+    """What stands around a step: the kind of row, the queue whose delivery it has in hand, the actor whose loop it is,
+    whether somebody waits for its reply, whether a failure is caught or a time-out runs, how many counters deep it is, and
+    how many units were held before."""
 
     row: str
     queue: Queue | None = None
+    actor: Actor | None = None
     answers: bool = False
     rescued: bool = False
     timed: bool = False
@@ -117,6 +134,13 @@ class Checker:
         for group in flow.consumer_groups.values():
             self.where = f"{whole}, consumers of '{group.queue.name}'"
             self.program(group.name, group.steps, State(group.at), Scope("consumer", group.queue, answers=True))
+        for actor in flow.actors.values():
+            self.where = f"{whole}, actor '{actor.name}'"
+            if not _surely_waits(actor.steps):
+                raise self.bad(
+                    "a turn that may take no time goes round for ever: let it wait until something, or for a time"
+                )
+            self.program(actor.name, actor.steps, State(actor.at), Scope("actor", actor=actor))
         walked = 0
         while walked < len(self.entered):
             stage, state, scope = list(self.entered)[walked]
@@ -167,7 +191,9 @@ class Checker:
                     )
             elif source.think is not None:
                 raise self.bad(f"source '{source.kind}' thinks, but has no population: give it one")
-        tables: tuple[dict[str, Any], ...] = (flow.pools, flow.queues, flow.tables, flow.sources, flow.consumer_groups)
+        tables: tuple[dict[str, Any], ...] = (
+            flow.pools, flow.queues, flow.tables, flow.sources, flow.consumer_groups, flow.actors,
+        )  # fmt: skip
         for noun in (noun for table in tables for noun in table.values() if noun.at is not None):
             self.mine(noun.at, "part", flow.parts)
         for link in flow.links.values():
@@ -203,8 +229,30 @@ class Checker:
 
     def deliveries(self) -> None:
         """What becomes of what is published."""
+        readers: dict[Queue, Actor] = {}
+        for actor in self.flow.actors.values():
+            for queue in actor.queues:
+                if queue.name in self.flow.consumer_groups:
+                    raise self.bad(
+                        f"actor '{actor.name}' receives from queue '{queue.name}', which has consumers: have one"
+                    )
+                if readers.setdefault(queue, actor).at is not actor.at:
+                    raise self.bad(f"actors at two parts receive from queue '{queue.name}': have all of them at one")
+                if queue.link is not None:
+                    raise self.bad(
+                        f"actor '{actor.name}' receives from queue '{queue.name}', which delivers over a link: leave the link"
+                        " out, and delay the actor by what asking over it takes"
+                    )
+            if actor.queues and not any(isinstance(step, Ack | Nack) for step in everything(actor.steps)):
+                self.warn(f"actor '{actor.name}' never acknowledges: add ack()")
+        for _, steps in self.flow.programs():
+            for step in everything(steps):
+                if isinstance(step, WaitUntil) and step.queue not in readers:
+                    raise self.bad(
+                        f"no actor receives from queue '{step.queue.name}' that is waited for: receive from it"
+                    )
         for queue in self.flow.queues.values():
-            if queue in self.published and queue.name not in self.flow.consumer_groups:
+            if queue in self.published and queue.name not in self.flow.consumer_groups and queue not in readers:
                 raise self.bad(f"queue '{queue.name}' has no consumers: give it some, or do not publish to it")
             if queue not in self.published:
                 self.warn(f"nobody publishes to queue '{queue.name}'")
@@ -285,6 +333,15 @@ class Checker:
                     raise self.bad("a call that nothing answers: let its steps reply, or publish to consumers who do")
             case Nack(delay=delay):
                 self.number(delay, "delay of a nack")
+            case Every(period=period):
+                self.number(period, "period of an every", above=True)
+            case WaitUntil(queue=queue, at_least=count):
+                self.number(count, f"at_least of a wait for queue '{queue.name}'", least=1, whole=True)
+            case Receive(queue=queue, at_most=count) if count is not None:
+                self.number(count, f"at_most of what is received from queue '{queue.name}'", least=1, whole=True)
+            case Delay(duration=Affine(field=field)) | Serve(duration=Affine(field=field)):
+                if field not in FIELDS:
+                    raise unknown("field", field, FIELDS)
             case Fork(branches=branches, join=join):
                 self.number(
                     len(branches) if join is None else join, "join of a fork", least=1, most=len(branches), whole=True
@@ -321,6 +378,7 @@ class Checker:
         if (stream := getattr(step, "stream", None)) is not None and _draws(step):
             state = self.draw(state, stream, deep)
         inner = replace(scope, floor=len(state.held))
+        self.in_hand(step, scope)
         match step:
             case Serve(pool=pool) | Seize(pool=pool):
                 self.here(pool, "pool", state)
@@ -336,6 +394,11 @@ class Checker:
                 self.here(queue, "queue", state)
                 self.published[queue] = None
                 return [state]
+            case Receive(queue=queue) | WaitUntil(queue=queue):
+                self.here(queue, "queue", state)
+                return [state]
+            case ForEach(steps=steps):
+                return [state, *self.each(steps, state, replace(inner, answers=True, row="consumer"))]
             case Ack() | Nack():
                 self.settled(step, state, scope)
                 return [state]
@@ -385,6 +448,45 @@ class Checker:
                 return [self.beside([steps], state, replace(scope, row="call", answers=True))]
         return [state]
 
+    def in_hand(self, step: Step, scope: Scope) -> None:
+        """An actor has a batch in hand, a message only inside a for_each; nobody else has a batch."""
+        alone = scope.row == "actor"
+        match step:
+            case Receive() | ForEach():
+                if not alone:
+                    raise self.bad(f"{_name(step)} outside of an actor's own steps: do it there")
+                if isinstance(step, ForEach) and scope.actor is not None and not scope.actor.queues:
+                    raise self.bad("a for_each, but nothing is received: receive before")
+            case Choose():
+                if scope.actor is not None:
+                    raise self.bad("an actor chooses a stage, which would end its loop: branch instead")
+            case Branch(when=Condition(field=field)):
+                self.field(field, scope)
+            case Delay(duration=Affine(field=field)):
+                self.field(field, scope)
+            case Serve(pool=pool, duration=duration):
+                if isinstance(duration, Affine):
+                    self.field(duration.field, scope)
+                self.keyed(pool, alone)
+            case Seize(pool=pool):
+                self.keyed(pool, alone)
+        if alone and isinstance(step, OF_A_MESSAGE):
+            raise self.bad(f"{_name(step)} in an actor, which has no message in hand: do it inside for_each")
+
+    def field(self, field: str, scope: Scope) -> None:
+        """What a condition or a time reads is there."""
+        if scope.row == "actor" and field not in ("attempt", "batch", "result"):
+            raise self.bad(f"field '{field}' in an actor, which has no message in hand: read it inside for_each")
+        if field == "batch" and (scope.actor is None or scope.row not in ("actor", "consumer")):
+            raise self.bad("field 'batch' where there is none: only an actor has a batch in hand")
+
+    def keyed(self, pool: Pool, alone: bool) -> None:
+        """A member is chosen by the key of a message."""
+        if alone and pool.select == "key" and pool.members > 1:
+            raise self.bad(
+                f"pool '{pool.name}' selects by key in an actor, which has no message: do it inside for_each"
+            )
+
     def draw(self, state: State, stream: str, depth: int) -> State:
         """One place of a stream gives one number: who draws there twice would draw the same."""
         key = (stream, depth)
@@ -431,6 +533,8 @@ class Checker:
 
     def settled(self, step: Ack | Nack, state: State, scope: Scope) -> None:
         """Only who has a delivery in hand settles it, from an end of the queue's link."""
+        if scope.actor is not None and scope.actor.queues:
+            return
         if scope.queue is None:
             raise self.bad(f"{_name(step)} outside of consumers, where there is no delivery: take it out")
         link = scope.queue.link
@@ -444,7 +548,7 @@ class Checker:
         """What becomes of a failure that nothing catches; a source's caller is told of it."""
         if scope.rescued or scope.row == "source":
             return
-        if scope.row == "consumer":
+        if scope.row in ("consumer", "actor"):
             raise self.bad("a fail that nothing catches leaves the delivery unsettled: rescue it, and nack")
         if scope.row == "call":
             self.warn("a fail inside a call tells its caller nothing: rescue it into a reply")
@@ -469,6 +573,13 @@ class Checker:
                 if all(end.part is not known.part for known in begun):
                     begun.append(state._replace(part=end.part))
         return _merged(ended)
+
+    def each(self, steps: Steps, state: State, inner: Scope) -> list[State]:
+        """After the steps with a delivery of the batch, whose draws are its own."""
+        ended = self.walk(steps, [state], replace(inner, depth=EACH - 100 * len(self.met)))
+        if any(end.held != state.held for end in ended):
+            raise self.bad("a for_each ends with other units than it began with: release what it seizes")
+        return ended
 
     def attempted(self, steps: Steps, otherwise: Steps, state: State, inner: Scope, outer: Scope) -> list[State]:
         """After the steps, or after the others, which begin where the steps began."""
@@ -522,8 +633,20 @@ def _lossy(steps: Steps) -> bool:
     return any(link is not None and link.loss > 0 for link in links)
 
 
-def _random(duration: Distribution) -> bool:
-    return not isinstance(duration, Constant)
+def _surely_waits(steps: Steps) -> bool:
+    """Whether on every way through the steps there is one that may take time."""
+    for step in steps:
+        if isinstance(step, WAITING):
+            return True
+        if isinstance(step, Branch) and _surely_waits(step.then) and _surely_waits(step.otherwise):
+            return True
+        if isinstance(step, Rescue | Repeat) and _surely_waits(step.steps):
+            return True
+    return False
+
+
+def _random(duration: Time) -> bool:
+    return not isinstance(duration.base if isinstance(duration, Affine) else duration, Constant)
 
 
 def _draws(step: Step) -> bool:

@@ -21,7 +21,8 @@ OPERATIONS = (
     "END", "RECEIVE", "DELAY", "SEIZE", "RELEASE", "SEND", "ARRIVE", "JUMP", "TEST", "DRAW", "CHOOSE", "REPEAT", "AGAIN",
     "FAIL", "RESCUE", "RESCUED", "RETRY", "NEXT_TRY", "RETRIED", "TIMEOUT", "IN_TIME", "BY_ATTEMPT", "BY_ATTEMPT_END",
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
-    "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT",
+    "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
+    "FOR_EACH", "MEMBER",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -61,6 +62,8 @@ class Lowered:
     """First step of a kind that has no source."""
     consumers: dict[str, int]
     """First step of each queue's consumers."""
+    actors: dict[str, int]
+    """First step of each actor."""
     thinking: dict[str, tuple[int, int]]
     """Law and stream of the customers' thinking, where a source has a population."""
     priorities: list[list[int]]
@@ -190,8 +193,19 @@ class Lowering:
         self.steps(otherwise, name, depth)
         end[1] = self.here
 
+    def time(self, time: blocks.Time, stream: str, part: int) -> None:
+        """A delay, as slow as the part is; of a time that grows with a field, the field, and how much it grows."""
+        if isinstance(time, blocks.Affine):
+            law, field, per = self.law(time.base), FIELDS.index(time.field), time.per
+        else:
+            law, field, per = self.law(time), NOWHERE, 0.0
+        self.add("DELAY", law, self.stream(stream), part, field, real=per)
+
     def _delay(self, step: blocks.Delay, name: str, depth: int) -> None:
-        self.add("DELAY", self.law(step.duration), self.stream(step.stream or f"{name}.delay"), UNWATCHED)
+        self.time(step.duration, step.stream or f"{name}.delay", UNWATCHED)
+
+    def _every(self, step: blocks.Every, name: str, depth: int) -> None:
+        self.add("EVERY", real=step.period)
 
     def _seize(self, step: blocks.Seize, name: str, depth: int) -> None:
         stream = step.stream or f"{name}.{step.pool.name}.seize"
@@ -207,7 +221,7 @@ class Lowering:
     def _serve(self, step: blocks.Serve, name: str, depth: int) -> None:
         stream = step.stream or f"{name}.{step.pool.name}.serve"
         self.seize(step.pool, step.priority, stream)
-        self.add("DELAY", self.law(step.duration), self.stream(stream), self.part(step.pool.at))
+        self.time(step.duration, stream, self.part(step.pool.at))
         self.add("RELEASE", self.pools[step.pool])
 
     def _send(self, step: blocks.Send, name: str, depth: int) -> None:
@@ -286,6 +300,20 @@ class Lowering:
     def _publish(self, step: blocks.Publish, name: str, depth: int) -> None:
         self.add("PUBLISH", self.queues[step.queue])
 
+    def _waituntil(self, step: blocks.WaitUntil, name: str, depth: int) -> None:
+        self.add("UNTIL", self.queues[step.queue], step.at_least)
+
+    def _receive(self, step: blocks.Receive, name: str, depth: int) -> None:
+        self.add("FETCH", self.queues[step.queue], NOWHERE if step.at_most is None else step.at_most)
+
+    def _foreach(self, step: blocks.ForEach, name: str, depth: int) -> None:
+        self.add("FOR_EACH")
+        following = self.here
+        member = self.add("MEMBER")
+        self.steps(step.steps, name, depth + 1)
+        self.add("JUMP", following)
+        member[1] = self.here
+
     def _ack(self, step: blocks.Ack, name: str, depth: int) -> None:
         self.add("ACK")
 
@@ -355,6 +383,7 @@ def lower(flow: Flow) -> Lowered:
         queue: making.program(group.steps, group.name, receives=group.queue)
         for queue, group in flow.consumer_groups.items()
     }
+    actors = {name: making.program(actor.steps, name) for name, actor in flow.actors.items()}
     starts = {kind: making.program(source.steps, kind) for kind, source in flow.sources.items()}
     nothing = making.program((), "nothing")
     queue_ways = [_ways(making, queue) for queue in flow.queues.values()]
@@ -383,6 +412,7 @@ def lower(flow: Flow) -> Lowered:
         starts=starts,
         nothing=nothing,
         consumers=consumers,
+        actors=actors,
         thinking=thinking,
         priorities=list(making.priorities.values()),
         queue_ways=queue_ways,

@@ -12,6 +12,7 @@ from simlib.flow.blocks import (
     Add,
     Once,
     Read,
+    Receive,
     Release,
     Seize,
     Send,
@@ -22,6 +23,7 @@ from simlib.flow.blocks import (
     Write,
     WriteIfNewer,
     duration,
+    timed,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ class Pool:
 
     def serve(self, time: Any, stream: str | None = None, priority: int = 0) -> Serve:
         """Hold a unit for a time. A lower priority number is served first (non-preemptive)."""
-        return Serve(self, duration(time), stream, priority)
+        return Serve(self, timed(time), stream, priority)
 
     def seize(self, priority: int = 0, stream: str | None = None) -> Seize:
         """Take a unit; the stream is for the choice of a random member."""
@@ -186,6 +188,22 @@ class Consumers:
         return f"{self.queue.name}.consumers"
 
 
+@dataclass(frozen=True, eq=False)
+class Actor:
+    """`count` loops at a part, each going through the steps for ever: they belong to no message, but to those of the batch
+    that they receive."""
+
+    name: str
+    at: Part
+    count: int
+    steps: Steps
+
+    @property
+    def queues(self) -> list[Queue]:
+        """The queues that it receives from."""
+        return list(dict.fromkeys(step.queue for step in everything(self.steps) if isinstance(step, Receive)))
+
+
 @dataclass(eq=False)
 class Flow:
     """An architecture's model, or a textbook queue: nouns, sources and consumers, under one name."""
@@ -198,6 +216,7 @@ class Flow:
     tables: dict[str, Table] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     consumer_groups: dict[str, Consumers] = field(default_factory=dict)
+    actors: dict[str, Actor] = field(default_factory=dict)
     stages: dict[str, Steps] = field(default_factory=dict)
 
     def __init__(self, name: str) -> None:
@@ -253,16 +272,23 @@ class Flow:
         group = Consumers(queue, at, _at_least(1, count, f"consumers of queue '{queue.name}'"), tuple(steps))
         return _add(self.consumer_groups, queue.name, group, "consumers of queue")
 
+    def actor(self, name: str, at: Part, steps: Steps, count: int = 1) -> Actor:
+        """Loops for ever at a part: a relay, a poller, a scheduled run."""
+        actor = Actor(name, at, _at_least(1, count, f"count of actor '{name}'"), tuple(steps))
+        return _add(self.actors, name, actor, "actor")
+
     def stage(self, name: str, steps: Steps) -> None:
         """Named steps that `choose` goes on at."""
         _add(self.stages, name, tuple(steps), "stage")
 
     def programs(self) -> Iterator[tuple[str, Steps]]:
-        """Every list of steps with the name around it: sources, consumers, stages."""
+        """Every list of steps with the name around it: sources, consumers, actors, stages."""
         for source in self.sources.values():
             yield source.kind, source.steps
         for group in self.consumer_groups.values():
             yield group.name, group.steps
+        for actor in self.actors.values():
+            yield actor.name, actor.steps
         for name, steps in self.stages.items():
             yield f"stage.{name}", steps
 

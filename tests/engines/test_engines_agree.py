@@ -33,10 +33,12 @@ from simlib.engines import simpy as simpy_engine
 from simlib.errors import RunFailed
 from simlib.flow import (
     ATTEMPT,
+    BATCH,
     DELIVERY,
     KIND,
     POISONED,
     RESULT,
+    Affine,
     Backoff,
     Field,
     Flow,
@@ -48,12 +50,15 @@ from simlib.flow import (
     call,
     choose,
     delay,
+    every,
     fail,
+    for_each,
     fork,
     mark,
     nack,
     point,
     publish,
+    receive,
     reject,
     repeat,
     reply,
@@ -63,6 +68,7 @@ from simlib.flow import (
     spawn,
     supersede,
     timeout,
+    wait_until,
 )  # fmt: skip
 from simlib.history import SCHEMAS
 from simlib.scenario import Arrivals, Crash, Goods, Loss, Poison, Poisson, Scenario, Slowdown
@@ -103,7 +109,7 @@ class Composer:
             )
             for i in range(2)
         ]  # fmt: skip
-        self.publishes = True
+        self.publishes = self.travels = True
         stages = ("first", "second") if random.random() < 0.3 else ()
         for name in stages:
             onward = choose({stage: 0.3 for stage in stages}) if random.random() < 0.5 else apply("staged")
@@ -113,7 +119,18 @@ class Composer:
             settling = [nack(random.choice((0.0, 0.5)))] if random.random() < 0.5 else []
             work = rescue([*self.steps(2, handling=True), ack()], settling) if random.random() < 0.8 else fail()
             flow.consumers(queue, random.choice(self.parts), random.choice((1, 2, 3)), [work])
-        self.publishes = True
+        self.inbox = random.choice(self.parts).queue(
+            "inbox", prefetch=random.choice((None, None, 1, 2)), automatic_ack=random.random() < 0.2,
+            ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
+            deduplicate=random.choice((None, None, 1.0)), requeue=random.choice(("head", "back")),
+            detected_after=random.choice((None, 0.0, 0.5, 1.0)),
+        )  # fmt: skip
+        at = random.choice(self.parts)
+        self.travels = False  # an actor stays where it is, or its part's crash would start another
+        for name in ("relay", "other relay")[: random.choice((1, 1, 2))]:
+            flow.actor(name, at, self.turn(), count=random.choice((1, 1, 2)))
+        self.queues.append(self.inbox)
+        self.publishes = self.travels = True
         ending = [choose({stage: 0.4 for stage in stages})] if stages else [respond(random.choice((None, "ok")))]
         for kind in KINDS[:2]:
             at = random.choice(self.parts)
@@ -133,6 +150,36 @@ class Composer:
             step
             for _ in range(self.random.randint(1, 3))
             for step in self.random.choice(self.words(depth))(depth, handling)
+        ]
+
+    def turn(self) -> Steps:
+        """An actor's steps, each turn of which waits, receives, and works for all and for each."""
+        random = self.random
+        growing = Affine(random.choice(TIMES), 0.5, of=BATCH)
+        keyless = [pool for pool in self.pools if pool.select != "key"]
+        work = [
+            delay(growing), self.parts[0].cpu.serve(growing), delay(Exponential(0.5)), point("here"),
+            for_each(self.steps(1, handling=True)), *[pool.serve(growing) for pool in keyless],
+        ]  # fmt: skip
+        begin = random.choice(
+            (every(0.5), every(0.3), wait_until(self.inbox, 1), wait_until(self.inbox, 2), delay(0.5))
+        )
+        each = for_each(self.steps(2, handling=True))
+        match random.randint(0, 4):
+            case 0:
+                each = timeout(self.time(), [each], [point("there")])
+            case 1:
+                each = retry(Backoff(1, 0.5), [random.choice(work), each, branch(0.3, [fail()])])
+            case 2:
+                each = branch(BATCH.at_least(2), [each], [delay(growing)])
+            case 3:
+                each = repeat([each, receive(self.inbox, 1)], 0.4)
+        end = random.choice((ack(), ack(), nack(), nack(0.5), delay(0.0)))
+        return [
+            begin,
+            receive(self.inbox, random.choice((None, 1, 2))),
+            random.choice(work),
+            rescue([each, end], [end]),
         ]
 
     def words(self, depth: int) -> list[Callable[[int, bool], Steps]]:
@@ -156,7 +203,7 @@ class Composer:
         return [delay(self.time())]
 
     def travel(self, depth: int, handling: bool) -> Steps:
-        return [self.link.send()]
+        return [self.link.send()] if self.travels else [apply("none")]
 
     def store(self, depth: int, handling: bool) -> Steps:
         store = self.random.choice(self.stores)
