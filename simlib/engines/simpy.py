@@ -20,7 +20,7 @@ import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.distributions import Constant, Distribution
+from simlib.distributions import Constant
 from simlib.domain import KINDS, RESPONSES
 from simlib.engines import order
 from simlib.engines.records import ANSWERED, DEAD_LETTERED, REJECTED, SUPERSEDED, Meter, Records, width_of
@@ -687,8 +687,6 @@ class Engine:
 
         def loop(row: Row) -> Waits:
             while True:
-                row.place = draws.fold(draws.fold(0, -1 - number), self.turns[number])
-                self.turns[number] += 1
                 try:
                     yield from walk(row, program)
                 except Failed as failure:
@@ -696,11 +694,17 @@ class Engine:
                 except Ended:
                     return
                 self.finish(row)
+                new_turn(row)
+
+        def new_turn(row: Row) -> None:
+            row.place = draws.fold(draws.fold(0, -1 - number), self.turns[number])
+            self.turns[number] += 1
 
         def begin(_: Any = None) -> None:
             row = Row(self, -1, actor.at, 0)
             row.actor, row.steps = number, loop(row)
             self.acting[number] = row
+            new_turn(row)
             row.wake()
 
         self.restarts.setdefault(actor.at, []).append(begin)
@@ -744,8 +748,8 @@ class Engine:
                         self._kill(row)
                 self.queues[group.queue].part_crashed()
                 self._lose_sight(group.queue, restart)
-        for queue, state in self.queues.items():
-            if state.watchers is not None and state.consumers_at is part:
+        for queue, read in self.queues.items():
+            if read.watchers is not None and read.consumers_at is part:
                 self._lose_sight(queue, restart)
         for row in [row for row in self.acting.values() if row.part is part and row is not running]:
             self._kill(row)
@@ -951,10 +955,11 @@ class Engine:
 
     def time(self, duration: blocks.Time, stream: str) -> Callable[[Row], float]:
         """A sampler of a duration at a row's place; raises RunFailed where it is no time."""
-        read, per = None, 0.0
         if isinstance(duration, blocks.Affine):
-            duration, read, per = duration.base, self.field(duration.field), duration.per
-        draw = duration.draw(draws.stream_key(self.seed, stream))
+            base, read, per = duration.base, self.field(duration.field), duration.per
+        else:
+            base, read, per = duration, None, 0.0
+        draw = base.draw(draws.stream_key(self.seed, stream))
 
         def time(row: Row) -> float:
             value = draw(row.place)
@@ -1318,8 +1323,8 @@ class Engine:
         def run(row: Row) -> None:
             if row.actor >= 0 and row.delivery is None:
                 backwards = last_first and bool(row.batch) and row.batch[0][0].state.queue.requeue == "head"
-                for delivery, number in row.batch[::-1] if backwards else row.batch:
-                    act(delivery, number)
+                for one, number in row.batch[::-1] if backwards else row.batch:
+                    act(one, number)
                 return
             delivery, number = row.delivery, row.number
             if delivery is None or delivery.settled:

@@ -81,7 +81,7 @@ KIND, RESULT, POISONED, DELIVERY, ATTEMPT, BATCH = (
 
 @dataclass(frozen=True, init=False)
 class Affine:
-    """A time that grows with a field: `base`, and `per` seconds for each. What a batch costs: `Affine("5 ms", "1 ms", of=BATCH)`."""
+    """A time that grows with a field: `base`, and `per` seconds for each; `Affine("5 ms", "1 ms", of=BATCH)` for a batch."""
 
     base: Distribution
     per: float

@@ -1,8 +1,8 @@
 """A flow as a picture: parts from left to right in the order of their definition, and in them what they hold.
 
-Grey boxes are pools with their units, cylinders tables, circles consumers with their number. Arrows from above are
-sources, those between parts links with their mean delay; what is published goes into a queue along a solid line and
-to its consumers along a dashed one.
+Grey boxes are pools with their units, cylinders tables, circles consumers with their number, round boxes actors with
+their period. Arrows from above are sources, those between parts links with their mean delay; what is published goes
+into a queue along a solid line and to its consumers, or the actor that receives it, along a dashed one.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from simlib.flow.blocks import Choose, Publish, Release, Seize, Serve, Step, Steps
-from simlib.flow.model import Consumers, Flow, Link, Part, Pool, Queue, Source, Table, everything
+from simlib.flow.blocks import Choose, Every, Publish, Release, Seize, Serve, Step, Steps
+from simlib.flow.model import Actor, Consumers, Flow, Link, Part, Pool, Queue, Source, Table, everything
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Language = Literal["en", "ru"]
-Noun = Pool | Queue | Table | Consumers
+Noun = Pool | Queue | Table | Consumers | Actor
 Spot = tuple[float, float]
 UNITS = {"en": ("s", "ms", "µs"), "ru": ("с", "мс", "мкс")}
 LOST = {"en": "{} % lost", "ru": "потери {} %"}
@@ -80,7 +80,10 @@ def draw(flow: Flow, language: Language = "en") -> Figure:
     for queue, part in _publishers(flow):
         _published(axes, columns[queue.at], columns[part], queue)
     for group in flow.consumer_groups.values():
-        _handed_out(axes, columns[group.queue.at], columns[group.at], group)
+        _handed_out(axes, columns[group.queue.at], columns[group.at], group.queue, group)
+    for actor in flow.actors.values():
+        for queue in actor.queues:
+            _handed_out(axes, columns[queue.at], columns[actor.at], queue, actor)
     return figure
 
 
@@ -91,6 +94,7 @@ class Column:
     part: Part | None
     index: int
     title: str
+    language: Language
     sources: list[tuple[Source, str]]
     slots: dict[Noun, int] = field(default_factory=dict)
     mirrored: set[Noun] = field(default_factory=set)
@@ -99,7 +103,7 @@ class Column:
 
     @property
     def width(self) -> float:
-        inside = [_width(_text(noun)) + (0.75 if isinstance(noun, Queue) else 0.3) for noun in self.slots]
+        inside = [_width(self.text(noun)) + (0.75 if isinstance(noun, Queue) else 0.3) for noun in self.slots]
         above = [_width(text) + ENTRY * i for i, (_, text) in enumerate(reversed(self.sources))]
         return max([1.3, *inside, *above, _width(self.title, bold=True)]) + 2 * MARGIN
 
@@ -115,6 +119,10 @@ class Column:
     def entries(self) -> float:
         """How far the entry arrows stand up."""
         return 0.25 + len(self.sources) * LINE if self.sources else 0.0
+
+    def text(self, noun: Noun) -> str:
+        """What is written in a noun's symbol."""
+        return _text(noun, self.language)
 
     def put(self, noun: Noun, wish: int = 0) -> None:
         """Give a noun the first free slot from the one wished for."""
@@ -140,7 +148,7 @@ class Column:
             _write(axes, x + 0.07, 0.15 + (i + 0.5) * LINE, text, align="left")
         for noun in self.slots:
             place = self.left + MARGIN, self.middle(noun), self.width - 2 * MARGIN
-            _SYMBOLS[type(noun)](axes, *place, _text(noun), noun in self.mirrored)
+            _SYMBOLS[type(noun)](axes, *place, self.text(noun), noun in self.mirrored)
 
 
 def _columns(flow: Flow, language: Language) -> list[Column]:
@@ -150,12 +158,13 @@ def _columns(flow: Flow, language: Language) -> list[Column]:
         *flow.queues.values(),
         *flow.consumer_groups.values(),
         *flow.tables.values(),
+        *flow.actors.values(),
     ]
     nowhere = any(noun.at is None for noun in (*nouns, *flow.sources.values()))
     parts = [*([None] if nowhere else []), *flow.parts.values()]
     columns = {
         part: Column(
-            part, i, flow.name if part is None else part.name,
+            part, i, flow.name if part is None else part.name, language,
             [(source, _entry(source, language)) for source in flow.sources.values() if source.at is part],
         ) for i, part in enumerate(parts)
     }  # fmt: skip
@@ -174,6 +183,11 @@ def _columns(flow: Flow, language: Language) -> list[Column]:
         if queue in groups and groups[queue].at is queue.at:
             columns[queue.at].put(groups[queue])
             columns[queue.at].mirrored.add(groups[queue])
+        for actor in (actor for actor in flow.actors.values() if actor.queues[:1] == [queue] and actor.at is queue.at):
+            columns[actor.at].put(actor)
+    for actor in flow.actors.values():
+        if actor not in columns[actor.at].slots:
+            columns[actor.at].put(actor)
     for queue, group in groups.items():
         there, here = columns[queue.at], columns[group.at]
         if there is not here:
@@ -187,9 +201,11 @@ def _columns(flow: Flow, language: Language) -> list[Column]:
 
 
 def _publishers(flow: Flow) -> Iterator[tuple[Queue, Part]]:
-    """The queues, each with the other parts whose sources or consumers publish to it."""
+    """The queues, each with the other parts whose sources, consumers or actors publish to it."""
     for queue in flow.queues.values():
-        begins: list[Source | Consumers] = [*flow.sources.values(), *flow.consumer_groups.values()]
+        begins: list[Source | Consumers | Actor] = [
+            *flow.sources.values(), *flow.consumer_groups.values(), *flow.actors.values(),
+        ]  # fmt: skip
         parts = dict.fromkeys(begin.at for begin in begins if Publish(queue) in _reached(flow, begin.steps))
         yield from ((queue, part) for part in parts if part is not None and part is not queue.at)
 
@@ -237,13 +253,16 @@ def _label(link: Link, language: Language) -> str:
     return ", ".join([*named, _time(link.delay.mean_value, language), *lost])
 
 
-def _text(noun: Noun) -> str:
-    """A noun's name, without that of its part, and how many it is."""
+def _text(noun: Noun, language: Language) -> str:
+    """A noun's name, without that of its part, and how many it is; of an actor how often it turns."""
     if isinstance(noun, Consumers):
         return str(noun.count)
     name = noun.name if noun.at is None else noun.name.removeprefix(f"{noun.at.name}.")
     if isinstance(noun, Pool):
         return f"{name}  {noun.members}×{noun.capacity}" if noun.members > 1 else f"{name}  ×{noun.capacity}"
+    if isinstance(noun, Actor):
+        periods = [_time(step.period, language) for step in noun.steps if isinstance(step, Every)]
+        return ", ".join([f"{name}  ×{noun.count}" if noun.count > 1 else name, *periods])
     return name
 
 
@@ -315,11 +334,22 @@ def _consumers(axes: Axes, x: float, y: float, width: float, text: str, mirrored
     _write(axes, middle, y, text)
 
 
+def _actor(axes: Axes, x: float, y: float, width: float, text: str, mirrored: bool) -> None:
+    """A box with round corners."""
+    from matplotlib.patches import FancyBboxPatch
+
+    shape = f"round,pad=0,rounding_size={SYMBOL / 2}"
+    corner = x, y - SYMBOL / 2
+    axes.add_patch(FancyBboxPatch(corner, width, SYMBOL, shape, facecolor=PAPER, edgecolor=INK, linewidth=1))
+    _write(axes, x + width / 2, y, text)
+
+
 _SYMBOLS: dict[type, Callable[[Axes, float, float, float, str, bool], None]] = {
     Pool: _pool,
     Queue: _queue,
     Table: _table,
     Consumers: _consumers,
+    Actor: _actor,
 }
 
 
@@ -354,9 +384,9 @@ def _published(axes: Axes, there: Column, here: Column, queue: Queue) -> None:
     _arrow(axes, (here.right if left else here.left, y), (there.left + MARGIN if left else there.right - MARGIN, y))
 
 
-def _handed_out(axes: Axes, there: Column, here: Column, group: Consumers) -> None:
-    """From a queue to its consumers."""
-    start, end = there.middle(group.queue), here.middle(group)
+def _handed_out(axes: Axes, there: Column, here: Column, queue: Queue, reader: Consumers | Actor) -> None:
+    """From a queue to its consumers, or to an actor."""
+    start, end = there.middle(queue), here.middle(reader)
     if there is here:
         x = here.right - MARGIN - SYMBOL / 2
         _arrow(axes, (x, start - SYMBOL / 2), (x, end + SYMBOL / 2), line="--")
