@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -678,7 +679,7 @@ def _own_stream(step: Step) -> str:
 
 
 def _word(step: Step) -> str:
-    return type(step).__name__.lower()
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).lower()
 
 
 def _name(step: Step) -> str:

@@ -12,14 +12,17 @@ from simlib import architectures
 from simlib.errors import BadInput
 from simlib.flow import (
     ATTEMPT,
+    BATCH,
     KIND,
     POISONED,
+    Affine,
     Backoff,
     Constant,
     Exponential,
     Flow,
     Part,
     Queue,
+    Step,
     ack,
     apply,
     branch,
@@ -27,9 +30,12 @@ from simlib.flow import (
     call,
     choose,
     delay,
+    every,
     fail,
+    for_each,
     fork,
     publish,
+    receive,
     repeat,
     reply,
     rescue,
@@ -111,6 +117,30 @@ def test_of_an_unknown_condition_the_smaller_arm_counts() -> None:
     flow, work = served({"a": 3.0})
     table = flow.part("side").table("stock")
     assert brought([table.take(work["a"], [])], flow, "a", at=None) == 0.0
+
+
+def acted(turn: list[Step], jobs: Queue, flow: Flow) -> Station:
+    """The station that an actor is, whose turn handles what is published."""
+    flow.source("job", at=jobs.at, interarrival=1.0, steps=[publish(jobs)])
+    flow.actor("actor", at=jobs.at, steps=turn)
+    flow.check()
+    return station(flow.bounds(), "actor")
+
+
+@pytest.mark.parametrize(("largest", "throughput"), [(1, 1.0), (10, 5.0), (None, 10.0)])
+def test_an_actor_s_turn_is_shared_by_its_largest_batch(largest: int | None, throughput: float) -> None:
+    flow = Flow("batch")
+    part = flow.part("host")
+    jobs = part.queue("jobs")
+    turn = [delay(Affine(0.9, 0.05, of=BATCH)), receive(jobs, at_most=largest), for_each([part.cpu.serve(0.05)]), ack()]
+    assert acted(turn, jobs, flow).throughput == pytest.approx(throughput, rel=0.06)
+    assert station(flow.bounds(), "host.cpu").demand == pytest.approx(0.05)
+
+
+def test_an_actor_serves_no_more_than_a_batch_each_period_however_little_it_does() -> None:
+    flow = Flow("polled")
+    jobs = flow.part("host").queue("jobs")
+    assert acted([every(0.5), receive(jobs, at_most=20), delay(0.1), ack()], jobs, flow).throughput == pytest.approx(40)
 
 
 def test_nothing_is_poisoned_without_a_fault() -> None:

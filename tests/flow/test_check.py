@@ -11,10 +11,13 @@ import pytest
 from simlib import architectures
 from simlib.errors import BadInput
 from simlib.flow import (
+    BATCH,
     KIND,
     RESULT,
+    Affine,
     Backoff,
     Exponential,
+    Field,
     Flow,
     Link,
     Part,
@@ -29,10 +32,13 @@ from simlib.flow import (
     call,
     choose,
     delay,
+    every,
     fail,
+    for_each,
     fork,
     nack,
     publish,
+    receive,
     reject,
     repeat,
     reply,
@@ -41,6 +47,7 @@ from simlib.flow import (
     retry,
     spawn,
     timeout,
+    wait_until,
 )
 from simlib.flow.blocks import Condition, Repeat, Steps
 from simlib.scenario import load_scenario
@@ -230,7 +237,7 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     ),
     "a step after a failure by attempt": (
         lambda w: [rescue([by_attempt([fail()]), apply("done")], [])],
-        "after byattempt.. is never reached",
+        "after by_attempt.. is never reached",
     ),
     "two sends one way": (
         lambda w: [fork([w.link.send()], [w.link.send()])],
@@ -286,6 +293,129 @@ def test_what_consumers_cannot_do_is_refused(name: str) -> None:
     handling, message = HANDLINGS[name]
     with pytest.raises(BadInput, match=message):
         checked(lambda w: [], handling)
+
+
+READY = "1 s"
+TURNS: dict[str, tuple[Callable[[Queue], Steps], str]] = {
+    "a turn that waits for nothing": (
+        lambda q: [receive(q), ack()],
+        "a turn that may take no time goes round for ever",
+    ),
+    "a turn of which one way waits for nothing": (
+        lambda q: [receive(q), branch(BATCH.at_least(1), [delay(READY)]), ack()],
+        "goes round for ever",
+    ),
+    "no period": (lambda q: [every(0.0), receive(q), ack()], "period of an every must be above 0, got 0"),
+    "a wait for none": (
+        lambda q: [wait_until(q, at_least=0), receive(q), ack()],
+        "at_least of a wait for queue 'inbox'",
+    ),
+    "none received": (
+        lambda q: [wait_until(q), receive(q, at_most=0), ack()],
+        "at_most of what is received from queue",
+    ),
+    "an effect of no message": (
+        lambda q: [wait_until(q), receive(q), apply("done"), ack()],
+        "apply.. in an actor, which has no message in hand: do it inside for_each",
+    ),
+    "a call for no message": (lambda q: [every(READY), call([reply()])], "call.. in an actor"),
+    "a field of no message": (
+        lambda q: [wait_until(q), receive(q), branch(KIND.equals("order"), [ack()])],
+        "field 'kind' in an actor, which has no message",
+    ),
+    "a time of no message": (
+        lambda q: [wait_until(q), receive(q), delay(Affine(1, 1, of=KIND)), ack()],
+        "field 'kind' in an actor",
+    ),
+    "an unknown field of a time": (lambda q: [delay(Affine(1, 1, of=Field("colour")))], "field 'colour'"),
+    "each of nothing": (lambda q: [every(READY), for_each([apply("done")])], "nothing is received: receive before"),
+    "each of each": (
+        lambda q: [wait_until(q), receive(q), for_each([for_each([apply("done")])]), ack()],
+        "for_each.. .*outside of an actor's own steps",
+    ),
+    "a batch inside a batch": (
+        lambda q: [wait_until(q), receive(q), for_each([receive(q)]), ack()],
+        "receive of 'inbox'",
+    ),
+    "a stage": (lambda q: [every(READY), choose({"end": 1.0})], "an actor chooses a stage, which would end its loop"),
+    "a failure": (lambda q: [wait_until(q), receive(q), fail()], "a fail that nothing catches leaves the delivery"),
+    "a failure of each": (lambda q: [wait_until(q), receive(q), for_each([fail()])], "a fail that nothing catches"),
+    "an actor that sends itself away": (
+        lambda q: [wait_until(q), receive(q), for_each([q.at.flow.links["here-there"].send()]), ack()],
+        "sends itself away over link",
+    ),
+    "a unit for each": (
+        lambda q: [wait_until(q), receive(q), for_each([q.at.flow.pools["server"].seize()]), ack()],
+        "a for_each ends with other units than it began with",
+    ),
+    "one stream for each and all": (
+        lambda q: [wait_until(q), receive(q), *[for_each([delay(SLOW)])] * 2, ack()],
+        "2 steps draw from one stream, 'actor.delay'",
+    ),
+    "a member by key of no message": (
+        lambda q: [every(READY), q.at.flow.pool("keyed", members=2, select="key").serve("1 ms")],
+        "pool 'keyed' selects by key in an actor",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_what_actors_cannot_do_is_refused_in_one_line(name: str) -> None:
+    turn, message = TURNS[name]
+    w = world()
+    inbox = w.here.queue("inbox")
+    w.flow.stage("end", [apply("end")])
+    w.flow.source("job", at=w.here, steps=[publish(inbox), choose({"end": 1.0})])
+    w.flow.actor("reader", at=w.here, steps=[every(READY), receive(inbox), ack()])
+    w.flow.actor("actor", at=w.here, steps=turn(inbox))
+    with pytest.raises(BadInput, match=message) as error:
+        w.flow.check()
+    assert "\n" not in str(error.value)
+
+
+def test_a_queue_is_read_by_consumers_or_by_actors_at_one_part_without_a_link() -> None:
+    def refused(message: str, part: str = "here", consumed: bool = False, far: bool = False) -> None:
+        w = world()
+        inbox = w.here.queue("inbox", link=w.link if far else None)
+        w.flow.source("job", at=w.here, steps=[publish(inbox)])
+        w.flow.actor("one", at=w.here, steps=[wait_until(inbox), receive(inbox), ack()])
+        if consumed:
+            w.flow.consumers(inbox, at=w.here, count=1, steps=[ack()])
+        if part != "here":
+            w.flow.actor("other", at=w.flow.parts[part], steps=[delay(1), receive(inbox), ack()])
+        with pytest.raises(BadInput, match=message):
+            w.flow.check()
+
+    refused("receives from queue 'inbox', which has consumers", consumed=True)
+    refused("queue 'inbox' is at part 'here', the row at 'there'", part="there")
+    refused("receives from queue 'inbox', which delivers over a link", far=True)
+    w = world()
+    w.flow.source("job", at=w.here, steps=[publish(w.jobs)])
+    w.flow.consumers(w.jobs, at=w.there, count=1, steps=[ack()])
+    w.flow.actor("watcher", at=w.here, steps=[wait_until(w.jobs)])
+    with pytest.raises(BadInput, match="no actor receives from queue 'jobs' that is waited for"):
+        w.flow.check()
+
+
+def test_a_batch_is_of_actors_alone_and_is_acknowledged() -> None:
+    for steps in (
+        [receive(Queue("jobs", Part(Flow("x"), "y")))],
+        [for_each([apply("x")])],
+        [branch(BATCH.equals(0), [])],
+    ):
+        with pytest.raises(BadInput):
+            checked(lambda w, steps=steps: steps)
+    w = world()
+    inbox = w.here.queue("inbox")
+    w.flow.source("job", at=w.here, steps=[publish(inbox)])
+    w.flow.actor("reader", at=w.here, steps=[wait_until(inbox), receive(inbox), for_each([apply("done")])])
+    assert "flow 'world': actor 'reader' never acknowledges: add ack()" in w.flow.check()
+
+
+def test_periods_and_growth_are_single_times() -> None:
+    for wrong in (lambda: every(SLOW), lambda: Affine(1, SLOW, of=BATCH)):
+        with pytest.raises(BadInput, match="must be one time, got exponential"):
+            wrong()
 
 
 NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
