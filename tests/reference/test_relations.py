@@ -1,0 +1,554 @@
+"""The relations: orderings, ratios and laws that others measured or derived, and that the architectures must show.
+
+Each test is of the relation's own assertion and tolerance. What a relation says of a whole system is tested on the
+architecture; what it says of one mechanism, on a flow of that alone. Times are the calibrated ones, or those that the
+relation publishes; none is tuned. docs/relations.md says what became of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+import simlib
+from simlib import architectures
+from simlib.architectures.message_queue.model import send
+from simlib.architectures.sides import sides
+from simlib.distributions import Constant, Distribution, Exponential, Lognormal
+from simlib.draws import replication_seed
+from simlib.flow import (
+    Flow,
+    Step,
+    ack,
+    apply,
+    branch,
+    call,
+    choose,
+    delay,
+    mark,
+    publish,
+    reject,
+    reply,
+    rescue,
+    respond,
+)
+from simlib.history import History
+from simlib.metrics import measure
+from simlib.scenario import Crash, Goods, Loss, Mix, Scenario, Slowdown, load_scenario
+from simlib.statistics import mean_interval
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def entries(name: str, key: str) -> dict[str, Any]:
+    """The entries of a file of reference results, by id."""
+    text = (ROOT / f"data/reference/{name}.yaml").read_text(encoding="utf-8")
+    return {entry["id"]: entry for entry in YAML(typ="safe", pure=True).load(text)[key]}
+
+
+RELATIONS, MEASURED = entries("relations", "relations"), entries("live_measurements", "entries")
+NEEDS = {
+    **dict.fromkeys(
+        (
+            "R06_inflight1_vs2", "R20_kafka_vs_rabbit_peak", "R21_low_load_latency_order", "R23_replication_async_sync",
+            "R24_scaling_producers", "R31_linger_delay",
+        ),
+        "streaming",
+    ),
+    **dict.fromkeys(("R50_mesh_adds", "R51_istio_delta", "R53_mesh_cpu", "R56_mesh_chain"), "service_mesh"),
+    **dict.fromkeys(("R60_saga_slope", "R62_orchestrator_bottleneck", "R63_saga_counts"), "saga"),
+    **dict.fromkeys(("R64_outbox_poll_delay", "R66_cdc_vs_polling"), "outbox"),
+    "R69_es_replay_linear": "event_sourcing",
+    "R33_message_size": "Affine",
+}  # fmt: skip
+"""Relations of what is not there yet: an architecture, or an addition to the vocabulary."""
+AS_CASES = {"R79_fanout_max": ("fanout_max_exp", "forkjoin2_rho05", "forkjoin5_NT")}
+"""Relations that are analytic cases: tests/reference/test_theory.py tells those."""
+TOLD: set[str] = set()
+
+
+def tells(relation: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Marks the test of a relation."""
+
+    def note(test: Callable[..., None]) -> Callable[..., None]:
+        TOLD.add(relation)
+        return test
+
+    return note
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+STEADY = load_scenario("steady")
+ARCHITECTURES = [
+    pytest.param("rest", {}, id="rest"),
+    pytest.param("message_queue", {}, id="nats"),
+    pytest.param("message_queue", {"broker": "rabbitmq"}, id="rabbitmq"),
+]
+QUEUES = ARCHITECTURES[1:]
+BARE = {
+    **dict.fromkeys(
+        ("edge", "http_server", "http_client", "database_client", "commit", "read", "publish_client", "consume_client",
+         "store", "uplink"), "0 ms",
+    ),
+    "cores": 1000, "database_connections": 100_000, "broker": "rabbitmq", "queue_type": "classic",
+}  # fmt: skip
+"""RabbitMQ's queue where nothing takes time but what a test names, and the handler's work."""
+
+
+def only(kind: str, rate: float, **properties: Any) -> Scenario:
+    """The steady scenario with messages of one kind alone, at a rate, and other properties."""
+    mix = Mix.model_validate({"stock_update": 0, "order": 0, "stock_query": 0, kind: 1})
+    return STEADY.with_rate(rate).model_copy(update={"mix": mix, **properties})
+
+
+def throughput(history: History, skip: float = 0.1) -> float:
+    """Effects a second, without the first and the last of them."""
+    times = np.sort(history.messages["applied"].to_numpy())
+    times = times[np.isfinite(times)]
+    middle = times[int(skip * times.size) : times.size - int(skip * times.size)]
+    return (middle.size - 1) / float(middle[-1] - middle[0])
+
+
+def sojourn(history: History, kind: str | None = None) -> np.ndarray:
+    """From issue to effect of the messages of a kind, or of all."""
+    messages = history.messages.to_pandas()
+    chosen = messages if kind is None else messages[messages["kind"] == kind]
+    return (chosen["applied"] - chosen["issued"]).to_numpy()
+
+
+def failing(part: str, up: float, restart: float, until: float, seed: int) -> Crash:
+    """Crashes of a part by renewal: exponential times between a start and the next crash."""
+    lasts = Exponential(up).sample(seed, f"{part}.up", int(2 * until / up))
+    return Crash(part=part, at=tuple(np.cumsum(lasts) + restart * np.arange(lasts.size)), restart=restart)
+
+
+# --- windows and capacities -----------------------------------------------------------------------------------------
+
+
+def prefetched(prefetch: int, work: Distribution, one_way: float, messages: int) -> float:
+    """The rate at which one consumer of RabbitMQ's queue works off a backlog."""
+    backlog = only("stock_update", 1e6, handler_work=work)
+    parameters = {**BARE, "consumers": 1, "prefetch": prefetch, "uplink": one_way}
+    return throughput(simlib.run("message_queue", backlog, parameters, messages=messages))
+
+
+@tells("R01_prefetch_shape")
+def test_throughput_rises_with_prefetch_and_then_stays() -> None:
+    cycle, work = 1 / 900, 1 / 15_800
+    law = Lognormal(work, STEADY.handler_work.cv)
+    rates = {w: prefetched(w, law, (cycle - work) / 2, 30_000) for w in (1, 10, 100, 1000, 30_000)}
+    assert 6.5 <= rates[10] / rates[1] <= 10
+    assert rates[100] / rates[1] >= 13
+    assert rates[1000] / rates[30_000] >= 0.97
+
+
+@tells("R02_prefetch_math")
+def test_the_smallest_prefetch_that_saturates_is_the_round_trip_in_units_of_work() -> None:
+    rates = {w: prefetched(w, Constant(0.004), 0.05, 6_000) for w in (1, 10, 25, 26)}
+    assert rates[1] == pytest.approx(9.615, rel=0.02)
+    assert rates[10] == pytest.approx(96.15, rel=0.02)
+    assert rates[25] < 0.97 * 250 <= rates[26]
+    assert math.ceil((0.1 + 0.004) / 0.004) == 26
+
+
+@tells("R04_confirm_little")
+@pytest.mark.parametrize("measured", ["classic_amqp091", "quorum_amqp091_window192"])
+def test_confirms_take_the_window_over_the_throughput(measured: str) -> None:
+    """As many publishers as the window has room, each with the next message as soon as the last is confirmed."""
+    rate, window = MEASURED["rabbit_amqp_2024"]["data"][measured]["rate"], 192
+    parameters = architectures.get("message_queue").load_parameters({**BARE, "store": Exponential(1 / rate)})
+    flow = Flow("publishers")
+    (accounting, shop), broker = sides(flow, parameters), flow.part("broker")
+    left, right = (flow.link(side.part, broker, parameters.uplink) for side in (accounting, shop))
+    updates, log = broker.queue("updates", link=right), broker.pool("log", capacity=1)
+    published = send(parameters, "update", accounting, left, log, updates)
+    flow.source("stock_update", at=accounting.part, population=window, think=0.0, steps=[*published, respond()])
+    flow.consumers(updates, at=shop.part, count=window, steps=[apply("taken"), ack()])
+    messages = simlib.simulate(flow, 20_000).messages
+    confirmed = messages["responded"].to_numpy()
+    latency = float(np.mean(confirmed - messages["issued"].to_numpy()))
+    assert abs(latency * confirmed.size / confirmed.max() / window - 1) <= 0.05
+
+
+@tells("R07_consumer_capacity")
+@pytest.mark.parametrize("work", [0.01, 0.03])
+@pytest.mark.parametrize("consumers", [200, 300, 400])
+def test_consumers_take_as_many_as_they_are_over_the_time_of_one(consumers: int, work: float) -> None:
+    flow = Flow("consumers")
+    broker = flow.part("broker")
+    jobs = broker.queue("jobs")
+    flow.source("job", at=broker, interarrival=Constant(1e-6), steps=[publish(jobs)])
+    flow.consumers(jobs, at=broker, count=consumers, steps=[delay(Constant(work)), apply("done"), ack()])
+    done = simlib.simulate(flow, 60 * consumers).messages["applied"].to_numpy()
+    assert done.size / done.max() == pytest.approx(consumers / work, rel=0.01)
+
+
+# --- load and overload ----------------------------------------------------------------------------------------------
+
+
+@tells("R10_hockey_stick")
+@pytest.mark.parametrize(("name", "changes"), ARCHITECTURES)
+def test_times_explode_at_the_peak(name: str, changes: dict[str, Any]) -> None:
+    """The peak is what a backlog is worked off at by callers who never give up; each run lasts a minute."""
+    backlog = simlib.run(
+        name, STEADY.with_rate(2000), {**changes, "timeout": 1000} if name == "rest" else changes, messages=20_000
+    )
+    settled = np.fmax(backlog.messages["responded"].to_numpy(), backlog.messages["applied"].to_numpy())
+    peak, metric = settled.size / settled.max(), "response_time_p99" if name == "rest" else "delivery_time_p99"
+
+    def p99(load: float) -> float:
+        values = [
+            measure(simlib.run(name, STEADY.with_rate(load * peak), changes, seed, int(60 * load * peak)))[metric]
+            for seed in range(1, 6)
+        ]
+        return float(np.mean(values))
+
+    assert p99(1.0) / p99(0.79) >= 50
+
+
+@tells("R12_goodput_plateau")
+def test_a_bounded_queue_serves_what_it_can_and_rejects_the_rest() -> None:
+    flow, workers, work = Flow("bounded"), 4, 0.01
+    served = flow.pool("workers", capacity=workers, queue_limit=50).serve(Exponential(work))
+    steps = rescue([served, apply("done")], [reject()])
+    flow.source("request", interarrival=Exponential(work / workers / 1.5), steps=[steps])
+    history = simlib.simulate(flow, 300_000)
+    rejected = np.mean(np.isnan(history.messages["applied"].to_numpy()))
+    assert throughput(history) == pytest.approx(workers / work, rel=0.01)
+    assert rejected == pytest.approx(1 - 1 / 1.5, rel=0.01)
+
+
+@tells("R13_rest_rejects_queue_absorbs")
+def test_under_overload_the_direct_call_fails_where_the_queue_waits() -> None:
+    """200 users; 100 connections, none of whom waits, against 16 handlers behind a queue; half a second of work.
+
+    A user's pause follows from what was measured: 200 users made 977 calls a second, of which 164.5 took half a second.
+    """
+    users, work = 200, 0.5
+    measured = MEASURED["http_vs_messaging_2025"]["data"]["highload_200vu"]["http"]
+    pause = Constant((users - measured["ok_rps"] * work) / measured["rps"])
+    direct = Flow("direct")
+    connections = direct.pool("connections", capacity=100, queue_limit=0)
+    answered = rescue([connections.serve(Constant(work)), apply("done")], [reject()])
+    direct.source("call", population=users, think=pause, steps=[answered])
+    queued = Flow("queued")
+    broker = queued.part("broker")
+    requests = broker.queue("requests")
+    asked = call([publish(requests)])
+    queued.source("call", at=broker, population=users, think=pause, steps=[asked])
+    queued.consumers(requests, at=broker, count=16, steps=[delay(Constant(work)), apply("done"), reply(), ack()])
+    at_once, later = (sojourn(simlib.simulate(flow, 20_000)) for flow in (direct, queued))
+    assert np.mean(np.isnan(at_once)) > 0.5
+    assert not np.isnan(later).any()
+    assert np.quantile(later, 0.95) >= 5 * np.nanquantile(at_once, 0.95)
+
+
+ORDERS = {"goods": Goods(units=1_000_000)}
+"""As many units as anybody may order."""
+
+
+def accepted(name: str, changes: dict[str, Any], rate: float) -> float:
+    """The 95th percentile of the time until an order is answered."""
+    return measure(simlib.run(name, only("order", rate, **ORDERS), changes, messages=9_000))["response_time_p95"]
+
+
+@tells("R14_async_accept_flat")
+def test_acceptance_is_flat_where_it_has_a_process_of_its_own_and_a_call_is_not() -> None:
+    """Work of 10 ms behind an acceptance of 1 ms, at a twentieth of what the worker can do and at all of it."""
+
+    def p95(synchronous: bool, load: float) -> float:
+        flow = Flow("acceptance")
+        front, worker = flow.part("front"), flow.part("worker")
+        link = flow.link(front, worker, Constant(0.0))
+        jobs, work = front.queue("jobs", link=link), worker.cpu.serve(Exponential(0.01))
+        called = call([link.send(stream="there"), work, link.send(stream="back"), reply()])
+        steps = [front.cpu.serve(Exponential(0.001)), called if synchronous else publish(jobs), respond("ok")]
+        flow.source("order", at=front, interarrival=Exponential(0.01 / load), steps=steps)
+        flow.consumers(jobs, at=worker, count=1, steps=[work, ack()])
+        return measure(simlib.simulate(flow, 50_000))["response_time_p95"]
+
+    assert p95(synchronous=False, load=1.0) / p95(synchronous=False, load=0.05) <= 1.5
+    assert p95(synchronous=True, load=1.0) / p95(synchronous=True, load=0.05) >= 10
+
+
+@pytest.mark.parametrize(("name", "changes"), QUEUES)
+def test_acceptance_is_not_flat_where_the_process_that_accepts_also_consumes(
+    name: str, changes: dict[str, Any]
+) -> None:
+    """What the page says of the architectures: less than the call by far, but more than half as much again."""
+    low, high = 20.0, 300.0
+    assert accepted("rest", {}, high) / accepted("rest", {}, low) >= 10
+    assert 1.5 < accepted(name, changes, high) / accepted(name, changes, low) < 10
+
+
+@tells("R16_broker_hop_cost")
+@pytest.mark.parametrize(("name", "changes"), QUEUES)
+def test_trivial_work_is_done_sooner_by_a_direct_call_than_behind_a_broker(name: str, changes: dict[str, Any]) -> None:
+    trivial = only("stock_update", 10, handler_work=Constant(0.0001))
+    direct, behind = (
+        np.nanmedian(sojourn(simlib.run(one, trivial, set_, messages=6_000)))
+        for one, set_ in (("rest", {}), (name, changes))
+    )
+    assert behind > direct
+
+
+@pytest.mark.parametrize(("name", "changes"), QUEUES)
+def test_a_reply_over_the_broker_is_back_sooner_than_the_answer_of_a_call(name: str, changes: dict[str, Any]) -> None:
+    """What the page says of the architectures, though the relation does not."""
+    trivial = only("order", 10, handler_work=Constant(0.0001), **ORDERS)
+    answered, replied = (
+        measure(simlib.run(one, trivial, set_, messages=6_000))["response_time_p50"]
+        for one, set_ in (("rest", {}), (name, changes | {"answered_on": "reply"}))
+    )
+    assert replied < answered
+
+
+# --- the broker's disk ----------------------------------------------------------------------------------------------
+
+NUC = MEASURED["rabbit_amqp_2024"]["data"]
+FSYNC = NUC["fsync_mean_ms"] / 1000
+
+
+def publishing(window: int, fsync: float) -> History:
+    """As many publishers as the window, to a broker with a processor of 88,534 messages a second, which answers when an
+    fsync that began after the write has ended: one of the waiting starts it for all, and closes the door behind them."""
+    flow = Flow("group commit")
+    processor, disk = flow.pool("processor"), flow.pool("disk")
+    next_to_flush = flow.pool("next_to_flush", queue_limit=0)
+    flush = [next_to_flush.seize(), disk.seize(), next_to_flush.release(), mark("flush"), delay(fsync), disk.release()]
+    committed = [rescue(flush, [disk.seize(), disk.release()])] if fsync else []
+    work = processor.serve(Constant(1 / NUC["classic_amqp091"]["rate"]))
+    flow.source("command", population=window, think=0.0, steps=[work, *committed, apply("confirmed")])
+    return simlib.simulate(flow, 60_000)
+
+
+@tells("R28_group_commit")
+def test_what_waits_for_the_disk_takes_as_long_as_its_fsyncs() -> None:
+    runs = [publishing(window, FSYNC) for window in (128, 1600)]
+    times = [float(run.messages["applied"].to_numpy().max()) for run in runs]
+    fsyncs = [int(np.isfinite(run.messages["mark.flush"].to_numpy()).sum()) for run in runs]
+    for time, count in zip(times, fsyncs, strict=True):
+        assert time == pytest.approx(count * FSYNC, rel=0.15)
+    assert times[0] - times[1] == pytest.approx((fsyncs[0] - fsyncs[1]) * FSYNC, rel=0.15)
+
+
+@tells("R27_quorum_vs_classic")
+@pytest.mark.parametrize("window", [192, 3000])
+def test_a_queue_that_flushes_serves_no_more_than_one_that_does_not_and_confirms_later(window: int) -> None:
+    classic, quorum = publishing(192, 0.0), publishing(window, FSYNC)
+    assert throughput(classic) >= throughput(quorum) * 0.999
+    assert np.median(sojourn(quorum)) > np.median(sojourn(classic))
+
+
+# --- consumers and partitions ---------------------------------------------------------------------------------------
+
+
+def partitioned(queues: int, consumers: int, between: Distribution, work: Sequence[Step]) -> Flow:
+    """Deliveries shared out over queues at random, each with consumers of its own."""
+    flow = Flow("partitioned")
+    broker = flow.part("broker")
+    for i in range(queues):
+        jobs = broker.queue(f"jobs{i}", prefetch=1)
+        flow.stage(f"partition{i}", [publish(jobs)])
+        flow.consumers(jobs, at=broker, count=consumers, steps=[mark("started"), *work, apply("done"), ack()])
+    chosen = choose({f"partition{i}": 1 / queues for i in range(queues)})
+    flow.source("job", at=broker, interarrival=between, steps=[chosen])
+    return flow
+
+
+@tells("R38_shared_vs_partitioned")
+@pytest.mark.long
+def test_competing_consumers_wait_less_than_partitions_by_the_ratio_of_the_theory() -> None:
+    means = []
+    for queues, consumers in ((8, 1), (1, 8)):
+        flow = partitioned(queues, consumers, Exponential(1 / 6.4), [delay(Exponential(1.0))])
+        waits = []
+        for r in range(30):
+            messages = simlib.simulate(flow, 64_000, replication_seed(38, r)).messages
+            waits.append(np.mean((messages["mark.started"].to_numpy() - messages["issued"].to_numpy())[4_000:]))
+        means.append(mean_interval(waits, 0.999))
+    apart, shared = means
+    assert math.hypot(apart.half_width / apart.value, shared.half_width / shared.value) <= 0.05, "too short to tell"
+    assert apart.value / shared.value == pytest.approx(13.98, rel=0.05)
+
+
+@tells("R39_head_of_line")
+@pytest.mark.parametrize("queues", [1, 8])
+def test_a_slow_message_holds_up_its_own_partition(queues: int) -> None:
+    """One in a thousand takes a hundred times as long: of those who come meanwhile, how many wait for it?"""
+    work = 0.01
+    slow = branch(
+        0.001, [mark("slow"), delay(Constant(100 * work), stream="slow")], [delay(Constant(work), stream="other")]
+    )
+    history = simlib.simulate(partitioned(queues, 1, Exponential(10 * work), [slow]), 300_000)
+    messages = history.messages.to_pandas()
+    lasting = messages.dropna(subset="mark.slow").sort_values("mark.slow")
+    latest = np.searchsorted(lasting["mark.slow"].to_numpy(), messages["issued"].to_numpy()) - 1
+    ends = lasting["applied"].to_numpy()[latest] - 5 * work
+    meanwhile = (latest >= 0) & (messages["issued"].to_numpy() < ends)
+    held_up = (messages["mark.started"] - messages["issued"])[meanwhile] > 4 * work
+    assert held_up.mean() == pytest.approx(1 / queues, abs=0.05)
+
+
+# --- loss, retries, failures ----------------------------------------------------------------------------------------
+
+LOST, UNHEARD = 0.05, 0.03
+"""Probabilities that a publication, or its confirm, is lost."""
+
+
+def published(**changes: Any) -> pd.DataFrame:
+    """Updates over RabbitMQ, whose publications and confirms may be lost, to a receiver who knows none again: all messages
+    of eight runs."""
+    ends = {"accounting": LOST, "broker": UNHEARD}
+    lossy = tuple(Loss(link="accounting-broker", probability=p, direction=end) for end, p in ends.items())
+    blind = {"broker": "rabbitmq", "idempotent_receiver": False, "write_if_newer": False, "confirm_timeout": 0.5}
+    scenario = only("stock_update", 20, faults=lossy)
+    runs = (simlib.run("message_queue", scenario, {**blind, **changes}, seed, 20_000) for seed in range(8))
+    return pd.concat([run.messages.to_pandas() for run in runs])
+
+
+def three_sigma(values: np.ndarray) -> Any:
+    """What the mean of independent values may be."""
+    return pytest.approx(float(np.mean(values)), abs=3 * float(np.std(values)) / math.sqrt(values.size))
+
+
+@tells("R70_at_most_vs_least")
+def test_loss_and_duplicates_over_a_lossy_link_are_those_of_the_theory() -> None:
+    def lost(messages: pd.DataFrame) -> np.ndarray:
+        return messages["applied"].isna().to_numpy()
+
+    assert three_sigma(lost(published(confirm=False))) == LOST
+    once, often = published(confirm_retries=1), published(confirm_retries=50)
+    assert three_sigma(lost(once)) == LOST**2
+    assert not lost(often).any()
+    assert three_sigma(often["duplicates"].to_numpy()) == UNHEARD / (1 - UNHEARD)
+
+
+def collapses(rate: float = 210, lasts: float = 2.0, factor: float = 5.0) -> float:
+    """Of calls by REST half a minute after a slowdown of accounting, the share that is not answered, over three runs."""
+    slow = Slowdown(part="accounting", start=5.0, lasts=lasts, factor=factor)
+    shares = []
+    for seed in range(3):
+        history = simlib.run("rest", only("stock_query", rate, faults=(slow,)), seed=seed, messages=int(45 * rate))
+        messages = history.messages.to_pandas()
+        shares.append((messages.loc[messages["issued"] > 5 + lasts + 30, "response"] != "ok").mean())
+    return float(np.mean(shares))
+
+
+@tells("R73_trigger_size_and_load")
+@pytest.mark.parametrize(
+    ("what", "values"), [("rate", (80, 150, 210)), ("lasts", (0.5, 1.0, 4.0)), ("factor", (1.5, 2.0, 5.0))]
+)
+def test_a_collapse_that_outlasts_its_trigger_takes_a_large_one_and_a_high_load(
+    what: str, values: tuple[float, ...]
+) -> None:
+    shares = [collapses(**{what: value}) for value in values]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.01 and shares[-1] > 0.9
+
+
+@tells("R74_retry_amplification")
+@pytest.mark.parametrize("fails", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize("retries", [1, 3])
+def test_retries_multiply_the_work_as_a_truncated_geometric_series(fails: float, retries: int) -> None:
+    queries = only("stock_query", 10, handler_failure=fails)
+    attempts = simlib.run("rest", queries, {"retries": retries}, messages=20_000).messages["attempts"].to_numpy()
+    expected = retries + 1 if fails == 1 else (1 - fails ** (retries + 1)) / (1 - fails)
+    assert attempts.mean() == pytest.approx(expected, rel=0.02)
+    assert attempts.max() <= retries + 1
+
+
+@tells("R75_availability_chain")
+@pytest.mark.parametrize(
+    ("name", "changes", "fail", "needed"),
+    [
+        ("rest", {"retries": 0}, ("accounting", "shop"), 2),
+        *((p.values[0], p.values[1] | {"confirm_retries": 0}, ("accounting", "broker"), 1) for p in QUEUES),
+        *((p.values[0], p.values[1] | {"confirm_retries": 0}, ("accounting",), 0) for p in QUEUES),
+    ],
+)
+def test_a_chain_is_as_available_as_all_its_parts_and_a_queue_as_its_broker(
+    name: str, changes: dict[str, Any], fail: Sequence[str], needed: int
+) -> None:
+    """Orders that the shop answers well, while it and accounting, or accounting and the broker, fail by themselves."""
+    up, restart, rate, messages = 25.0, 1.0, 10.0, 20_000
+    shares = []
+    for seed in range(1, 6):
+        faults = tuple(failing(part, up, restart, messages / rate, seed) for part in fail)
+        history = simlib.run(name, only("order", rate, faults=faults, **ORDERS), changes, seed, messages)
+        shares.append((history.messages.to_pandas()["response"] == "ok").mean())
+    assert np.mean(shares) == pytest.approx((up / (up + restart)) ** needed, rel=0.01)
+
+
+# --- laws -----------------------------------------------------------------------------------------------------------
+
+
+@tells("R77_littles_law")
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "changes"), ARCHITECTURES)
+@pytest.mark.parametrize("scenario", ["steady", "burst", "flash_sale"])
+def test_what_is_present_is_what_came_times_how_long_it_stayed(
+    name: str, changes: dict[str, Any], scenario: str
+) -> None:
+    """At every pool and queue of a run of 100,000 visits, to nine digits: tests/conftest.py sees to it on SimPy's engine."""
+    history = simlib.run(name, scenario, changes, messages=25_000, engine="simpy")
+    parts = history.parts.to_pandas().groupby("name")["completed"].sum()
+    assert parts["shop.cpu"] >= 100_000
+
+
+@tells("R78_utilisation_law")
+@pytest.mark.parametrize("kind", ["stock_update", "stock_query"])
+@pytest.mark.parametrize(("name", "changes"), ARCHITECTURES)
+def test_stations_are_as_busy_as_what_comes_to_them_brings(name: str, changes: dict[str, Any], kind: str) -> None:
+    architecture, scenario = architectures.get(name), only(kind, 150)
+    history = simlib.run(name, scenario, changes, messages=50_000)
+    outcomes = history.messages.to_pandas()["outcome"].value_counts()
+    assert outcomes.sum() == 50_000
+    assert set(outcomes[outcomes > 0].index) <= {"applied", "superseded", "answered"}
+    parts = history.parts.to_pandas()
+    end, busy = parts["end"].max(), parts.groupby("name")["busy"].sum()
+    flow = architecture.build(architecture.load_parameters(changes), scenario)
+    for station in flow.bounds({kind: 50_000 / end}).stations:
+        if station.demand and station.name.endswith(("log", "cores")):
+            used = busy[station.name] / station.capacity / end
+            assert used == pytest.approx(station.utilisation, rel=0.01), station.name
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+def test_every_relation_is_told_or_says_what_it_needs() -> None:
+    assert TOLD | set(NEEDS) | set(AS_CASES) == set(RELATIONS)
+    assert len(TOLD) + len(NEEDS) + len(AS_CASES) == len(RELATIONS)
+
+
+def test_all_that_is_said_of_rest_and_rabbitmq_is_told() -> None:
+    present = {
+        name
+        for name, one in RELATIONS.items()
+        if any(w.startswith(("rest", "rabbitmq", "all")) for w in one["applies_to"])
+    }
+    assert {name for name in present - TOLD if NEEDS[name] not in ("streaming", "Affine")} == set()
+
+
+def test_the_page_says_of_each_relation_what_became_of_it() -> None:
+    page = (ROOT / "docs/relations.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| R")
+    ]
+    assert [row[0] for row in rows] == list(RELATIONS)
+    for name, _, status, *_ in rows:
+        if name in NEEDS:
+            assert status == f"needs `{NEEDS[name]}`", name
+        elif name in AS_CASES:
+            assert status == "as " + ", ".join(f"`{case}`" for case in AS_CASES[name]), name
+        else:
+            assert status in ("holds", "holds in part"), name
