@@ -3,7 +3,8 @@
 
 CREATE TABLE goods (sku int PRIMARY KEY, level int NOT NULL, version int NOT NULL);
 CREATE TABLE received (message int, effect text, result text, level int, version int, PRIMARY KEY (message, effect));
-CREATE TABLE effects (message int, effect text, sku int, version int, change int, at bigint, delivery smallint);
+CREATE TABLE effects (message int, effect text, sku int, version int, change int, at bigint, delivery smallint,
+                      nth bigint GENERATED ALWAYS AS IDENTITY);
 CREATE TABLE parked (message int, effect text, delivery smallint, at bigint);
 
 -- A stock update at accounting, when it is issued: a new level and version.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from simlib.brokers.processes import Program
+
 
 @dataclass(frozen=True)
 class Part:
@@ -18,11 +20,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers at `url`. `pid` is None where it is not ours (named in the environment)."""
+    """A server that answers at `url`. `program` is None where it is not ours (named in the environment)."""
 
     part: Part
     url: str
-    pid: int | None = None
+    program: Program | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process, None where it is not ours."""
+        return self.program.process.pid if self.program else None
 
     def processes(self) -> list[psutil.Process]:
         """The server's own process and its children; none where it is not ours."""

@@ -60,13 +60,9 @@ def nats(profile: Profile = "nats") -> Iterator[Server]:
         config.write_text(
             f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder / "store"}"\n {_SETTINGS[profile]} }}\n'
         )
-        server = processes.start([binary, "-c", str(config)], log)
-        try:
-            url = f"nats://127.0.0.1:{port}"
-            processes.wait_until(lambda: _answers(url), server, "NATS", log)
-            yield Server(part, url, server.pid)
-        finally:
-            processes.stop(server)
+        url = f"nats://127.0.0.1:{port}"
+        with processes.Program("NATS", [binary, "-c", str(config)], log, lambda: _answers(url)) as program:
+            yield Server(part, url, program)
 
 
 def _binary() -> str | None:

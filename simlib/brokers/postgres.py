@@ -76,13 +76,11 @@ def postgres() -> Iterator[Server]:
             "synchronous_commit": "on",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        server = processes.start([str(binaries / "postgres"), "-D", str(data), *options], log, cwd=folder, **user)
-        try:
-            url = f"postgresql://simlib:{password}@127.0.0.1:{port}/postgres"
-            processes.wait_until(lambda: _answers(url), server, "PostgreSQL", log)
-            yield Server(part, url, server.pid)
-        finally:
-            processes.stop(server, signal.SIGINT)  # a fast shutdown: it does not wait for its clients
+        url = f"postgresql://simlib:{password}@127.0.0.1:{port}/postgres"
+        command = [str(binaries / "postgres"), "-D", str(data), *options]
+        fast = signal.SIGINT  # a shutdown that does not wait for the clients
+        with processes.Program("PostgreSQL", command, log, lambda: _answers(url), fast, cwd=folder, **user) as program:
+            yield Server(part, url, program)
 
 
 def _binaries() -> Iterator[tuple[str, Path]]:

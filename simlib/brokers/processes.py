@@ -73,15 +73,70 @@ def stop(process: subprocess.Popen[bytes], by: signal.Signals = signal.SIGTERM) 
         process.wait()
 
 
+class Program:
+    """A server's program, running for as long as a `with` block lasts; it can be killed in it, and started again.
+
+    Raises BadInput where it ends before it is `ready`, or takes too long; `by` is the signal that ends it politely.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        ready: Callable[[], bool],
+        by: signal.Signals = signal.SIGTERM,
+        **options: Any,
+    ) -> None:
+        self.name, self.command, self.log, self.ready, self.by, self.options = name, command, log, ready, by, options
+
+    def __enter__(self) -> Program:
+        self.launch()
+        try:
+            self.wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
+
+    def start(self) -> int:
+        """Start it, and wait until it is ready; since when it is (monotonic, ns)."""
+        self.launch()
+        return self.wait()
+
+    def launch(self) -> None:
+        """Start it."""
+        self.process = start(self.command, self.log, **self.options)
+
+    def wait(self) -> int:
+        """Wait until it is ready; since when it is (monotonic, ns)."""
+        return wait_until(self.ready, self.process, self.name, self.log)
+
+    def stop(self) -> None:
+        """End it politely, then by force."""
+        stop(self.process, self.by)
+
+    def kill(self) -> None:
+        """End it at once, as SIGKILL does."""
+        self.process.kill()
+        self.process.wait()
+
+
 def last_words(log: Path) -> str:
     """The last line that a program wrote, for an error message of one line."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     return next((" ".join(line.split())[:200] for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> None:
-    """Wait until a started program is `ready`; raises BadInput where it ends before or takes too long."""
-    deadline = time.monotonic() + STARTS_WITHIN
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> int:
+    """Wait until a started program is `ready`; when it was asked and said so (monotonic, ns): its answer may take a while.
+
+    Raises BadInput where it ends before or takes too long.
+    """
+    deadline, asked = time.monotonic() + STARTS_WITHIN, time.monotonic_ns()
     while not ready():
         if process.poll() is not None:
             raise BadInput(f"{name} must run, but ended with status {process.returncode}: {last_words(log)}")
@@ -90,6 +145,8 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name
                 f"{name} must answer within {STARTS_WITHIN:g} s of its start, but did not: {last_words(log)}"
             )
         time.sleep(0.02)
+        asked = time.monotonic_ns()
+    return asked
 
 
 @contextmanager

@@ -59,13 +59,14 @@ def rabbitmq() -> Iterator[Server]:
         config = folder / "rabbitmq.conf"
         config.write_text(_config(port, password))
         config.chmod(0o644)  # the server's user must read it; the folder keeps the others out
-        server = processes.start([str(program)], log, cwd=folder, env=environment, **user)
+        url = f"amqp://simlib:{password}@127.0.0.1:{port}/"
+        node = processes.Program(
+            "RabbitMQ", [str(program)], log, lambda: _answers(url), cwd=folder, env=environment, **user
+        )
         try:
-            url = f"amqp://simlib:{password}@127.0.0.1:{port}/"
-            processes.wait_until(lambda: _answers(url), server, "RabbitMQ", log)
-            yield Server(part, url, server.pid)
+            with node:
+                yield Server(part, url, node)
         finally:
-            processes.stop(server)
             with suppress(OSError):  # Erlang's port mapper outlives the node that started it
                 subprocess.run(["epmd", "-port", str(epmd), "-kill"], env=environment, capture_output=True, check=False)
 

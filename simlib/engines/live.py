@@ -85,9 +85,8 @@ class Twin(Protocol):
 class Service:
     """One side's process."""
 
-    process: subprocess.Popen[bytes]
+    program: processes.Program
     port: int
-    log: Path
 
     def get(self, path: str) -> Any:
         """The JSON that the service answers; raises OSError where it does not."""
@@ -118,7 +117,6 @@ class Bench:
                 self.servers[part] = stack.enter_context(STARTS[part]())
             prefix = f"simlib_{os.getpid()}_{time.monotonic_ns()}"
             stack.enter_context(self._databases(prefix))
-            stack.callback(self._stop_services)
             ports = {side: processes.free_port() for side in SIDES}
             self.completions = processes.free_port()
             for side, other in zip(SIDES, reversed(SIDES), strict=True):
@@ -133,9 +131,11 @@ class Bench:
                     "completions": self.completions,
                 }
                 (self.folder / f"{side}.json").write_text(json.dumps(config))
-                self.services[side] = self._start(side, ports[side])
-            for side in SIDES:
-                self._await(side)
+                self.services[side] = self._service(side, ports[side])
+                self.services[side].program.launch()
+                stack.callback(self.services[side].program.stop)
+            for service in self.services.values():
+                service.program.wait()
             self._warm_up()
             self._stack = stack.pop_all()
         return self
@@ -150,7 +150,9 @@ class Bench:
 
         Raises BadInput for a fault that cannot be made live.
         """
-        crashes = _crashes(scenario)
+        crashes = _crashes(scenario, self.parameters.get("broker"))
+        for _, crash in crashes:
+            self._program(crash.part)
         arrivals = scenario.draw(seed, messages)
         load = self._load(scenario, arrivals, seed)
         self._reset(scenario.stock())
@@ -269,16 +271,22 @@ class Bench:
         for at, crash in crashes:
             if done.wait(max(0.0, at - (time.monotonic_ns() - started) / 1e9)):
                 break
-            service = self.services[crash.part]
-            service.process.kill()
-            service.process.wait()
+            program = self._program(crash.part)
             fell = time.monotonic_ns()
+            program.kill()
             done.wait(crash.restart)
-            self.services[crash.part] = self._start(crash.part, service.port)
-            self._await(crash.part)
-            struck.append((crash, fell, time.monotonic_ns()))
+            struck.append((crash, fell, program.start()))
         done.wait()
         return struck
+
+    def _program(self, part: str) -> processes.Program:
+        """What runs as a part of the model: a side, or the broker."""
+        if part in SIDES:
+            return self.services[part].program
+        server = self.servers[self.parameters["broker"]]
+        if server.program is None:
+            raise BadInput(f"the broker is the one that {server.part.where} names, not ours to kill: unset it")
+        return server.program
 
     def _drain(self, limit: float) -> bool:
         """Wait until nothing is at work any more, for at most `limit` s; whether it is quiet."""
@@ -332,6 +340,7 @@ class Bench:
                 records.version[i], records.answer[i] = shown["version"], shown["level"]
                 records.read_from[i] = self.twin.READ_FROM
         ends = {}
+        handed: dict[tuple[int, str], int] = defaultdict(int)
         for message, block, attempt, start, end, result in stamps:
             i = message - base
             if not 0 <= i < n:
@@ -343,8 +352,10 @@ class Bench:
             if stage in ("call", "publish") and issuing:
                 records.attempts[i] = max(records.attempts[i], attempt)
             elif stage == "delivery":
-                records.deliveries[i] += 1
-        self._effects(records, run, ends)
+                handed[i, side] += 1
+        self._effects(records, run, ends, handed)
+        for (i, _), times in handed.items():
+            records.deliveries[i] += times
         if not quiet:
             records.alive = [1] * n
         for crash, fell, stood in run.struck:
@@ -352,30 +363,32 @@ class Bench:
         records.attempt_rows.sort(key=lambda row: (row[3], row[0]))
         return records
 
-    def _effects(self, records: Records, run: Run, ends: Mapping[tuple[int, str, int], int]) -> None:
+    def _effects(
+        self, records: Records, run: Run, ends: Mapping[tuple[int, str, int], int], handed: dict[tuple[int, str], int]
+    ) -> None:
         """Note the rows that both databases hold. Their time is that of the commit as its client saw it, or, where that
-        stamp died with the client, of the transaction's start."""
+        stamp died with the client, of the transaction's start. A message was `handed` to a side as often at least as the
+        broker says: there too the stamps may be gone."""
         rows: list[tuple[int, int, str, int, int, int, int]] = []
+        newest: dict[tuple[str, int], int] = defaultdict(int)
         for side in SIDES:
             with psycopg.connect(self.databases[side]) as connection:
-                for message, effect, sku, version, change, at, delivery in connection.execute("SELECT * FROM effects"):
+                found = connection.execute("SELECT * FROM effects ORDER BY nth")
+                for message, effect, sku, version, change, at, delivery, _ in found:
                     i = message - self.numbered
                     if effect in _STAGE:
-                        rows.append(
-                            (ends.get((i, _STAGE[effect], delivery), at), i, effect, sku, version, change, delivery)
-                        )
+                        # A client can hear of its commit after the next one of the same SKU heard of its own.
+                        at = max(ends.get((i, _STAGE[effect], delivery), at), newest[side, sku])
+                        newest[side, sku] = at
+                        rows.append((at, i, effect, sku, version, change, delivery))
+                        if effect != ISSUED and "broker" in self.parameters:
+                            handed[i, side] = max(handed[i, side], delivery)
                     else:
                         records.noted[i] |= REJECTED if effect == "rejected" else SUPERSEDED
                 for message, effect in connection.execute("SELECT message, effect FROM parked"):
                     if effect != ANNOUNCED:
                         records.noted[message - self.numbered] |= DEAD_LETTERED
-        # A client can hear of its commit after the next one of the same SKU heard of its own.
-        newest: dict[int, int] = defaultdict(int)
-        stock = []
-        for row in sorted((row for row in rows if _STORE[row[2]] == STOCK), key=lambda row: (row[3], row[4])):
-            newest[row[3]] = max(row[0], newest[row[3]])
-            stock.append((newest[row[3]], *row[1:]))
-        for at, i, effect, sku, version, change, delivery in sorted(stock + [r for r in rows if _STORE[r[2]] == COPY]):
+        for at, i, effect, sku, version, change, delivery in sorted(rows, key=lambda row: row[0]):
             records.effect(i, effect, _STORE[effect], sku, version, change, (at - run.origin) / 1e9, delivery)
             if effect in (ISSUED, TAKEN) and records.version[i] < 0:
                 records.version[i] = version
@@ -432,18 +445,11 @@ class Bench:
                     (stock.tolist(),),
                 )
 
-    def _start(self, side: str, port: int) -> Service:
-        log = self.folder / f"{side}.log"
+    def _service(self, side: str, port: int) -> Service:
+        """A side's service, which is ready when it answers, and so does what it stands on."""
         command = [sys.executable, "-m", self.twin.__name__, str(self.folder / f"{side}.json")]
-        return Service(processes.start(command, log), port, log)
-
-    def _await(self, side: str) -> None:
-        service = self.services[side]
-        processes.wait_until(lambda: self._pending(side) >= 0, service.process, f"the {side} service", service.log)
-
-    def _stop_services(self) -> None:
-        for service in self.services.values():
-            processes.stop(service.process)
+        log = self.folder / f"{side}.log"
+        return Service(processes.Program(f"the {side} service", command, log, lambda: self._pending(side) >= 0), port)
 
     def _warm_up(self) -> None:
         """A few dozen messages of each kind, of which nothing is kept: imports, prepared plans, open connections."""
@@ -459,7 +465,7 @@ class Bench:
 
     def _cpu(self, driver: int) -> Cpu:
         ours = {name: server.processes() for name, server in self.servers.items()}
-        ours |= {side: [psutil.Process(service.process.pid)] for side, service in self.services.items()}
+        ours |= {side: [psutil.Process(service.program.process.pid)] for side, service in self.services.items()}
         ours |= {"driver": [psutil.Process(driver)], "supervisor": [psutil.Process()]}
         busy = machine.Busy.now()
         return Cpu(time.monotonic(), {name: machine.cpu_seconds(those) for name, those in ours.items()}, busy)
@@ -531,7 +537,7 @@ def perform(
 
     Raises MissingPart, BadInput (see `Bench`) and RunFailed where the load generator fails.
     """
-    _crashes(scenario)
+    _crashes(scenario, getattr(parameters, "broker", None))
     with Bench(twin, parameters) as bench:
         return bench.run(scenario, seed, messages, meta)
 
@@ -551,15 +557,16 @@ def _poisoned(scenario: Scenario, arrivals: Arrivals, seed: int) -> np.ndarray:
     return poisoned
 
 
-def _crashes(scenario: Scenario) -> list[tuple[float, Crash]]:
-    """When which service is to be killed; raises BadInput for a fault that cannot be made live."""
+def _crashes(scenario: Scenario, broker: str | None) -> list[tuple[float, Crash]]:
+    """When which part is to be killed; raises BadInput for a fault that cannot be made live."""
+    parts = (*SIDES, *(["broker"] if broker else []))
     crashes = []
     for fault in scenario.faults:
         if isinstance(fault, Poison):
             continue
-        if not isinstance(fault, Crash) or fault.point is not None or fault.part not in SIDES:
+        if not isinstance(fault, Crash) or not fault.at or fault.part not in parts:
             raise BadInput(
-                f"the live engine knows the faults poison and crash (of {' or '.join(SIDES)}, at given times), "
+                f"the live engine knows the faults poison and crash (of {' or '.join(parts)}, at given times), "
                 f"got '{fault.fault}': take another scenario or --engine simpy"
             )
         crashes += [(at, fault) for at in fault.at]

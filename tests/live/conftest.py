@@ -44,15 +44,19 @@ def rabbitmq() -> Iterator[Server]:
 def bench(
     postgres: Server, nats: Server, request: pytest.FixtureRequest
 ) -> Callable[..., AbstractContextManager[Bench]]:
-    """Makes the bench of an architecture, with parameters, on the servers of the session."""
+    """Makes the bench of an architecture, with parameters, on the servers of the session; on a broker of its own if asked."""
 
     @contextmanager
-    def make(name: str, **parameters: Any) -> Iterator[Bench]:
+    def make(name: str, own_broker: bool = False, **parameters: Any) -> Iterator[Bench]:
         architecture = architectures.get(name)
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv(postgres_part.URL, postgres.url)
-            environment.setenv(nats_part.URL, nats.url)
-            if parameters.get("broker") == "rabbitmq":
+            if own_broker:
+                environment.delenv(nats_part.URL, raising=False)
+                environment.delenv(rabbitmq_part.URL, raising=False)
+            else:
+                environment.setenv(nats_part.URL, nats.url)
+            if parameters.get("broker") == "rabbitmq" and not own_broker:
                 environment.setenv(rabbitmq_part.URL, request.getfixturevalue("rabbitmq").url)
             with Bench(architecture.live, architecture.load_parameters(parameters)) as ready:
                 yield ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from simlib.flow import (
     apply,
     branch,
     call,
+    delay,
     fail,
     nack,
     point,
@@ -52,6 +54,8 @@ class Semantics:
     deduplicate: float | None
     requeue: Requeue
     redelivery_delay: float
+    buffered: bool
+    """Whether the client keeps what it publishes while the broker is down, and sends it when it is back."""
 
 
 class MessageQueue(Parameters):
@@ -73,6 +77,7 @@ class MessageQueue(Parameters):
     confirm: bool = Field(True, description="whether a publisher waits for the broker's confirm")
     confirm_timeout: PositiveDuration = Field(1.0, description="after which a publisher takes a confirm for lost, s")
     confirm_retries: int = Field(3, ge=0, le=100, description="further publications of a message without a confirm")
+    reconnect: PositiveDuration = Field(0.05, description="between tries to connect to a broker that is down, s")
     manual_ack: bool = Field(
         True, description="whether a delivery is acknowledged after its effect, or when handed out"
     )
@@ -122,7 +127,7 @@ class OnNats(MessageQueue):
     def semantics(self) -> Semantics:
         return Semantics(
             shared=True, ack_wait=self.ack_wait, detected_after=None, max_deliveries=self.max_deliveries,
-            deduplicate=self.deduplication, requeue="head", redelivery_delay=self.redelivery_delay,
+            deduplicate=self.deduplication, requeue="head", redelivery_delay=self.redelivery_delay, buffered=True,
         )  # fmt: skip
 
 
@@ -154,7 +159,7 @@ class OnQuorumQueue(OnRabbitMQ):
     def semantics(self) -> Semantics:
         return Semantics(
             shared=False, ack_wait=None, detected_after=self.detected_after, max_deliveries=self.max_deliveries,
-            deduplicate=None, requeue="back" if self.max_deliveries is None else "head", redelivery_delay=0.0,
+            deduplicate=None, requeue="back" if self.max_deliveries is None else "head", redelivery_delay=0.0, buffered=False,
         )  # fmt: skip
 
 
@@ -169,7 +174,7 @@ class OnClassicQueue(OnRabbitMQ):
     def semantics(self) -> Semantics:
         return Semantics(
             shared=False, ack_wait=None, detected_after=self.detected_after, max_deliveries=None,
-            deduplicate=None, requeue="head", redelivery_delay=0.0,
+            deduplicate=None, requeue="head", redelivery_delay=0.0, buffered=False,
         )  # fmt: skip
 
 
@@ -181,6 +186,7 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
     updates_log, orders_log = broker.pool("updates_log", capacity=1), broker.pool("orders_log", capacity=1)
     queue = asdict(p.semantics)
     redelivery_delay = queue.pop("redelivery_delay")
+    del queue["buffered"]
     queue |= {"prefetch": p.prefetch, "automatic_ack": not p.manual_ack, "dead_letter": p.park}
     updates, orders = broker.queue("updates", link=right, **queue), broker.queue("orders", link=left, **queue)
     stock = accounting.part.table("stock", stocked=True)
@@ -258,7 +264,8 @@ def send(
     unconfirmed: Steps = (),
 ) -> Steps:
     """Publish to a queue: with a confirm that is waited for, and publication again where it does not come, in the end
-    `unconfirmed`; with a reply that is waited for instead; or without either."""
+    `unconfirmed`; with a reply that is waited for instead; or without either. Without a confirm nobody knows whether the
+    message is in the queue."""
     there = [link.send(stream=f"{label}.publish.there"), log.serve(p.store, stream=f"{label}.store"), publish(queue)]
     ask = here.work(p.publish_client, f"{label}.publish.send")
     took = here.work(p.publish_client, f"{label}.publish.took")
@@ -267,6 +274,10 @@ def send(
     if not p.confirm:
         return [*ask, spawn(there)]
     confirmed = [*there, link.send(stream=f"{label}.publish.back"), reply("ok")]
-    attempt = [*ask, call(confirmed, timeout=p.confirm_timeout), *took]
+    asked = call(confirmed, timeout=p.confirm_timeout)
+    unheard = fail("timed_out")
+    again = Backoff(retries=math.ceil(p.confirm_timeout / p.reconnect), base=p.reconnect, factor=1.0)
+    waits = [delay(p.reconnect), *([retry(again, [asked], otherwise=[unheard])] if p.semantics.buffered else [unheard])]
+    attempt = [*ask, rescue([asked], otherwise=[branch(RESULT.equals("failed"), waits, otherwise=[unheard])]), *took]
     policy = Backoff(retries=p.confirm_retries)
     return [retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")]

@@ -11,7 +11,7 @@ import nats.errors
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import NoStreamResponseError, NotFoundError
 from pydantic import BaseModel
 
 from simlib.architectures.message_queue.broker import QUEUES, Broker, Handler, identified, identity
@@ -31,7 +31,9 @@ class OnNats(Broker):
 
     async def connect(self) -> None:
         assert self.side.config.broker
-        self.connection = await nats.connect(self.side.config.broker, max_reconnect_attempts=-1)
+        self.connection = await nats.connect(
+            self.side.config.broker, max_reconnect_attempts=-1, reconnect_time_wait=self.p["reconnect"]
+        )
         self.jetstream = self.connection.jetstream()
         for queue in QUEUES:
             await self.jetstream.add_stream(
@@ -48,6 +50,9 @@ class OnNats(Broker):
         try:
             await self.jetstream.publish(subject, content, timeout=self.p["confirm_timeout"], headers=headers)
         except nats.errors.TimeoutError:
+            return False
+        except NoStreamResponseError:  # the server is back, its streams are not yet
+            await asyncio.sleep(self.p["reconnect"])
             return False
         return True
 

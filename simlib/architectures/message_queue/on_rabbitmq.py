@@ -15,8 +15,6 @@ from pydantic import BaseModel
 from simlib.architectures.message_queue.broker import QUEUES, Broker, Handler, Unroutable, identified, identity
 from simlib.architectures.twin import Side
 
-PATIENCE = 0.05
-"""Before another publication where the connection is lost, s: the client restores it meanwhile."""
 PARKED = "parked"
 
 
@@ -38,7 +36,7 @@ class OnRabbitMQ(Broker):
 
     async def connect(self) -> None:
         assert self.side.config.broker
-        self.connection = await aio_pika.connect_robust(self.side.config.broker, reconnect_interval=PATIENCE)
+        self.connection = await aio_pika.connect_robust(self.side.config.broker, reconnect_interval=self.p["reconnect"])
         confirming = await self._channel(publisher_confirms=True, on_return_raises=True)
         plain = await self._channel(publisher_confirms=False)
         self.channel = await self._channel(publisher_confirms=False)
@@ -89,7 +87,7 @@ class OnRabbitMQ(Broker):
         except (TimeoutError, DeliveryError):
             return False
         except CONNECTION_EXCEPTIONS:
-            await asyncio.sleep(PATIENCE)
+            await asyncio.sleep(self.p["reconnect"])
             return False
         return True
 

@@ -1,0 +1,152 @@
+"""Parts killed at seeded times, live, and what the model predicts of it: replayed with the times at which they really fell
+and answered again, it has the same kinds of anomaly, and as many of each as a 95 % prediction interval says.
+
+The replications meet the same arrivals and faults as the live run, each with its own times of service. Where the intervals
+are right, one count in twenty at most lies outside: of all counts of a run there may be as many as chance allows (99.9 %).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from simlib import api, draws
+from simlib.brokers import nats, rabbitmq
+from simlib.engines import ENGINES, compiled
+from simlib.engines.live import Bench
+from simlib.errors import BadInput
+from simlib.history import History
+from simlib.scenario import Crash, Goods, Scenario, load_scenario
+from tests.conftest import require_part
+
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+MESSAGES = 200
+REPLICATIONS = 199
+"""Of as many values, the next one lies from the 5th to the 195th with a chance of 95 %."""
+QUEUE = {"ack_wait": 1.0}
+BLIND = {"idempotent_receiver": False, "write_if_newer": False}
+CASES = [
+    ("message_queue", QUEUE, "shop"),
+    ("message_queue", QUEUE, "accounting"),
+    ("message_queue", QUEUE, "broker"),
+    ("message_queue", QUEUE | BLIND, "shop"),
+    ("message_queue", QUEUE | BLIND, "accounting"),
+    ("message_queue", QUEUE | BLIND, "broker"),
+    ("message_queue", {"manual_ack": False}, "shop"),
+    ("message_queue", {"broker": "rabbitmq"} | BLIND, "shop"),
+    ("message_queue", {"broker": "rabbitmq"} | BLIND, "broker"),
+    ("rest", {"idempotency": False}, "shop"),
+    ("rest", {"idempotency": False}, "accounting"),
+]
+QUICK = [CASES[0], CASES[2], CASES[10]]
+SEEDS = (1, 2)
+NAMES = [
+    "-".join((name, *(f"{key}={value}" for key, value in parameters.items()), part)) for name, parameters, part in CASES
+]
+
+
+def struck(part: str, seed: int) -> Scenario:
+    """The scenario `steady` on few goods, in which a part is killed at a time of the seed."""
+    crash = Crash(part=part, at=(random.Random(seed).uniform(1.0, 3.0),), restart=0.5)
+    return load_scenario("steady").with_rate(40.0).model_copy(update={"goods": Goods(skus=50), "faults": (crash,)})
+
+
+def counts(history: History) -> dict[str, int]:
+    """The checker's anomalies, what callers were told, and what came again or was parked."""
+    verdict = history.check()
+    assert verdict.ok, str(verdict)
+    messages = history.messages.to_pandas()
+    told = messages["response"].value_counts()
+    again = (messages["kind"] == "stock_update") & (messages["deliveries"] > 1)
+    return verdict.counts | {
+        "refused": int(told.get("refused", 0)),
+        "failed": int(told.get("failed", 0)),
+        "unheard": int(told.get("timed_out", 0) + told.get("none", 0)),
+        "parked": int((messages["outcome"] == "dead_lettered").sum()),
+        "redelivered": int(again.sum()),
+    }
+
+
+def predicted(case: api.Case, live: History, seed: int) -> list[dict[str, int]]:
+    """The counts of the replications that meet the arrivals of the seed and the faults that the live run met."""
+    faults = tuple(
+        Crash(part=row["part"], at=(row["start"],), restart=row["end"] - row["start"])
+        for row in live.faults.to_pylist()
+    )
+    scenario = case.scenario.model_copy(update={"faults": faults})
+    again = api.Case(case.architecture, scenario, case.parameters, MESSAGES)
+    arrivals = scenario.draw(seed, MESSAGES)
+    histories = [again.run(draws.replication_seed(seed, 1), arrivals)]
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # one is compared with SimPy's engine, as everywhere; 199 would take long
+        patch.setitem(ENGINES, "compiled", compiled.run)
+        histories += [again.run(draws.replication_seed(seed, r), arrivals) for r in range(2, REPLICATIONS + 1)]
+    return [counts(history) for history in histories]
+
+
+def compared(ready: Bench, name: str, parameters: dict[str, Any], part: str, seed: int) -> pd.DataFrame:
+    """A row each count of a live run: the live one, and the interval that was predicted."""
+    case = api.case(name, struck(part, seed), parameters, MESSAGES)
+    live = ready.run(case.scenario, seed, MESSAGES, case.meta)
+    (fault,) = live.faults.to_pylist()
+    (planned,) = case.scenario.faults[0].at
+    assert fault["part"] == part
+    assert planned - 0.1 < fault["start"] and fault["start"] + 0.5 <= fault["end"]
+    assert live.meta["quiet"]
+    replications = pd.DataFrame(predicted(case, live, seed))
+    ordered = np.sort(replications.to_numpy(), axis=0)
+    table = pd.DataFrame(
+        {"live": counts(live), "low": dict(zip(replications, ordered[4], strict=True)),
+         "high": dict(zip(replications, ordered[194], strict=True)),
+         "most": dict(zip(replications, ordered[-1], strict=True))}
+    )  # fmt: skip
+    table["inside"] = (table["low"] <= table["live"]) & (table["live"] <= table["high"])
+    shown = table[(table[["live", "high"]] > 0).any(axis=1)]
+    print(f"\n{name} {parameters}, {part} down from {fault['start']:.3f} to {fault['end']:.3f} s, seed {seed}\n{shown}")
+    return table
+
+
+def agree(tables: list[pd.DataFrame]) -> None:
+    """Every kind of anomaly seen live was seen in a replication; no more counts are outside than chance allows."""
+    table = pd.concat(tables)
+    unforeseen = table[(table["live"] > 0) & (table["most"] == 0)]
+    assert unforeseen.empty, str(unforeseen)
+    outside = table[~table["inside"]]
+    assert len(outside) <= binom.ppf(0.999, len(table), 0.05), str(outside)
+
+
+@pytest.fixture
+def mortal(bench, request) -> Iterator[Any]:
+    """A bench whose broker is its own, and may be killed."""
+    name, parameters, part = request.param
+    own = {"nats": nats, "rabbitmq": rabbitmq}[parameters.get("broker", "nats")]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv(own.URL, raising=False)
+        require_part(own.found() is not None, f"no broker: {own.INSTALL}")
+    with bench(name, own_broker=True, **parameters) as ready:
+        yield lambda seed: compared(ready, name, parameters, part, seed)
+
+
+@pytest.mark.parametrize("mortal", QUICK, indirect=True, ids=[NAMES[CASES.index(case)] for case in QUICK])
+def test_a_killed_part_leaves_what_the_model_predicts(mortal):
+    agree([mortal(1)])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("mortal", CASES, indirect=True, ids=NAMES)
+def test_parts_killed_at_seeded_times_leave_what_the_model_predicts(mortal):
+    agree([mortal(seed) for seed in SEEDS])
+
+
+def test_a_broker_that_is_not_ours_is_not_killed(bench, workload):
+    struck = workload(40.0, faults=(Crash(part="broker", at=(0.1,)),))
+    with bench("message_queue") as ready, pytest.raises(BadInput, match="not ours to kill: unset it"):
+        ready.run(struck, 1, 20)
