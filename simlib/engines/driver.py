@@ -26,7 +26,7 @@ PATIENCE = 30.0
 """How long after the last send the driver waits for answers, s."""
 _SLOWEST = 0.05
 """Time for each message that a run with a window may take, s."""
-_LEAD = 50_000_000
+LEAD = 50_000_000
 """Time between the start and the first intended send, ns."""
 
 
@@ -145,7 +145,7 @@ class Driver:
         if udp:
             self.loop.add_reader(udp, self._told, udp)
         start()
-        self.origin = time.monotonic_ns() + _LEAD
+        self.origin = time.monotonic_ns() + LEAD
         if self.window:
             for _ in range(min(self.window, len(self.requests))):
                 self._fire()
@@ -154,7 +154,7 @@ class Driver:
             self.timer.set(self._at(0))
         last = len(self.requests) * _SLOWEST if self.window else self.times[-1]
         try:
-            await asyncio.wait_for(self.done, last + PATIENCE + _LEAD / 1e9)
+            await asyncio.wait_for(self.done, last + PATIENCE + LEAD / 1e9)
         except TimeoutError:
             pass
 

@@ -48,6 +48,7 @@ from simlib.domain import (
     TAKEN,
 )
 from simlib.engines import machine
+from simlib.engines.driver import LEAD
 from simlib.engines.records import ANSWERED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED, Records
 from simlib.errors import BadInput, RunFailed
 from simlib.history import History
@@ -244,7 +245,7 @@ class Bench:
             before = self._cpu(driver.pid)
             driver.stdin.write("start\n")
             driver.stdin.flush()
-            started = time.monotonic_ns()
+            started = time.monotonic_ns() + LEAD
             struck = self._strike(crashes, started, driver)
             after = self._cpu(driver.pid)
             driver.stdin.close()
@@ -565,9 +566,10 @@ def _crashes(scenario: Scenario, broker: str | None) -> list[tuple[float, Crash]
         if isinstance(fault, Poison):
             continue
         if not isinstance(fault, Crash) or not fault.at or fault.part not in parts:
+            which = f" of {fault.part}{'' if fault.at else ' at no given time'}" if isinstance(fault, Crash) else ""
             raise BadInput(
                 f"the live engine knows the faults poison and crash (of {' or '.join(parts)}, at given times), "
-                f"got '{fault.fault}': take another scenario or --engine simpy"
+                f"got a {fault.fault}{which}: take another scenario or --engine simpy"
             )
         crashes += [(at, fault) for at in fault.at]
     return sorted(crashes, key=lambda pair: pair[0])

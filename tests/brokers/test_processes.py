@@ -56,3 +56,17 @@ def test_a_program_that_never_answers_is_given_up(tmp_path, monkeypatch):
             processes.wait_until(lambda: False, silent, "the part", tmp_path / "log")
     finally:
         processes.stop(silent)
+
+
+def test_a_program_is_killed_and_started_again_within_its_block_and_stopped_at_its_end(tmp_path):
+    log = tmp_path / "log"
+    waiting = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+    with processes.Program("it", waiting, log, lambda: "up" in log.read_text()) as program:
+        first = program.process
+        program.kill()
+        assert first.returncode == -signal.SIGKILL
+        log.write_text("")
+        before = time.monotonic_ns()
+        assert before < program.start() <= time.monotonic_ns()
+        assert program.process.pid != first.pid and program.process.poll() is None
+    assert program.process.returncode == -signal.SIGTERM

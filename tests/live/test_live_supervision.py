@@ -18,7 +18,7 @@ from simlib.architectures.rest.model import Rest
 from simlib.brokers import nats, postgres
 from simlib.engines import live
 from simlib.errors import BadInput
-from simlib.scenario import Slowdown
+from simlib.scenario import Crash, Slowdown
 from tests.conftest import require_part
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
@@ -47,6 +47,11 @@ def test_an_interrupt_stops_every_process_and_removes_the_data():
 
 def test_a_fault_that_cannot_be_made_live_is_refused_before_anything_starts(workload, monkeypatch):
     monkeypatch.setattr(live, "postgres", None)
-    slow = workload(50.0, faults=(Slowdown(part="shop", start=1.0, lasts=1.0, factor=2.0),))
-    with pytest.raises(BadInput, match="slowdown"):
-        live.perform(rest, Rest(), slow, 1, 10)
+    refused = {
+        "a slowdown": Slowdown(part="shop", start=1.0, lasts=1.0, factor=2.0),
+        "a crash of shop at no given time": Crash(part="shop", point="updates.delivered", probability=0.1),
+        "a crash of broker": Crash(part="broker", at=(1.0,)),
+    }
+    for said, fault in refused.items():
+        with pytest.raises(BadInput, match=f"crash .of accounting or shop, at given times., got {said}: take another"):
+            live.perform(rest, Rest(), workload(50.0, faults=(fault,)), 1, 10)
