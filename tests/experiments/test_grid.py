@@ -1,6 +1,10 @@
 """The grid of an entry: what is kept, what a failure leaves, and what a changed calibration changes."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -33,6 +37,17 @@ def test_a_row_holds_what_the_run_itself_gives(grid):
     measured = metrics.measure(history, 75)
     assert found.dropna().to_dict() == {name: value for name, value in measured.items() if value == value}
     assert list(found.index) == list(measured)
+
+
+def test_points_have_the_same_numbers_in_any_order_and_beside_each_other(grid):
+    entries = [replace(TINY, rates=rates) for rates in ((100.0, 50.0), (100.0,), (50.0,))]
+    with ThreadPoolExecutor(len(entries)) as threads:
+        others = list(threads.map(experiments.run_grid, entries))
+    for other in others:
+        for rate in other.entry.rates:
+            for one, same in ((grid.result, other.result), (grid.backlog, other.backlog)):
+                at_rate = [table.filter(pc.equal(table["rate"], rate)).to_pandas() for table in (one, same)]
+                assert len(at_rate[0]) and at_rate[0].equals(at_rate[1])
 
 
 def test_a_terminating_scenario_is_measured_uncut(tmp_path):
