@@ -26,11 +26,13 @@ from simlib.draws import replication_seed
 from simlib.engines import ENGINES
 from simlib.flow import (
     BATCH,
+    Affine,
     Backoff,
     Constant,
     Distribution,
     Erlang,
     Exponential,
+    Field,
     Flow,
     Hyperexponential,
     Link,
@@ -60,7 +62,7 @@ from simlib.flow import (
     wait_until,
 )
 from simlib.history import History
-from simlib.scenario import Crash, Mix, Poisson, Scenario
+from simlib.scenario import Arrivals, Crash, Mix, Poisson, Scenario
 from simlib.statistics import mean_interval, paired
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -832,12 +834,11 @@ def joins_and_choices() -> Iterator[Check]:
 
 TABLE = [*single_stations(), *impatience_and_retries(), *batches(), *actors(), *networks(), *joins_and_choices()]
 
-OF_THEIR_OWN = {"mm1_asymvar_rho080", "mm1_asymvar_rho090", "replica_availability"}
+OF_THEIR_OWN = {"mm1_asymvar_rho080", "mm1_asymvar_rho090", "replica_availability", "es_rehydration"}
 """Cases that tests of their own tell, below."""
 NOT_YET = {
     "preemptive_resume": "preemptive",
     "mm1_breakdowns_time": "Outage",
-    "es_rehydration": "fields",
 }
 """Cases that no flow of this vocabulary can tell, and what is missing: an addition of docs/vocabulary-map.md."""
 
@@ -1001,6 +1002,31 @@ def test_replicas_and_chains_are_as_available_as_reliability_says(
     name: str, availability: dict[str, list[float]]
 ) -> None:
     assert judge("replica_availability", name, availability[name]) is None
+
+
+def replays(snapshot_every: int | None, events: int) -> np.ndarray:
+    """How long each event's command takes to read the events since the snapshot, one at a time, of one aggregate."""
+    flow, e = Flow("aggregate"), CASES["es_rehydration"]["params"]["e"]
+    store = flow.part("store")
+    since, empty = store.table("since"), store.table("empty")
+    steps = [since.read(), delay(Affine(0.0, e, of=Field("level"))), apply("loaded"), since.add()]
+    if snapshot_every:
+        steps.append(branch(Field("level").at_least(snapshot_every), [empty.read(), since.write()]))
+    flow.source("event", at=store, steps=steps)
+    none = np.zeros(events, np.int32)
+    arrivals = Arrivals(np.arange(float(events)), none.astype(np.int8), none, none - 1, none + 1)
+    history = ENGINES["compiled"](
+        flow, arrivals, ["event"], SEED, Scenario(name="events", arrivals=Poisson(rate=1.0)), {}
+    )
+    return Run(history, 0).sojourn
+
+
+def test_rehydration_takes_as_long_as_the_events_since_the_snapshot() -> None:
+    p, tolerance = CASES["es_rehydration"]["params"], CASES["es_rehydration"]["tol_rel"]
+    replay = float(np.mean(replays(p["K"], 60 * p["K"])))
+    told = {"mean_replay": replay, "mean_events": replay / p["e"]}
+    told["no_snapshot_replay_n1000"] = float(replays(None, 1_001)[1_000])
+    assert told == pytest.approx(expected("es_rehydration"), rel=tolerance)
 
 
 def test_waits_are_ordered_shared_queue_then_shortest_queue_then_random() -> None:
