@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from simlib.domain import KINDS
 from simlib.engines import ENGINE, ENGINES, compiled
 from simlib.errors import BadInput, RunFailed, unknown
 from simlib.history import History
-from simlib.quantities import per_second
+from simlib.quantities import per_second, whole
 from simlib.scenario import Arrivals, Scenario, load_scenario
 
 if TYPE_CHECKING:
@@ -113,7 +117,7 @@ def case(
             name = getattr(fault, what, None)
             if name is not None and name not in table:
                 raise unknown(f"{what} of a fault", name, table)
-    return Case(architecture, workload, parameters, workload.messages if messages is None else messages, engine)
+    return Case(architecture, workload, parameters, workload.count(messages), engine)
 
 
 def run(
@@ -126,12 +130,25 @@ def run(
     engine: str = ENGINE,
 ) -> History:
     """One run of an architecture on a scenario; raises BadInput as `case` does."""
-    return case(architecture, scenario, params, messages, rate, engine).run(seed)
+    return case(architecture, scenario, params, messages, rate, engine).run(whole(seed, "seed"))
 
 
 def _run(job: tuple[Case, int]) -> History:
     one, seed = job
     return one.run(seed)
+
+
+def _follow() -> None:
+    """Let a worker process end when an interrupt comes, and when its parent does, however that ends."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent
+        parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def histories(one: Case, count: int, seed: int, workers: int = 1) -> Iterator[History]:
@@ -142,7 +159,9 @@ def histories(one: Case, count: int, seed: int, workers: int = 1) -> Iterator[Hi
         yield from map(_run, jobs)
         return
     workers = min(workers, count)
-    executor = ProcessPoolExecutor(workers) if one.engine == "simpy" else ThreadPoolExecutor(workers)
+    executor = (
+        ProcessPoolExecutor(workers, initializer=_follow) if one.engine == "simpy" else ThreadPoolExecutor(workers)
+    )
     with executor as pool:
         try:
             yield from pool.map(_run, jobs)
@@ -232,8 +251,8 @@ def _replicated(cases: Sequence[Case], count: int, seed: int, workers: int) -> l
     from simlib.metrics import measure, overloaded, warmup
     from simlib.statistics import longest
 
-    if count < 1:
-        raise BadInput(f"replications must be at least 1, got {count}: ask for more")
+    whole(count, "replications", 1)
+    whole(seed, "seed")
     runs = [list(histories(one, count, seed, workers)) for one in cases]
     cut = (longest(warmup(history) for row in runs for history in row) or 0) if cases[0].scenario.stationary else 0
     return [

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simlib.brokers.processes import interruptible
 from simlib.errors import BadInput, RunFailed, unknown
 
 if TYPE_CHECKING:
@@ -51,17 +54,38 @@ SHOWN = (
 )
 """How the metrics begin that a table shows; a JSON document has all of them."""
 
+
+def _whole(least: int, most: int = 2**63 - 1) -> Callable[[object], int]:
+    """What reads an option that is a whole number between two others, written in digits."""
+
+    def read(text: object) -> int:
+        if re.fullmatch(r"-?(0|[1-9]\d*)", str(text)) and least <= int(str(text)) <= most:
+            return int(str(text))
+        limits = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most}"
+        raise BadInput(f"it must be a whole number {limits}, got '{text}': give one")
+
+    return read
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[ARCH]...", help="Architectures; all, when none is named.")]
 ScenarioName = Annotated[str, typer.Option("--scenario", help="A named scenario, or a YAML file.", metavar="NAME|FILE")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="A parameter of the model.", metavar="NAME=VALUE")]
 RateText = Annotated[str | None, typer.Option("--rate", help="Base rate of arrivals, such as 100/s.", metavar="RATE")]
-Messages = Annotated[int | None, typer.Option("--messages", help="Messages of a run; the scenario's by default.")]
+Messages = Annotated[
+    int | None,
+    typer.Option("--messages", help="Messages of a run; the scenario's by default.", parser=_whole(1), metavar="N"),
+]
 Replications = Annotated[
     int | None,
-    typer.Option("--replications", help=f"Runs of different seeds; {REPLICATIONS} by default, 1 on the live engine."),
+    typer.Option(
+        "--replications",
+        help=f"Runs of different seeds; {REPLICATIONS} by default, 1 on the live engine.",
+        parser=_whole(1),
+        metavar="N",
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="What the random numbers come from.")]
+Seed = Annotated[int, typer.Option("--seed", help="What the random numbers come from.", parser=_whole(0), metavar="N")]
 Engine = Annotated[str, typer.Option("--engine", help="compiled, simpy or live.")]
 HistoryFolder = Annotated[
     Path | None, typer.Option("--history", help="Save the first run's history here.", metavar="FOLDER")
@@ -70,24 +94,28 @@ MeasurementPlan = Annotated[
     Path | None,
     typer.Option("--plan", help="What to measure; data/measurements/held_out.yaml by default.", metavar="FILE"),
 ]
-Workers = Annotated[int | None, typer.Option("--workers", help="Notebooks at once; the processors by default.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Notebooks at once; the processors by default.", parser=_whole(1), metavar="N"),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
     try:
-        status = int(app(arguments, prog_name="simlib", standalone_mode=False) or 0)
+        with interruptible():
+            status = int(app(arguments, prog_name="simlib", standalone_mode=False) or 0)
         return _fail("interrupted", 130) if status == 130 else status
     except BadInput as error:
         return _fail(str(error), 2)
     except typer.TyperException as error:
-        return _fail(f"{error.format_message()} (see simlib --help)", 2)
+        return _fail(f"{error.format_message().replace('Value error, ', '')} (see simlib --help)", 2)
     except RunFailed as error:
         return _fail(str(error), 1)
     except OSError as error:
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}", 2)
+        if error.filename is None:  # a full disk, a server that hung up
+            return _fail(f"{type(error).__name__}: {error}", 1)
+        return _fail(f"{error.filename} cannot be read or written: {error.strerror}: correct or name another", 2)
 
 
 @app.command()
@@ -169,16 +197,18 @@ def run(
     as_json: Json = False,
 ) -> int:
     """Run an architecture on a scenario: its metrics with 95 % intervals, and the checker's counts."""
-    from simlib import api
+    from simlib import api, paths
 
     values = _settings(settings)
-    folder = _writable(history)
-    count, seed = _count(replications, engine), _at_least(0, seed, "--seed")
+    api.case(architecture, scenario, values, messages, rate, engine)
+    if history:
+        paths.writable(history)
+    count = _count(replications, engine)
     found = api.replicate(
         architecture, scenario, values, count, seed, messages, rate, engine, workers=os.cpu_count() or 1
     )
-    if folder:
-        found.histories[0].save(folder)
+    if history:
+        found.histories[0].save(history)
     table = found.table()
     checked = found.check()
     if as_json:
@@ -217,7 +247,7 @@ def compare(
 
     values = _settings(settings)
     chosen = _architectures(names)
-    count, seed = _count(replications, engine), _at_least(0, seed, "--seed")
+    count = _count(replications, engine)
     found = api.compare(chosen, scenario, values, count, seed, messages, rate, engine, workers=os.cpu_count() or 1)
     checks = {each.case.architecture: each.check() for each in found.replicates}
     paired = found.paired()
@@ -345,8 +375,7 @@ def sweep(
     """Run a plan: a notebook for each architecture and scenario; goes on where an earlier one stopped."""
     from simlib import experiments
 
-    count = _workers(workers)
-    outcomes = experiments.sweep(experiments.load_plan(plan), count)
+    outcomes = experiments.sweep(experiments.load_plan(plan), workers or os.cpu_count() or 1)
     rows: list[dict[str, Any]] = [
         {
             "name": one.entry.name,
@@ -376,7 +405,7 @@ def report(workers: Workers = None, as_json: Json = False) -> int:
     """Everything that the report needs and is not there yet (but it never measures), then DOCX, PDF and HTML."""
     from simlib.reporting.results import report as make
 
-    files = [str(path) for path in make(_workers(workers))]
+    files = [str(path) for path in make(workers or os.cpu_count() or 1)]
     if as_json:
         return _print({"files": files, **_origin()})
     for file in files:
@@ -387,33 +416,39 @@ def report(workers: Workers = None, as_json: Json = False) -> int:
 @app.command()
 def explore(
     port: Annotated[
-        int | None, typer.Option("--port", help="Where to listen on 127.0.0.1; a free port by default.")
+        int | None,
+        typer.Option(
+            "--port", help="Where to listen on 127.0.0.1; a free port by default.", parser=_whole(1, 65535), metavar="N"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
     """The explorer in a browser: move a parameter, see at once what comes of it; Ctrl-C ends it."""
-    from simlib.brokers.processes import interruptible
     from simlib.explorer.server import serving
 
-    with interruptible(), serving(port) as (address, server):
+    with serving(port) as (address, server):
         if as_json:
             _print({"address": address, **_origin()})
         else:
             _say(f"the explorer is at {address} (Ctrl-C ends it)")
-        sys.stdout.flush()
         status = server.wait()
     raise RunFailed(f"the explorer's server ended by itself, with status {status}")
 
 
 @app.command()
 def bench(
-    pairs: Annotated[int, typer.Option("--pairs", help="Pairs of runs, in turn, that a ratio is the median of.")] = 5,
+    pairs: Annotated[
+        int,
+        typer.Option(
+            "--pairs", help="Pairs of runs, in turn, that a ratio is the median of.", parser=_whole(1), metavar="N"
+        ),
+    ] = 5,
     as_json: Json = False,
 ) -> int:
     """Speed, as ratios measured side by side: the engines, the oracles, threads, long runs."""
     from simlib import bench as speed
 
-    found = speed.ratios(_at_least(1, pairs, "--pairs"))
+    found = speed.ratios(pairs)
     if as_json:
         _print({"ratios": [one.row() for one in found], **_origin()})
     else:
@@ -504,7 +539,7 @@ def _broker_set(settings: Iterable[str] | None) -> dict[str, Any]:
 
 def _settings(settings: Iterable[str] | None) -> dict[str, Any]:
     """The overrides of `--set name=value`; a value is written as in YAML."""
-    from simlib.scenario import parse_yaml
+    from simlib.reading import parse_yaml
 
     values: dict[str, Any] = {}
     for setting in settings or ():
@@ -518,31 +553,7 @@ def _settings(settings: Iterable[str] | None) -> dict[str, Any]:
 
 
 def _count(replications: int | None, engine: str) -> int:
-    if replications is not None:
-        return _at_least(1, replications, "--replications")
-    return 1 if engine == "live" else REPLICATIONS
-
-
-def _at_least(least: int, value: int, option: str) -> int:
-    if value < least:
-        raise BadInput(f"{option} must be at least {least}, got {value}: give a larger one")
-    return value
-
-
-def _workers(workers: int | None) -> int:
-    return os.cpu_count() or 1 if workers is None else _at_least(1, workers, "--workers")
-
-
-def _writable(folder: Path | None) -> Path | None:
-    """The folder, made if need be, before anything is run for it."""
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(13, "Permission denied")
-        except OSError as error:
-            raise BadInput(f"--history {folder} cannot be written: {error.strerror}: name a writable folder") from None
-    return folder
+    return replications or (1 if engine == "live" else REPLICATIONS)
 
 
 def _origin(parameters_hash: str | None = None) -> dict[str, Any]:
@@ -671,11 +682,13 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, no_wrap=k == 0)
     for row in rows:
         table.add_row(*row)
-    _console().print(table)
+    with _output():
+        _console().print(table)
 
 
 def _say(words: str) -> None:
-    _console().print(words, soft_wrap=True)
+    with _output():
+        _console().print(words, soft_wrap=True)
 
 
 def _console() -> Any:
@@ -690,8 +703,20 @@ def _print(document: Any) -> int:
     import orjson
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-    sys.stdout.write(orjson.dumps(document, option=options).decode() + "\n")
+    with _output():
+        sys.stdout.write(orjson.dumps(document, option=options).decode() + "\n")
     return 0
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Write to standard output, at once; raises BadInput where it takes nothing more."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
+        raise BadInput(f"standard output cannot be written: {error.strerror}: send it elsewhere") from None
 
 
 def _progress(words: str) -> None:

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from simlib import draws
-from simlib.errors import BadInput, unknown
-from simlib.quantities import Duration, PositiveDuration, seconds
+from simlib.errors import BadInput, explained, shown, unknown
+from simlib.quantities import Duration, Number, PositiveDuration, Whole, seconds
+from simlib.reading import Frozen
 
 Draw = Callable[[int], float]
 
 
-class Distribution(BaseModel):
+class Distribution(Frozen):
     """A distribution on [0, ∞). `mean` is in seconds where the value is a time; `draw(stream)` samples it by place."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     family: str
     positional: ClassVar[tuple[str, ...]] = ()
     scales: ClassVar[tuple[str, ...]] = ("mean",)
@@ -28,8 +28,13 @@ class Distribution(BaseModel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if len(args) > len(self.positional):
-            raise BadInput(f"{type(self).__name__} takes at most {len(self.positional)} values, got {len(args)}")
-        super().__init__(**dict(zip(self.positional, args, strict=False)), **kwargs)
+            raise BadInput(
+                f"{type(self).__name__} takes {', '.join(self.positional)}, got {len(args)} values: take some out"
+            )
+        try:
+            super().__init__(**dict(zip(self.positional, args, strict=False)), **kwargs)
+        except ValidationError as error:
+            raise explained(error, type(self).__name__) from None
 
     def law(self) -> tuple[int, float, float, float, np.ndarray]:
         """The arguments of `draws.sample`: family, a, b, c, table."""
@@ -101,7 +106,7 @@ class Uniform(Distribution):
     @model_validator(mode="after")
     def _ordered(self) -> Uniform:
         if self.low > self.high:
-            raise ValueError(f"low must not exceed high, got {self.low} and {self.high}")
+            raise ValueError(f"low must not exceed high, got {self.low:g} and {self.high:g}: exchange them")
         return self
 
     def law(self) -> tuple[int, float, float, float, np.ndarray]:
@@ -119,7 +124,7 @@ class Lognormal(Distribution):
     positional = ("mean", "cv", "shift")
     scales = ("mean", "shift")
     mean: PositiveDuration
-    cv: Annotated[float, Field(gt=0)]
+    cv: Annotated[Number, Field(gt=0)]
     shift: Duration = 0.0
 
     def law(self) -> tuple[int, float, float, float, np.ndarray]:
@@ -138,7 +143,7 @@ class Weibull(Distribution):
     positional = ("scale", "shape", "shift")
     scales = ("scale", "shift")
     scale: PositiveDuration
-    shape: Annotated[float, Field(gt=0)]
+    shape: Annotated[Number, Field(gt=0)]
     shift: Duration = 0.0
 
     def law(self) -> tuple[int, float, float, float, np.ndarray]:
@@ -155,7 +160,7 @@ class Erlang(Distribution):
     family: Literal["erlang"] = "erlang"
     positional = ("mean", "stages")
     mean: PositiveDuration
-    stages: Annotated[int, Field(ge=1, le=1000)]
+    stages: Annotated[Whole, Field(ge=1, le=1000)]
 
     def law(self) -> tuple[int, float, float, float, np.ndarray]:
         return draws.ERLANG, self.mean / self.stages, float(self.stages), 0.0, draws.NO_TABLE
@@ -171,7 +176,7 @@ class Hyperexponential(Distribution):
     family: Literal["hyperexponential"] = "hyperexponential"
     positional = ("p", "first", "second")
     scales = ("first", "second")
-    p: Annotated[float, Field(gt=0, lt=1)]
+    p: Annotated[Number, Field(gt=0, lt=1)]
     first: PositiveDuration
     second: PositiveDuration
 
@@ -194,7 +199,7 @@ class Quantiles(Distribution):
     @model_validator(mode="after")
     def _ascending(self) -> Quantiles:
         if any(a > b for a, b in zip(self.values, self.values[1:], strict=False)):
-            raise ValueError("values must ascend")
+            raise ValueError("values must ascend: sort them")
         return self
 
     def law(self) -> tuple[int, float, float, float, np.ndarray]:
@@ -213,23 +218,39 @@ FAMILIES: dict[str, type[Distribution]] = {
 _CALL = re.compile(r"\s*([a-z]+)\s*\((.*)\)\s*\Z", re.DOTALL)
 
 
-def distribution(value: Any) -> Any:
+def distribution(value: Any) -> Distribution:
     """A distribution from what a user writes: "5 ms" (constant), "lognormal(2 ms, 0.5)", or a mapping with `family`.
 
-    Raises BadInput for an unknown family or a text that is neither.
+    Raises BadInput for an unknown family, and for what is none of these.
     """
+    if isinstance(value, Distribution):
+        return value
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        if isinstance(value, str) and (call := _CALL.match(value)):
-            if call[1] not in FAMILIES:
-                raise unknown("distribution", call[1], FAMILIES)
-            arguments = [part.strip() for part in call[2].split(",") if part.strip()]
-            if call[1] == "quantiles":
-                return Quantiles(values=tuple(seconds(part) for part in arguments))
-            return FAMILIES[call[1]](*arguments)
-        return Constant(value=seconds(value))
-    if isinstance(value, dict) and value.get("family") not in FAMILIES:
-        raise unknown("distribution", str(value.get("family")), FAMILIES)
-    return value
+        if not isinstance(value, str) or not (call := _CALL.match(value)):
+            return Constant(value=seconds(value))
+        arguments = [_argument(part.strip()) for part in call[2].split(",") if part.strip()]
+        return _family(call[1])(*([arguments] if call[1] == "quantiles" else arguments))
+    if isinstance(value, dict):
+        return _family(value.get("family"))(**{str(key): one for key, one in value.items()})
+    raise BadInput(
+        f"must be a time such as '5 ms', or a distribution such as 'exponential(5 ms)', got {shown(value)}: write one"
+    )
+
+
+def _family(name: Any) -> type[Distribution]:
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise unknown("distribution", str(name), FAMILIES)
+    return FAMILIES[name]
+
+
+def _argument(text: str) -> Any:
+    """A number where it is one, else the text, such as "5 ms"."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
 
 AnyDistribution = Annotated[
@@ -240,4 +261,3 @@ AnyDistribution = Annotated[
     BeforeValidator(distribution),
 ]
 """The type of a parameter that is a distribution."""
-adapter: TypeAdapter[Distribution] = TypeAdapter(AnyDistribution)

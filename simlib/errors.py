@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from pydantic import ValidationError
@@ -28,14 +29,54 @@ def unknown(what: str, name: str, known: Iterable[str]) -> BadInput:
     return BadInput(f"unknown {what} '{name}': {hint}known are {', '.join(names)}")
 
 
+_REFUSED = {
+    "missing": ("is missing", "add it"),
+    "greater_than": ("must be above {gt}", "give a larger one"),
+    "greater_than_equal": ("must be at least {ge}", "give a larger one"),
+    "less_than": ("must be below {lt}", "give a smaller one"),
+    "less_than_equal": ("must be at most {le}", "give a smaller one"),
+    "finite_number": ("must be finite", "give a finite one"),
+    "int_type": ("must be a whole number", "write digits without quotes"),
+    "float_type": ("must be a number", "write one without quotes"),
+    "bool_type": ("must be true or false", "write one of them"),
+    "string_type": ("must be a text", "put it in quotes"),
+    "tuple_type": ("must be a list", "put it in brackets"),
+    "dict_type": ("must be a mapping of keys to values", "put it in braces"),
+    "model_type": ("must be a mapping of keys to values", "put it in braces"),
+    "model_attributes_type": ("must be a mapping of keys to values", "put it in braces"),
+    "too_short": ("must have {min_length} or more", "add what is missing"),
+    "too_long": ("must have {max_length} at most", "take some out"),
+    "string_pattern_mismatch": ("must match {pattern}", "change it"),
+}
+"""What pydantic refuses: the constraint and the remedy, by the type of its error."""
+
+
 def explained(error: ValidationError, where: str) -> BadInput:
-    """A pydantic error as one line: where, which field, the constraint, the value."""
+    """A pydantic error as one line: where, which field, the constraint, the value, the remedy."""
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    value = first.get("input")
-    got = "" if isinstance(value, (dict, list)) else f", got {value!r}"
-    if first["type"] == "extra_forbidden":
-        return BadInput(f"{where}: unknown key '{field}': remove it or correct its name")
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    message = first["msg"].removeprefix("Value error, ")
-    return BadInput(f"{where}: {field or 'value'}: {message}{got}{more}")
+    field, kind, about = ".".join(map(str, first["loc"])) or "value", first["type"], first.get("ctx", {})
+    if kind == "value_error":
+        return BadInput(f"{where}: {field + ': ' if first['loc'] else ''}{about['error']}")
+    if kind == "literal_error":
+        return BadInput(f"{where}: {unknown(field, str(first['input']), _quoted(about['expected']))}")
+    if kind == "union_tag_invalid":
+        tag = unknown(_quoted(about["discriminator"])[0], about["tag"], _quoted(about["expected_tags"]))
+        return BadInput(f"{where}: {field}: {tag}")
+    if kind == "union_tag_not_found":
+        kind, field = "missing", f"{field}.{_quoted(about['discriminator'])[0]}"
+    constraint, remedy = _REFUSED.get(kind, (first["msg"].replace("Input should be", "must be"), "correct it"))
+    got = "" if kind == "missing" else f", got {shown(first['input'])}"
+    return BadInput(f"{where}: {field} {constraint.format(**about)}{got}: {remedy}")
+
+
+def shown(value: object) -> str:
+    """A value as an error prints it: in a few words."""
+    if isinstance(value, (dict, list, tuple, type(None))):
+        return {dict: "a mapping", type(None): "nothing"}.get(type(value), "a list")
+    words = repr(value)
+    return words if len(words) <= 60 else f"{words[:57]}..."
+
+
+def _quoted(words: str) -> list[str]:
+    """The names that stand in quotes in pydantic's words."""
+    return re.findall("'([^']*)'", words)

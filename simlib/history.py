@@ -143,16 +143,18 @@ class History:
         try:
             tables = {name: pq.read_table(folder / f"{name}.parquet") for name in SCHEMAS}
             meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            if not isinstance(meta, dict):
+                raise ValueError("meta.json is no mapping")
         except (OSError, pa.ArrowException, ValueError) as error:
-            raise BadInput(
-                f"{folder} holds no history that can be read: {' '.join(str(error).split())[:200]}"
-            ) from None
+            why = " ".join(str(error).split())[:150]
+            raise BadInput(f"{folder} holds no history that can be read: {why}: run again with --history") from None
         for name, schema in SCHEMAS.items():
-            missing = set(schema.names) - set(tables[name].schema.names)
-            if missing:
-                raise BadInput(
-                    f"{folder}/{name}.parquet has no column '{sorted(missing)[0]}': not a history of this version"
-                )
+            for column in schema:
+                if column not in list(tables[name].schema):
+                    raise BadInput(
+                        f"{folder}/{name}.parquet has no column '{column.name}' of {column.type}, as a history of this version"
+                        " has: run again with --history"
+                    )
         return cls(**tables, meta=meta)
 
 

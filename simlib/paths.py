@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from simlib.errors import BadInput
+
 HOME = Path(os.environ.get("SIMLIB_HOME", Path(__file__).resolve().parent.parent))
 """The project's folder; SIMLIB_HOME names another one (a rehearsal in a temporary folder)."""
 PACKAGE = Path(__file__).resolve().parent
@@ -20,3 +22,19 @@ VALIDATION = CALIBRATION / "validation.json"
 RESULTS = DATA / "results"
 FIGURES = HOME / "figures"
 REPORT = HOME / "report" / "build"
+
+
+def writable(folder: Path) -> None:
+    """Raise BadInput, before any work is done for it, where a folder cannot be made or written; nothing is left of the try."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(f"folder {folder} cannot be written: {error.strerror}: name a writable one") from None
+    finally:
+        for each in missing:
+            if each.exists():
+                each.rmdir()

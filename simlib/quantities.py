@@ -1,9 +1,10 @@
-"""Numbers with units as a user writes them: "5 ms", "100/s", "2 min". Inside, times are seconds and rates are 1/s."""
+"""Numbers as a user writes them, with units or without: "5 ms", "100/s", 0.5. Inside, times are seconds and rates are 1/s."""
 
 from __future__ import annotations
 
 import math
 import re
+from numbers import Integral
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -11,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from simlib.errors import BadInput
 
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_NUMBER = r"([+-]?(?:(?:0|[1-9]\d*)\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _DURATION = re.compile(rf"\s*{_NUMBER}\s*([a-zµ]+)\s*\Z")
 _RATE = re.compile(rf"\s*{_NUMBER}\s*/\s*([a-zµ]+)\s*\Z")
 _PLAIN = re.compile(rf"\s*{_NUMBER}\s*\Z")
@@ -58,11 +59,30 @@ def per_second(value: Any) -> Any:
     return _finite(value, float(match[1]) / SECONDS[match[2]])
 
 
+def whole(value: Any, what: str, least: int = 0, most: int = 2**63 - 1) -> int:
+    """A whole number between two others; raises BadInput, which calls it `what`."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most:
+        return int(value)
+    limits = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most}"
+    raise BadInput(f"{what} must be a whole number {limits}, got {value!r}: give one")
+
+
+def _as_python(value: Any) -> Any:
+    """Whole numbers of numpy as Python's."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+
+
+Whole = Annotated[int, BeforeValidator(_as_python), Field(strict=True)]
+"""A whole number, and nothing that could be taken for one: no text, no truth value, no 5.0."""
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A finite number."""
+Truth = Annotated[bool, Field(strict=True)]
+"""True or false; "no" and 0 are neither."""
 Duration = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
 """A time of zero or more, in seconds."""
 PositiveDuration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 """A time above zero, in seconds."""
 Rate = Annotated[float, BeforeValidator(per_second), Field(gt=0)]
 """Events a second, above zero."""
-Probability = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
 """A probability between 0 and 1."""

@@ -9,27 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, model_validator
 
 from simlib import draws, paths
 from simlib.distributions import AnyDistribution, Lognormal
 from simlib.domain import KINDS, ORDER, STOCK_QUERY, STOCK_UPDATE
-from simlib.errors import BadInput, explained, unknown
-from simlib.quantities import Duration, PositiveDuration, Probability, Rate
+from simlib.errors import BadInput, unknown
+from simlib.quantities import Duration, Number, PositiveDuration, Probability, Rate, Truth, Whole, whole
+from simlib.reading import Frozen, read_model
 
+MESSAGES = 10_000_000
+"""Most messages of a run: as many as an ordinary machine holds."""
 HANDLER_WORK, HANDLER_FAILURE, POISON = "handler_work", "handler_failure", "poison"
 """Shared streams: the work of a message's handler and its failures, by (message, attempt); poison, by message."""
-
-
-class Frozen(BaseModel):
-    """Frozen, validated, with unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Poisson(Frozen):
@@ -90,7 +85,7 @@ class Phase(Frozen):
     """A stretch of a profile: `times` the base rate for `lasts`."""
 
     lasts: PositiveDuration
-    times: Annotated[float, Field(gt=0)] = 1.0
+    times: Annotated[Number, Field(gt=0)] = 1.0
 
 
 class Profile(Frozen):
@@ -99,7 +94,7 @@ class Profile(Frozen):
     process: Literal["profile"] = "profile"
     rate: Rate
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
-    repeats: bool = False
+    repeats: Truth = False
 
     @property
     def stationary(self) -> bool:
@@ -149,11 +144,12 @@ class Trace(Frozen):
     def recorded(self) -> np.ndarray:
         """All times of the file, shape (n,); raises BadInput where it is missing, no list of numbers or not ascending."""
         try:
-            times = np.loadtxt(self.file, ndmin=1)
+            times = np.array(self.file.read_text(encoding="utf-8").splitlines(), float)
         except (OSError, ValueError) as error:
-            raise BadInput(f"trace {self.file} cannot be read as one time a line: {error}") from None
-        if times.ndim != 1 or not np.all(np.isfinite(times)) or np.any(np.diff(times) < 0) or np.any(times < 0):
-            raise BadInput(f"trace {self.file} must hold ascending times from 0 on: correct it")
+            why = getattr(error, "strerror", None) or error
+            raise BadInput(f"trace {self.file} cannot be read as one time a line: {why}: correct it") from None
+        if not np.all(np.isfinite(times)) or np.any(np.diff(times, prepend=0.0) < 0) or not times.any():
+            raise BadInput(f"trace {self.file} must hold ascending times from 0 on, not all 0: correct it")
         return times
 
     @property
@@ -162,10 +158,6 @@ class Trace(Frozen):
 
     def times(self, n: int, seed: int) -> np.ndarray:
         """The first n recorded times, shape (n,); the seed does not matter."""
-        if n > self.recorded.size:
-            raise BadInput(
-                f"trace {self.file} has {self.recorded.size} arrivals, asked for {n}: ask for fewer messages"
-            )
         return self.recorded[:n].copy()
 
 
@@ -197,21 +189,21 @@ class Mix(Frozen):
     def _whole(self) -> Mix:
         total = self.stock_update + self.order + self.stock_query
         if abs(total - 1) > 1e-9:
-            raise ValueError(f"the shares of the mix must add up to 1, they make {total:g}")
+            raise ValueError(f"the shares of the mix must add up to 1, got {total:g}: correct them")
         return self
 
 
 class Goods(Frozen):
     """The SKUs: popularity by Zipf's law, units of each at the start, receipts, and one SKU on sale."""
 
-    skus: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
-    zipf: Annotated[float, Field(ge=0)] = 1.0
-    units: Annotated[int, Field(ge=0, le=2_000_000_000)] = 100
-    receipts: bool = True
+    skus: Annotated[Whole, Field(ge=1, le=10_000_000)] = 1000
+    zipf: Annotated[Number, Field(ge=0)] = 1.0
+    units: Annotated[Whole, Field(ge=0, le=2_000_000_000)] = 100
+    receipts: Truth = True
     """Whether updates bring what orders take, on average; without, an update changes no quantity (a price)."""
     sale_share: Probability = 0.0
     """Share of the orders that go to the SKU on sale, which is SKU 0."""
-    sale_units: Annotated[int, Field(ge=0, le=2_000_000_000)] | None = None
+    sale_units: Annotated[Whole, Field(ge=0, le=2_000_000_000)] | None = None
 
 
 class Loss(Frozen):
@@ -284,10 +276,10 @@ class Scenario(Frozen):
 
     name: str
     arrivals: Annotated[Poisson | Bursts | Profile | Trace, Field(discriminator="process")]
-    messages: Annotated[int, Field(ge=1, le=2_000_000_000)] = 20_000
+    messages: Annotated[Whole, Field(ge=1, le=MESSAGES)] = 20_000
     mix: Mix = Mix()
     goods: Goods = Goods()
-    customers: Annotated[int, Field(ge=1, le=100_000_000)] = 500
+    customers: Annotated[Whole, Field(ge=1, le=100_000_000)] = 500
     asks_for_own_order: Probability = 0.3
     """Share of the queries that ask for the SKU of that customer's last order."""
     handler_work: AnyDistribution = Lognormal(mean=0.002, cv=0.5)
@@ -319,15 +311,23 @@ class Scenario(Frozen):
             units[0] = self.goods.sale_units
         return units
 
-    def draw(self, seed: int, messages: int | None = None) -> Arrivals:
-        """The messages of a run; raises BadInput where they end before the last phase of a profile."""
-        n = self.messages if messages is None else messages
-        if n < 1:
-            raise BadInput(f"messages must be at least 1, got {n}: ask for more")
+    def count(self, messages: int | None = None) -> int:
+        """How many messages a run has that is asked for so many, or for none; raises BadInput where the scenario has no such
+        run: they end before the last phase of a profile, or after a trace."""
+        n = self.messages if messages is None else whole(messages, "messages", 1, MESSAGES)
         if isinstance(self.arrivals, Profile) and not self.arrivals.repeats and n < self.arrivals.needed():
             raise BadInput(
                 f"{n} messages end before the last phase of scenario '{self.name}': ask for {self.arrivals.needed()} or more"
             )
+        if isinstance(self.arrivals, Trace) and n > self.arrivals.recorded.size:
+            raise BadInput(
+                f"trace {self.arrivals.file} has {self.arrivals.recorded.size} arrivals, asked for {n}: ask for fewer messages"
+            )
+        return n
+
+    def draw(self, seed: int, messages: int | None = None) -> Arrivals:
+        """The messages of a run; raises BadInput as `count` does."""
+        n = self.count(messages)
         u = {
             name: draws.uniforms(draws.stream_key(seed, name), n)
             for name in ("kind", "sku", "sale", "session", "change", "own")
@@ -353,27 +353,6 @@ class Scenario(Frozen):
         return Arrivals(self.arrivals.times(n, seed), kind, sku, session, quantity)
 
 
-def parse_yaml(text: str, where: str) -> Any:
-    """YAML 1.2 as plain Python data; raises BadInput for bad syntax, duplicate keys, aliases."""
-    yaml = YAML(typ="safe", pure=True)
-    try:
-        for event in yaml.parse(text):
-            if type(event).__name__ == "AliasEvent":
-                raise BadInput(f"{where}: a YAML alias is not allowed: write the value out")
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        line = " ".join(str(error).split())
-        raise BadInput(f"{where}: not valid YAML: {line[:200]}") from None
-
-
-def read_yaml(path: Path) -> Any:
-    """The data of a YAML file; raises BadInput where it cannot be read."""
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
-
-
 def scenario_names() -> list[str]:
     """Names of the scenarios that come with the package."""
     return sorted(path.stem for path in paths.SCENARIOS.glob("*.yaml"))
@@ -381,13 +360,10 @@ def scenario_names() -> list[str]:
 
 def load_scenario(name: str) -> Scenario:
     """The named scenario, or the one in a YAML file; raises BadInput for an unknown name or a bad file."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else paths.SCENARIOS / f"{name}.yaml"
-    if path.parent == paths.SCENARIOS and not path.exists():
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    elif name in scenario_names():
+        path = paths.SCENARIOS / f"{name}.yaml"
+    else:
         raise unknown("scenario", name, scenario_names())
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise BadInput(f"{path}: a scenario must be a mapping of keys to values")
-    try:
-        return Scenario.model_validate({"name": path.stem, **data})
-    except ValidationError as error:
-        raise explained(error, str(path)) from None
+    return read_model(Scenario, path, "a scenario", name=path.stem)

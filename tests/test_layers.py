@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "simlib"
 LAYERS = [
-    {"errors", "paths"}, {"quantities", "domain"}, {"draws"}, {"distributions"}, {"scenario"}, {"flow", "history"},
+    {"errors"}, {"paths", "domain", "quantities", "reading"}, {"draws"}, {"distributions"}, {"scenario"}, {"flow", "history"},
     {"ledger"}, {"checker"}, {"statistics"}, {"metrics"}, {"brokers"}, {"engines"}, {"architectures"}, {"api"},
     {"calibration", "experiments", "bench"}, {"comparison"}, {"figures"}, {"reporting", "explorer"}, {"cli"},
 ]  # fmt: skip

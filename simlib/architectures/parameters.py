@@ -8,26 +8,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from simlib import paths
-from simlib.distributions import AnyDistribution
+from simlib.distributions import AnyDistribution, distribution
 from simlib.errors import BadInput, explained, unknown
-from simlib.quantities import PositiveDuration
-from simlib.scenario import read_yaml
+from simlib.quantities import PositiveDuration, Truth, Whole
+from simlib.reading import Frozen, read_model
 
-Count = Annotated[int, Field(ge=1, le=100_000)]
+Count = Annotated[Whole, Field(ge=1, le=100_000)]
+Retries = Annotated[Whole, Field(ge=0, le=100)]
 Time = AnyDistribution
 """A distribution of seconds."""
 
 
-class Parameters(BaseModel):
+class Parameters(Frozen):
     """What both sides are made of in every architecture: services on HTTP, each with its database; times are of one visit.
 
     The defaults are assumptions; `data/calibration/system.yaml` replaces them by what was measured.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     edge: Time = Field("0.2 ms", validate_default=True, description="between a caller and the side it calls, each way")
     network: Time = Field("0.2 ms", validate_default=True, description="between the two sides, each way")
@@ -67,14 +66,22 @@ class Parameters(BaseModel):
         return hashlib.blake2b(self.model_dump_json().encode(), digest_size=6).hexdigest()
 
 
-class Calibrated(BaseModel):
+class Calibrated(Frozen):
     """One parameter's value in a calibration file, and where it comes from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    value: Any
+    value: Time
     provenance: str
     source: str = ""
-    fit: dict[str, float] = {}
+    fit: dict[str, float] = Field(default_factory=dict)
+
+
+class Calibration(Frozen):
+    """A calibration file: what `simlib calibrate` writes names its architecture, and is whole."""
+
+    architecture: str | None = None
+    broker: str | None = None
+    machine: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Calibrated]
 
 
 def make(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:
@@ -90,7 +97,7 @@ def make(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:
     try:
         return model(**values)
     except ValidationError as error:
-        raise explained(error, "parameter") from None
+        raise explained(error, "parameters") from None
 
 
 def _named(model: type[Parameters]) -> str:
@@ -107,40 +114,56 @@ def calibration_files(architecture: str, broker: str | None) -> list[Path]:
 
 def calibrated(architecture: str, broker: str | None) -> dict[str, Calibrated]:
     """Calibrated values by parameter; empty where nothing was measured. Raises BadInput for a broken file."""
-    values: dict[str, Calibrated] = {}
-    for file in calibration_files(architecture, broker):
-        if file.exists():
-            state = file.stat()
-            values |= _entries(file, state.st_mtime_ns, state.st_size)
-    return values
+    found = map(_calibration, calibration_files(architecture, broker))
+    return {name: entry for one in found if one for name, entry in one.parameters.items()}
+
+
+def _calibration(file: Path) -> Calibration | None:
+    if not file.exists():
+        return None
+    state = file.stat()
+    return _read(file, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=64)
-def _entries(file: Path, *state: int) -> dict[str, Calibrated]:
-    """The entries of a calibration file in a state that it is in: its tables take a fifth of a second to read."""
-    data = read_yaml(file)
-    if not isinstance(data, dict) or not isinstance(data.get("parameters"), dict):
-        raise BadInput(f"{file}: a calibration must be a mapping with the key 'parameters': run simlib calibrate")
-    try:
-        return {name: Calibrated.model_validate(entry) for name, entry in data["parameters"].items()}
-    except ValidationError as error:
-        raise explained(error, str(file)) from None
+def _read(file: Path, *state: int) -> Calibration:
+    """A calibration file in a state that it is in: its tables take a fifth of a second to read."""
+    return read_model(Calibration, file, "a calibration")
 
 
 def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any]) -> Parameters:
-    """The defaults, replaced by what was calibrated, replaced by what the user sets; raises BadInput as `make` does."""
-    field = model.variant(overrides).model_fields.get("broker")
+    """The defaults, replaced by what was calibrated, replaced by what the user sets; raises BadInput as `make` does, and where
+    a calibration has other parameters than the model's times."""
+    variant = model.variant(overrides)
+    field = variant.model_fields.get("broker")
     broker = field.default if field else None
+    shared = _times(Parameters)
+    for file, names in zip(calibration_files(architecture, broker), (shared, _times(variant) - shared), strict=True):
+        one = _calibration(file)
+        for name in one.parameters if one else ():
+            if name not in names:
+                raise BadInput(f"{file}: {unknown('parameter', name, names)}")
+        if one and one.architecture and (missing := sorted(names - set(one.parameters))):
+            raise BadInput(f"{file} must hold '{missing[0]}', but was cut short: run simlib calibrate")
     measured = {name: entry.value for name, entry in calibrated(architecture, broker).items()}
     return make(model, {**measured, **overrides})
 
 
+def _times(model: type[Parameters]) -> set[str]:
+    """The parameters that are distributions of times."""
+    fields = model.model_fields.items()
+    return {name for name, field in fields if any(getattr(one, "func", None) is distribution for one in field.metadata)}
+
+
 __all__ = [
     "Calibrated",
+    "Calibration",
     "Count",
     "Parameters",
     "PositiveDuration",
+    "Retries",
     "Time",
+    "Truth",
     "calibrated",
     "calibration_files",
     "load",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,6 +17,7 @@ from typing import Any
 
 from simlib.errors import BadInput
 
+GUARD = Path(__file__).with_name("guard.py")
 STARTS_WITHIN = 30.0
 """How long a part may take to answer after its start, s."""
 STOPS_WITHIN = 10.0
@@ -42,14 +43,18 @@ def unprivileged() -> dict[str, Any]:
 
 @contextmanager
 def folder(owner: Mapping[str, Any]) -> Iterator[Path]:
-    """A new temporary folder of the user in `owner` (see `unprivileged`), removed at the end with all that is in it."""
+    """A new temporary folder of the user in `owner` (see `unprivileged`), removed at the end with all that is in it.
+
+    A guard does that, which also ends the processes that still work there: when the block ends, or this process is killed.
+    """
     path = Path(tempfile.mkdtemp(prefix="simlib-"))
+    guard = subprocess.Popen([sys.executable, str(GUARD), str(path)], stdin=subprocess.PIPE, start_new_session=True)
     try:
         if owner:
             os.chown(path, owner["user"], owner["group"])
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        guard.communicate()
 
 
 def start(command: Sequence[str], log: Path, **options: Any) -> subprocess.Popen[bytes]:

@@ -6,9 +6,8 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -53,22 +52,18 @@ def rabbitmq() -> Iterator[Server]:
     assert program
     user = processes.unprivileged()
     with processes.folder(user) as folder:
-        password, port, epmd = secrets.token_hex(16), processes.free_port(), processes.free_port()
+        password, port = secrets.token_hex(16), processes.free_port()
         log = folder / "server.log"
-        environment = _environment(folder, port, epmd)
         config = folder / "rabbitmq.conf"
         config.write_text(_config(port, password))
         config.chmod(0o644)  # the server's user must read it; the folder keeps the others out
         url = f"amqp://simlib:{password}@127.0.0.1:{port}/"
+        environment = _environment(folder, port)
         node = processes.Program(
             "RabbitMQ", [str(program)], log, lambda: _answers(url), cwd=folder, env=environment, **user
         )
-        try:
-            with node:
-                yield Server(part, url, node)
-        finally:
-            with suppress(OSError):  # Erlang's port mapper outlives the node that started it
-                subprocess.run(["epmd", "-port", str(epmd), "-kill"], env=environment, capture_output=True, check=False)
+        with node:  # the folder's guard ends Erlang's port mapper, which outlives the node that started it
+            yield Server(part, url, node)
 
 
 def _config(port: int, password: str) -> str:
@@ -85,7 +80,7 @@ def _config(port: int, password: str) -> str:
     return "".join(f"{name} = {value}\n" for name, value in settings.items())
 
 
-def _environment(folder: Path, port: int, epmd: int) -> dict[str, str]:
+def _environment(folder: Path, port: int) -> dict[str, str]:
     """What keeps a node to its folder and to loopback, beside any other node of the machine."""
     files = {
         "HOME": folder,  # where the Erlang cookie is made
@@ -102,7 +97,7 @@ def _environment(folder: Path, port: int, epmd: int) -> dict[str, str]:
     return others | own | {
         "RABBITMQ_NODENAME": f"simlib-{port}@localhost",
         "RABBITMQ_DIST_PORT": str(processes.free_port()),
-        "ERL_EPMD_PORT": str(epmd),
+        "ERL_EPMD_PORT": str(processes.free_port()),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "RABBITMQ_ALLOW_INPUT": "1",  # the node in place of the script that starts it, so that it has the script's id
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput -kernel inet_dist_use_interface {127,0,0,1}",

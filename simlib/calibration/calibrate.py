@@ -17,7 +17,7 @@ from simlib.architectures.parameters import calibrated, calibration_files
 from simlib.calibration import stages
 from simlib.calibration.fit import fit
 from simlib.calibration.measure import CALIBRATED, Measurement
-from simlib.distributions import Constant, adapter
+from simlib.distributions import Constant
 from simlib.history import History
 
 UPLINK = 50e-6
@@ -40,9 +40,7 @@ def calibrate(architecture: str, broker: str | None) -> dict[str, Any]:
         waits = stages.system_waits(idle, cpu)
         file = system
     else:
-        shared = {
-            name: adapter.validate_python(entry.value).mean_value for name, entry in calibrated("rest", None).items()
-        }
+        shared = {name: entry.value.mean_value for name, entry in calibrated("rest", None).items()}
         cpu = stages.queue_cpu(busy, shared)
         waits = stages.queue_waits(idle, cpu, UPLINK)
         file = own
@@ -57,7 +55,9 @@ def calibrate(architecture: str, broker: str | None) -> dict[str, Any]:
     yaml.width = 120
     yaml.dump(_plain(written), text)
     paths.CALIBRATION.mkdir(parents=True, exist_ok=True)
-    file.write_text("# Written by `simlib calibrate`; times in seconds.\n" + text.getvalue(), encoding="utf-8")
+    part = file.with_name(f"{file.name}.part")
+    part.write_text("# Written by `simlib calibrate`; times in seconds.\n" + text.getvalue(), encoding="utf-8")
+    part.replace(file)
     return written
 
 

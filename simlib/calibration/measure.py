@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from simlib import api, draws, paths
+from simlib.brokers import processes
 from simlib.calibration.validate import Effort, HeldOut, Point
 from simlib.domain import KINDS, STOCK_QUERY, STOCK_UPDATE
 from simlib.engines import machine
@@ -108,6 +108,7 @@ def measure(
     from simlib import architectures
 
     of = Measurement(architecture, getattr(case.parameters, "broker", None))
+    paths.writable(of.folder)
     effort = plan.effort
     if not of.read("pace.json", {}):
         say(f"{architecture}: the machine alone, {effort.pace:g} s")
@@ -117,8 +118,8 @@ def measure(
             for kind in CALIBRATED:
                 if not (of.folder / f"{how}-{kind}" / "meta.json").exists():
                     say(f"{architecture}: {how}, {kind}")
-                    with tempfile.TemporaryDirectory() as folder:
-                        scenario, messages = make(case.scenario, kind, Path(folder))
+                    with processes.folder({}) as folder:
+                        scenario, messages = make(case.scenario, kind, folder)
                         point = {"purpose": f"{how}-{kind}"}
                         latest = effort.latest if how == "idle" else math.inf
                         history = _valid(of, bench, scenario, point, 101, messages, case.meta, effort, latest)

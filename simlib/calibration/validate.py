@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 from scipy import stats
 
 from simlib import api, draws, paths
 from simlib.domain import ORDER, STOCK_QUERY, STOCK_UPDATE
-from simlib.errors import explained
 from simlib.history import History
-from simlib.quantities import PositiveDuration, Probability, Rate
-from simlib.scenario import Frozen, load_scenario, read_yaml
+from simlib.quantities import Number, PositiveDuration, Probability, Rate, Whole
+from simlib.reading import Frozen, read_model
+from simlib.scenario import load_scenario
 
 LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 METRICS = {STOCK_UPDATE: "delivery_time", ORDER: "response_time", STOCK_QUERY: "response_time"}
@@ -31,21 +31,21 @@ FRESH = 7_000_000
 class Effort(Frozen):
     """How much is measured for the calibration, and what makes a try at any point invalid."""
 
-    pace: Annotated[float, Field(ge=1)] = 30.0
+    pace: Annotated[Number, Field(ge=1)] = 30.0
     """How long the machine alone is watched for slow episodes, s."""
-    idle: Annotated[int, Field(ge=40)] = 240
+    idle: Annotated[Whole, Field(ge=40)] = 240
     """Messages of a kind at low load."""
     idle_rate: Rate = 8.0
     """How many a second there: so few that most meet an idle system."""
-    bursts: Annotated[int, Field(ge=1)] = 100
-    saturations: Annotated[int, Field(ge=1)] = 5
-    saturating: Annotated[int, Field(ge=100)] = 1500
+    bursts: Annotated[Whole, Field(ge=1)] = 100
+    saturations: Annotated[Whole, Field(ge=1)] = 5
+    saturating: Annotated[Whole, Field(ge=100)] = 1500
     """Messages of a run with a backlog always there."""
-    tries: Annotated[int, Field(ge=1)] = 5
+    tries: Annotated[Whole, Field(ge=1)] = 5
     """After so many invalid ones a point is unmeasurable."""
     latest: PositiveDuration = 0.001
     """99th percentile of sent - intended above which a try is invalid, s."""
-    busiest: Annotated[float, Field(gt=0)] = 0.1
+    busiest: Annotated[Number, Field(gt=0)] = 0.1
     """Processor that others and the hypervisor take together above which a try is invalid, cores."""
 
 
@@ -53,12 +53,12 @@ class HeldOut(Frozen):
     """A plan of measurements: the loads held out from calibration, how they are run, and the accuracy stated for them."""
 
     scenario: str
-    loads: tuple[Annotated[float, Field(gt=0, lt=1.5)], ...]
-    repeats: Annotated[int, Field(ge=1)]
-    messages: Annotated[int, Field(ge=100)]
-    warm_up: Annotated[int, Field(ge=0)]
+    loads: tuple[Annotated[Number, Field(gt=0, lt=1.5)], ...]
+    repeats: Annotated[Whole, Field(ge=1)]
+    messages: Annotated[Whole, Field(ge=100)]
+    warm_up: Annotated[Whole, Field(ge=0)]
     accuracy: dict[Literal["p50", "p95", "p99"], Probability]
-    stated_up_to_load: float
+    stated_up_to_load: Number
     effort: Effort = Effort()
 
 
@@ -76,11 +76,7 @@ class Point:
 
 def held_out(file: Path | None = None) -> HeldOut:
     """The plan in a file, the project's own by default; raises BadInput where it is missing or wrong."""
-    file = file or paths.MEASUREMENTS / "held_out.yaml"
-    try:
-        return HeldOut.model_validate(read_yaml(file))
-    except ValidationError as error:
-        raise explained(error, str(file)) from None
+    return read_model(HeldOut, file or paths.MEASUREMENTS / "held_out.yaml", "a plan of measurements")
 
 
 def validate(points: Iterable[Point], plan: HeldOut) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from simlib.engines import simpy as simpy_engine
 from simlib.errors import BadInput, unknown
 from simlib.flow.model import Flow, Source
 from simlib.history import History
-from simlib.scenario import Arrivals
+from simlib.quantities import whole
+from simlib.scenario import MESSAGES, Arrivals
 
 ENGINES = {"compiled": compiled.run, "simpy": simpy_engine.run}
 """Simulating engines by name: the fast one, and the one to read. Their histories are the same to the bit."""
@@ -28,8 +29,8 @@ def simulate(flow: Flow, messages: int, seed: int = 1, engine: str = ENGINE) -> 
     """
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
-    if messages < 1:
-        raise BadInput(f"messages must be at least 1, got {messages}: ask for more")
+    whole(messages, "messages", 1, MESSAGES)
+    whole(seed, "seed")
     flow.check()
     sources = list(flow.sources.values())
     arrivals = _arrivals(sources, messages, seed)

@@ -98,10 +98,12 @@ def _run(job: Job) -> str | None:
         import papermill
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
+        from traitlets.config import Config
 
         from simlib.experiments.kernel import Kernel
 
         job.output.parent.mkdir(parents=True, exist_ok=True)
+        connection = str(job.output.with_suffix(".json"))  # which the next run finds, where this one is killed
         try:
             papermill.execute_notebook(
                 str(job.source),
@@ -110,6 +112,7 @@ def _run(job: Job) -> str | None:
                 kernel_name="python3",
                 progress_bar=False,
                 kernel_manager_class=Kernel,
+                config=Config(Kernel={"connection_file": connection}),
             )
         except PapermillExecutionError as error:
             return f"{error.ename}: {error.evalue}".splitlines()[0]

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from simlib import api
-from simlib.errors import BadInput, explained
-from simlib.quantities import Rate
-from simlib.scenario import Frozen, read_yaml
+from simlib.errors import BadInput
+from simlib.quantities import Rate, Whole
+from simlib.reading import Frozen, read_model
+from simlib.scenario import MESSAGES
 
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]*$")]
+Label = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
+"""What a folder may be called."""
 
 
 class Candidate(Frozen):
@@ -82,9 +84,9 @@ class Plan(Frozen):
     """A sweep: every candidate on every scenario, on the same seeds. `name` is that of its folder in the store."""
 
     name: Annotated[Label, Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
-    replications: Annotated[int, Field(ge=2, le=10_000)] = 10
-    messages: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 1
+    replications: Annotated[Whole, Field(ge=2, le=10_000)] = 10
+    messages: Annotated[Whole, Field(ge=1, le=MESSAGES)] = 20_000
     architectures: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     scenarios: Annotated[tuple[Load, ...], Field(min_length=1)]
 
@@ -111,19 +113,14 @@ class Plan(Frozen):
 def load_plan(path: Path | str) -> Plan:
     """The plan in a YAML file; raises BadInput where it cannot be read, or no run can be made of an entry."""
     path = Path(path)
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise BadInput(f"{path}: a plan must be a mapping of keys to values")
-    try:
-        plan = Plan.model_validate({"name": path.stem, **data})
-    except ValidationError as error:
-        raise explained(error, str(path)) from None
+    plan = read_model(Plan, path, "a plan", name=path.stem)
     names = [entry.name for entry in plan.entries]
     for name in names:
         if names.count(name) > 1:
             raise BadInput(f"{path}: '{name}' stands in the plan twice: remove one, or give it a variant of its own")
-    for entry in plan.entries:
-        for case in entry.cases():
-            if not case.scenario.stationary:  # whose messages can be too few for its profile, or too many for its trace
-                case.scenario.draw(plan.seed, plan.messages)
+    try:
+        for entry in plan.entries:
+            entry.cases()
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
     return plan

@@ -42,9 +42,11 @@ def sweep(plan: Plan, workers: int = 1) -> list[Outcome]:
     """Bring the plan's part of the store up to date: a notebook for each entry whose results are not there.
 
     `workers` notebooks run at once. Progress is shown on standard error. Folders of entries that the plan no longer has
-    are removed.
+    are removed. Raises BadInput, before anything is run or removed, where the store cannot be written.
     """
     folder = paths.RESULTS / plan.name
+    for place in (folder, *(folder / entry.name for entry in plan.entries)):
+        paths.writable(place)
     keys = {entry.name: key(entry) for entry in plan.entries}
     _remove_others(folder, keys)
     missing = [entry for entry in plan.entries if not is_there(folder / entry.name, keys[entry.name])]

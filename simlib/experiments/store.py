@@ -87,10 +87,12 @@ class Journal:
         if self.folder is None:
             return make()
         result, backlog = (self._runs(self.folder) / f"{run}.{name}.parquet" for name in ("result", "backlog"))
-        if not result.exists():
+        try:
+            return pq.read_table(result), pq.read_table(backlog)
+        except (OSError, pa.ArrowException):  # not made yet, or cut short
             tables = make()
-            _write(tables[1], backlog)
-            _write(tables[0], result)
+        _write(tables[1], backlog)
+        _write(tables[0], result)
         return pq.read_table(result), pq.read_table(backlog)
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +23,10 @@ NOTEBOOK = paths.NOTEBOOKS / "explore.ipynb"
 def serving(port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Serve the explorer's notebook on a port, or on a free one; gives its address and the server, which ends with the block,
     and its kernels with it. Raises BadInput where the port cannot be had."""
-    port = processes.free_port() if port is None else _checked(port)
+    if port is None:
+        port = processes.free_port()
+    else:
+        _free(port)
     with processes.folder({}) as folder:
         log = folder / "voila.log"
         command = [
@@ -40,13 +42,11 @@ def serving(port: int | None = None) -> Iterator[tuple[str, subprocess.Popen[byt
             processes.wait_until(lambda: _answers(address), process, "Voilà", log)
             yield address, process
         finally:
-            processes.stop(process)
-            _end(process.pid)
+            processes.stop(process)  # the folder's guard ends the kernels that a killed one leaves
 
 
-def _checked(port: int) -> int:
-    if not 1 <= port <= 65535:
-        raise BadInput(f"--port must be from 1 to 65535, got {port}: leave it out for a free one")
+def _free(port: int) -> None:
+    """Raise BadInput where a port cannot be had."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -55,7 +55,6 @@ def _checked(port: int) -> int:
             raise BadInput(
                 f"port {port} on {HOST} cannot be had: {(error.strerror or '').lower()}: name another, or leave --port out"
             ) from None
-    return port
 
 
 def _answers(address: str) -> bool:
@@ -66,12 +65,3 @@ def _answers(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _end(group: int) -> None:
-    """End what is left of the server's process group: a server that was killed leaves its kernels."""
-    if hasattr(os, "killpg"):
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            return

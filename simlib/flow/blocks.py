@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from simlib.distributions import Constant, Distribution, adapter
+from simlib.distributions import Constant, Distribution, distribution
 from simlib.domain import KINDS, RESPONSES
 from simlib.errors import BadInput, unknown
 
@@ -88,26 +88,21 @@ class Affine:
     field: str
 
     def __init__(self, base: Any, per: Any, of: Field) -> None:
-        for name, value in (("base", duration(base)), ("per", _seconds(per, "per of an Affine")), ("field", of.name)):
+        for name, value in (("base", distribution(base)), ("per", _seconds(per, "per of an Affine")), ("field", of.name)):
             object.__setattr__(self, name, value)
 
 
 Time = Distribution | Affine
 
 
-def duration(value: Any) -> Distribution:
-    """A distribution from whatever a model gives: a distribution, seconds, or a text such as "5 ms"."""
-    return value if isinstance(value, Distribution) else adapter.validate_python(value)
-
-
 def timed(value: Any) -> Time:
-    """As `duration`, or a time that grows with a field."""
-    return value if isinstance(value, Affine) else duration(value)
+    """As `distribution`, or a time that grows with a field."""
+    return value if isinstance(value, Affine) else distribution(value)
 
 
 def _seconds(value: Any, what: str) -> float:
     """One time, in seconds."""
-    constant = duration(value)
+    constant = distribution(value)
     if not isinstance(constant, Constant):
         raise BadInput(f"{what} must be one time, got {constant.family}: give it seconds, or a text such as '5 ms'")
     return constant.value
@@ -466,7 +461,7 @@ def retry(policy: Backoff, steps: Steps, otherwise: Steps = (), stream: str | No
 
 
 def timeout(after: Any, steps: Steps, otherwise: Steps = (), stream: str | None = None) -> Timeout:
-    return Timeout(duration(after), steps, otherwise, stream)
+    return Timeout(distribution(after), steps, otherwise, stream)
 
 
 def by_attempt(steps: Steps) -> ByAttempt:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from simlib.distributions import Distribution
+from simlib.distributions import Distribution, distribution
 from simlib.errors import BadInput
 from simlib.flow.blocks import (
     Add,
@@ -22,9 +22,9 @@ from simlib.flow.blocks import (
     Take,
     Write,
     WriteIfNewer,
-    duration,
     timed,
 )
+from simlib.quantities import whole
 
 if TYPE_CHECKING:
     from simlib.flow.bounds import Bounds
@@ -233,11 +233,11 @@ class Flow:
     def link(self, one: Part, other: Part, delay: Any, loss: float = 0.0, name: str | None = None) -> Link:
         """A link between two parts; `delay` each way, `loss` the probability that what is sent never arrives."""
         name = name or f"{one.name}-{other.name}"
-        return _add(self.links, name, Link(name, (one, other), duration(delay), loss), "link")
+        return _add(self.links, name, Link(name, (one, other), distribution(delay), loss), "link")
 
     def pool(self, name: str, capacity: int = 1, *, at: Part | None = None, **options: Any) -> Pool:
         """A pool of `capacity` units at each of its members."""
-        _at_least(1, capacity, f"capacity of pool '{name}'")
+        whole(capacity, f"capacity of pool '{name}'", 1)
         return _add(self.pools, name, Pool(name, capacity, at, **options), "pool")
 
     def queue(self, name: str, *, at: Part, **options: Any) -> Queue:
@@ -260,21 +260,21 @@ class Flow:
     ) -> Source:
         """Where messages of a kind begin: from the scenario, or `batch` at a time every `interarrival`, or each of a
         `population` of customers issues one, waits for it to settle, and thinks."""
-        between = None if interarrival is None else duration(interarrival)
-        thinks = None if think is None else duration(think)
+        between = None if interarrival is None else distribution(interarrival)
+        thinks = None if think is None else distribution(think)
         source = Source(
-            kind, tuple(steps), at, between, _at_least(1, batch, f"batch of source '{kind}'"), population, thinks
+            kind, tuple(steps), at, between, whole(batch, f"batch of source '{kind}'", 1), population, thinks
         )
         return _add(self.sources, kind, source, "source")
 
     def consumers(self, queue: Queue, at: Part, count: int, steps: Steps) -> Consumers:
         """Consumers that compete for a queue's deliveries."""
-        group = Consumers(queue, at, _at_least(1, count, f"consumers of queue '{queue.name}'"), tuple(steps))
+        group = Consumers(queue, at, whole(count, f"consumers of queue '{queue.name}'", 1), tuple(steps))
         return _add(self.consumer_groups, queue.name, group, "consumers of queue")
 
     def actor(self, name: str, at: Part, steps: Steps, count: int = 1) -> Actor:
         """Loops for ever at a part: a relay, a poller, a scheduled run."""
-        actor = Actor(name, at, _at_least(1, count, f"count of actor '{name}'"), tuple(steps))
+        actor = Actor(name, at, whole(count, f"count of actor '{name}'", 1), tuple(steps))
         return _add(self.actors, name, actor, "actor")
 
     def stage(self, name: str, steps: Steps) -> None:
@@ -338,10 +338,4 @@ def _add(table: dict[str, Any], name: str, value: Any, what: str) -> Any:
     if name in table:
         raise BadInput(f"{what} '{name}' stands in the flow twice: give each its own name")
     table[name] = value
-    return value
-
-
-def _at_least(least: int, value: int, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadInput(f"{what} must be a whole number of at least {least}, got {value!r}")
     return value

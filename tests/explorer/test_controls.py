@@ -3,7 +3,7 @@
 import pytest
 
 from simlib import architectures
-from simlib.distributions import FAMILIES, Quantiles, adapter
+from simlib.distributions import FAMILIES, Quantiles, distribution
 from simlib.errors import BadInput
 from simlib.explorer.controls import STEP, controls
 from simlib.figures.catalogue import LANGUAGES
@@ -56,7 +56,7 @@ def test_every_distribution_scales(family):
         "erlang": {"mean": 2, "stages": 3}, "hyperexponential": {"p": 0.3, "first": 1, "second": 5},
         "quantiles": {"values": [0, 1, 4]},
     }  # fmt: skip
-    one = adapter.validate_python({"family": family, **values[family]})
+    one = distribution({"family": family, **values[family]})
     scaled = one.scaled(3)
     assert scaled.mean_value == pytest.approx(3 * one.mean_value)
     assert scaled.sample(1, "s", 50) == pytest.approx(3 * one.sample(1, "s", 50))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Time
+from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
 from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, Side, arrive, leave, sides
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.errors import unknown
@@ -74,16 +74,16 @@ class MessageQueue(Parameters):
     )
     consumers: Count = Field(4, description="consumers of each queue: tasks in the side's one process")
     prefetch: Count = Field(50, description="unacknowledged deliveries")
-    confirm: bool = Field(True, description="whether a publisher waits for the broker's confirm")
+    confirm: Truth = Field(True, description="whether a publisher waits for the broker's confirm")
     confirm_timeout: PositiveDuration = Field(1.0, description="after which a publisher takes a confirm for lost, s")
-    confirm_retries: int = Field(3, ge=0, le=100, description="further publications of a message without a confirm")
+    confirm_retries: Retries = Field(3, description="further publications of a message without a confirm")
     reconnect: PositiveDuration = Field(0.05, description="between tries to connect to a broker that is down, s")
-    manual_ack: bool = Field(
+    manual_ack: Truth = Field(
         True, description="whether a delivery is acknowledged after its effect, or when handed out"
     )
-    park: bool = Field(True, description="whether what was delivered too often is kept aside, or dropped")
-    idempotent_receiver: bool = Field(True, description="whether a consumer remembers what it has handled")
-    write_if_newer: bool = Field(True, description="whether the copy refuses a version older than its own")
+    park: Truth = Field(True, description="whether what was delivered too often is kept aside, or dropped")
+    idempotent_receiver: Truth = Field(True, description="whether a consumer remembers what it has handled")
+    write_if_newer: Truth = Field(True, description="whether the copy refuses a version older than its own")
     answered_on: Literal["confirm", "reply"] = Field("confirm", description="what answers a customer's order")
 
     @classmethod
@@ -138,7 +138,7 @@ class OnRabbitMQ(MessageQueue):
     broker: Literal["rabbitmq"] = Field("rabbitmq", description="whose semantics and times the queue has")
     queue_type: str = Field("quorum", description="a replicated log that counts deliveries, or a classic durable queue")
     prefetch: Count = Field(12, description="unacknowledged deliveries that each consumer may hold")
-    mandatory: bool = Field(
+    mandatory: Truth = Field(
         True, description="whether what no queue takes is handed back; in the model every queue is there"
     )
     detected_after: Duration = Field(

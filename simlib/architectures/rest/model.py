@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from simlib.architectures.parameters import Count, Parameters, PositiveDuration
+from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Truth
 from simlib.architectures.sides import ANNOUNCEMENT_WORK, Side, arrive, leave, sides
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.flow import (
@@ -34,10 +34,10 @@ class Rest(Parameters):
 
     connections: Count = Field(16, description="connections of each side to the other's service")
     timeout: PositiveDuration = Field(1.0, description="after which a caller abandons a call, s")
-    retries: int = Field(3, ge=0, le=100, description="further attempts after a call failed or timed out")
+    retries: Retries = Field(3, description="further attempts after a call failed or timed out")
     backoff: Duration = Field(0.05, description="before the first retry, doubled each time, s")
-    jitter: bool = Field(True, description="whether the backoff is drawn uniformly up to its length")
-    idempotency: bool = Field(True, description="whether a request carries a key by which the server knows it again")
+    jitter: Truth = Field(True, description="whether the backoff is drawn uniformly up to its length")
+    idempotency: Truth = Field(True, description="whether a request carries a key by which the server knows it again")
 
 
 def build(p: Rest, scenario: Scenario) -> Flow:
