@@ -130,7 +130,7 @@ def run(
     engine: str = ENGINE,
 ) -> History:
     """One run of an architecture on a scenario; raises BadInput as `case` does."""
-    return case(architecture, scenario, params, messages, rate, engine).run(whole(seed, "seed"))
+    return case(architecture, scenario, params, messages, rate, engine).run(whole(seed, "seed", 0, draws.SEEDS))
 
 
 def _run(job: tuple[Case, int]) -> History:
@@ -252,7 +252,7 @@ def _replicated(cases: Sequence[Case], count: int, seed: int, workers: int) -> l
     from simlib.statistics import longest
 
     whole(count, "replications", 1)
-    whole(seed, "seed")
+    whole(seed, "seed", 0, draws.SEEDS)
     runs = [list(histories(one, count, seed, workers)) for one in cases]
     cut = (longest(warmup(history) for row in runs for history in row) or 0) if cases[0].scenario.stationary else 0
     return [

@@ -55,13 +55,14 @@ SHOWN = (
 """How the metrics begin that a table shows; a JSON document has all of them."""
 
 
-def _whole(least: int, most: int = 2**63 - 1) -> Callable[[object], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[object], int]:
     """What reads an option that is a whole number between two others, written in digits."""
 
     def read(text: object) -> int:
-        if re.fullmatch(r"-?(0|[1-9]\d*)", str(text)) and least <= int(str(text)) <= most:
-            return int(str(text))
-        limits = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most}"
+        number = int(str(text)) if re.fullmatch(r"-?(0|[1-9]\d*)", str(text)) else least - 1
+        if least <= number and (most is None or number <= most):
+            return number
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise BadInput(f"it must be a whole number {limits}, got '{text}': give one")
 
     return read
@@ -85,7 +86,9 @@ Replications = Annotated[
         metavar="N",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="What the random numbers come from.", parser=_whole(0), metavar="N")]
+Seed = Annotated[
+    int, typer.Option("--seed", help="What the random numbers come from.", parser=_whole(0, 2**63 - 1), metavar="N")
+]
 Engine = Annotated[str, typer.Option("--engine", help="compiled, simpy or live.")]
 HistoryFolder = Annotated[
     Path | None, typer.Option("--history", help="Save the first run's history here.", metavar="FOLDER")

@@ -59,11 +59,12 @@ def per_second(value: Any) -> Any:
     return _finite(value, float(match[1]) / SECONDS[match[2]])
 
 
-def whole(value: Any, what: str, least: int = 0, most: int = 2**63 - 1) -> int:
+def whole(value: Any, what: str, least: int, most: int | None = None) -> int:
     """A whole number between two others; raises BadInput, which calls it `what`."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most:
-        return int(value)
-    limits = f"of at least {least}" if most == 2**63 - 1 else f"from {least} to {most}"
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value):
+        if most is None or int(value) <= most:
+            return int(value)
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
     raise BadInput(f"{what} must be a whole number {limits}, got {value!r}: give one")
 
 

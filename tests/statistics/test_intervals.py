@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simlib.paths import PACKAGE
-from simlib.scenario import read_yaml
+from simlib.reading import read_yaml
 from simlib.statistics import (
     BATCHES,
     autocorrelation,
