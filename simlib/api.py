@@ -20,7 +20,7 @@ from simlib.engines import ENGINE, ENGINES, compiled
 from simlib.errors import BadInput, RunFailed, unknown
 from simlib.history import History
 from simlib.quantities import per_second, whole
-from simlib.scenario import Arrivals, Scenario, load_scenario
+from simlib.scenario import SEEDS, Arrivals, Scenario, load_scenario
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,7 +130,7 @@ def run(
     engine: str = ENGINE,
 ) -> History:
     """One run of an architecture on a scenario; raises BadInput as `case` does."""
-    return case(architecture, scenario, params, messages, rate, engine).run(whole(seed, "seed", 0, draws.SEEDS))
+    return case(architecture, scenario, params, messages, rate, engine).run(whole(seed, "seed", 0, SEEDS))
 
 
 def _run(job: tuple[Case, int]) -> History:
@@ -252,7 +252,7 @@ def _replicated(cases: Sequence[Case], count: int, seed: int, workers: int) -> l
     from simlib.statistics import longest
 
     whole(count, "replications", 1)
-    whole(seed, "seed", 0, draws.SEEDS)
+    whole(seed, "seed", 0, SEEDS)
     runs = [list(histories(one, count, seed, workers)) for one in cases]
     cut = (longest(warmup(history) for row in runs for history in row) or 0) if cases[0].scenario.stationary else 0
     return [

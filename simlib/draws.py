@@ -22,8 +22,6 @@ DRAWS = "1"
 CONSTANT, EXPONENTIAL, UNIFORM, LOGNORMAL, WEIBULL, ERLANG, HYPEREXPONENTIAL, QUANTILES = range(8)
 """Codes of the families that `sample` knows."""
 
-SEEDS = 2**63 - 1
-"""The largest seed."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S12, _ONE = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(12), np.uint64(1)

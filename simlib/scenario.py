@@ -21,6 +21,8 @@ from simlib.errors import BadInput, unknown
 from simlib.quantities import Duration, Number, PositiveDuration, Probability, Rate, Truth, Whole, whole
 from simlib.reading import Frozen, read_model
 
+SEEDS = 2**63 - 1
+"""The largest seed."""
 MESSAGES = 10_000_000
 """Most messages of a run: as many as an ordinary machine holds."""
 HANDLER_WORK, HANDLER_FAILURE, POISON = "handler_work", "handler_failure", "poison"

@@ -14,7 +14,7 @@ from simlib.errors import BadInput, unknown
 from simlib.flow.model import Flow, Source
 from simlib.history import History
 from simlib.quantities import whole
-from simlib.scenario import MESSAGES, Arrivals
+from simlib.scenario import MESSAGES, SEEDS, Arrivals
 
 ENGINES = {"compiled": compiled.run, "simpy": simpy_engine.run}
 """Simulating engines by name: the fast one, and the one to read. Their histories are the same to the bit."""
@@ -30,7 +30,7 @@ def simulate(flow: Flow, messages: int, seed: int = 1, engine: str = ENGINE) -> 
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     whole(messages, "messages", 1, MESSAGES)
-    whole(seed, "seed", 0, draws.SEEDS)
+    whole(seed, "seed", 0, SEEDS)
     flow.check()
     sources = list(flow.sources.values())
     arrivals = _arrivals(sources, messages, seed)

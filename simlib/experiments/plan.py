@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, model_validator
 
-from simlib import api, draws
+from simlib import api
 from simlib.errors import BadInput
 from simlib.quantities import Rate, Whole
 from simlib.reading import Frozen, read_model
-from simlib.scenario import MESSAGES
+from simlib.scenario import MESSAGES, SEEDS
 
 Label = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
 """What a folder may be called."""
@@ -84,7 +84,7 @@ class Plan(Frozen):
     """A sweep: every candidate on every scenario, on the same seeds. `name` is that of its folder in the store."""
 
     name: Annotated[Label, Field(min_length=1)]
-    seed: Annotated[Whole, Field(ge=0, le=draws.SEEDS)] = 1
+    seed: Annotated[Whole, Field(ge=0, le=SEEDS)] = 1
     replications: Annotated[Whole, Field(ge=2, le=10_000)] = 10
     messages: Annotated[Whole, Field(ge=1, le=MESSAGES)] = 20_000
     architectures: Annotated[tuple[Candidate, ...], Field(min_length=1)]
