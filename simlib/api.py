@@ -8,9 +8,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from simlib import architectures, draws, paths
@@ -138,19 +140,6 @@ def _run(job: tuple[Case, int]) -> History:
     return one.run(seed)
 
 
-def _follow() -> None:
-    """Let a worker process end when an interrupt comes, and when its parent does, however that ends."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent
-        parent.join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def histories(one: Case, count: int, seed: int, workers: int = 1) -> Iterator[History]:
     """The histories of the replications of a case, in order, made by `workers` at once: threads, whose kernel holds no lock;
     processes for SimPy."""
@@ -158,18 +147,48 @@ def histories(one: Case, count: int, seed: int, workers: int = 1) -> Iterator[Hi
     if workers <= 1 or count == 1 or one.engine == "live":
         yield from map(_run, jobs)
         return
-    workers = min(workers, count)
-    executor = (
-        ProcessPoolExecutor(workers, initializer=_follow) if one.engine == "simpy" else ThreadPoolExecutor(workers)
-    )
-    with executor as pool:
+    spread = _processes if one.engine == "simpy" else _threads
+    with spread(min(workers, count)) as pool:
+        yield from pool.map(_run, jobs)
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[Executor]:
+    with ThreadPoolExecutor(workers) as pool:
         try:
-            yield from pool.map(_run, jobs)
+            yield pool
         except KeyboardInterrupt:
             compiled.abandoned.set()
             pool.shutdown(cancel_futures=True)
             compiled.abandoned.clear()
             raise
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
+    """Processes that end when the pipe does: with the block, with an interrupt, with this process, however it ends."""
+    alive, end = multiprocessing.Pipe(duplex=False)
+    with alive, end, ProcessPoolExecutor(workers, initializer=_follow, initargs=(alive, end)) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            end.close()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _follow(alive: Connection, end: Connection) -> None:
+    """Let this process end when the other end of the pipe is closed, and leave interrupts to its parent."""
+
+    def watch() -> None:
+        with suppress(EOFError):
+            alive.recv()
+        os._exit(1)
+
+    end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,15 @@ def declared(path: Path) -> dict[str, Any]:
     return found
 
 
+def check(jobs: Iterable[Job]) -> None:
+    """Raise BadInput for a parameter that its notebook does not declare."""
+    for job in jobs:
+        known = declared(job.source)
+        for name in job.parameters:
+            if name not in known:
+                raise unknown(f"parameter of {job.source.name}", name, known)
+
+
 def run_all(jobs: Iterable[Job], workers: int, tick: Callable[[], None] = lambda: None) -> list[str | None]:
     """Run notebooks, `workers` at once; why each failed, None where it did not. `tick` is called meanwhile.
 
@@ -60,11 +69,7 @@ def run_all(jobs: Iterable[Job], workers: int, tick: Callable[[], None] = lambda
     too. Raises BadInput, before any runs, for a parameter that its notebook does not declare.
     """
     jobs = list(jobs)
-    for job in jobs:
-        known = declared(job.source)
-        for name in job.parameters:
-            if name not in known:
-                raise unknown(f"parameter of {job.source.name}", name, known)
+    check(jobs)
     pool = ThreadPoolExecutor(max(1, min(workers, len(jobs))))
     try:
         pending: set[Future[str | None]]

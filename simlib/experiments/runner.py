@@ -42,17 +42,16 @@ def sweep(plan: Plan, workers: int = 1) -> list[Outcome]:
     """Bring the plan's part of the store up to date: a notebook for each entry whose results are not there.
 
     `workers` notebooks run at once. Progress is shown on standard error. Folders of entries that the plan no longer has
-    are removed. Raises BadInput, before anything is run or removed, where the store cannot be written.
+    are removed. Raises BadInput, before anything is run or removed, where the store cannot be written or the notebook has
+    not these parameters.
     """
     folder = paths.RESULTS / plan.name
     for place in (folder, *(folder / entry.name for entry in plan.entries)):
         paths.writable(place)
     keys = {entry.name: key(entry) for entry in plan.entries}
-    _remove_others(folder, keys)
     missing = [entry for entry in plan.entries if not is_there(folder / entry.name, keys[entry.name])]
     jobs = []
     for entry in missing:
-        (folder / entry.name / "run.json").unlink(missing_ok=True)
         parameters = {
             **asdict(entry),
             "rates": list(entry.rates),
@@ -60,6 +59,10 @@ def sweep(plan: Plan, workers: int = 1) -> list[Outcome]:
             "key": keys[entry.name],
         }
         jobs.append(notebooks.Job(NOTEBOOK, folder / entry.name / "notebook.ipynb", parameters))
+    notebooks.check(jobs)
+    _remove_others(folder, keys)
+    for entry in missing:
+        (folder / entry.name / "run.json").unlink(missing_ok=True)
     errors: dict[str, str | None] = {}
     if jobs:
         with _Progress(folder, missing) as progress:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +20,6 @@ from tests.conftest import require_part
 
 STARTS = {postgres: postgres.postgres, nats: nats.nats, rabbitmq: rabbitmq.rabbitmq}
 PARTS = list(STARTS)
-SCHEMES = {postgres: "postgresql", nats: "nats", rabbitmq: "amqp"}
 live = pytest.mark.live
 
 
@@ -129,47 +126,13 @@ def test_an_absent_part_is_said_with_what_to_install(part, monkeypatch):
     assert "\n" not in str(said.value)
 
 
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize(
-    "url", ["{scheme}://127.0.0.1:{closed}/x", "http://127.0.0.1:80", "{scheme}://127.0.0.1:{other}/x"]
-)
-def test_a_url_that_cannot_be_used_is_one_line_that_names_the_variable(part, url, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-
-        def speak():
-            with suppress(OSError):
-                connection, _ = other.accept()
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                connection.close()
-
-        threading.Thread(target=speak, daemon=True).start()
-        where = {"scheme": SCHEMES[part], "closed": processes.free_port(), "other": other.getsockname()[1]}
-        monkeypatch.setenv(part.URL, url.format(**where))
-        with pytest.raises(BadInput, match=part.URL) as said:
-            part.found()
-    assert "\n" not in str(said.value)
-
-
 @live
-def test_postgres_with_a_wrong_password_is_bad_input(monkeypatch):
-    require_part(postgres.found() is not None, postgres.INSTALL)
-    with postgres.postgres() as server:
-        monkeypatch.setenv(postgres.URL, server.url.replace("simlib:", "simlib:not-"))
-        with pytest.raises(BadInput, match="password"):
-            postgres.found()
-
-
-@live
-def test_rabbitmq_lets_nobody_in_with_a_wrong_password_or_at_a_host_that_is_not_there(monkeypatch):
+def test_a_rabbitmq_without_this_virtual_host_is_bad_input(monkeypatch):
     require_part(rabbitmq.found() is not None, rabbitmq.INSTALL)
     with rabbitmq.rabbitmq() as server:
-        for wrong, words in (
-            (server.url.replace("simlib:", "simlib:not-"), "refused"),
-            (f"{server.url}x", "not found"),
-        ):
-            monkeypatch.setenv(rabbitmq.URL, wrong)
-            with pytest.raises(BadInput, match=words):
-                rabbitmq.found()
+        monkeypatch.setenv(rabbitmq.URL, f"{server.url}x")
+        with pytest.raises(BadInput, match="not found"):
+            rabbitmq.found()
 
 
 def test_rabbitmq_is_the_program_behind_a_wrapper_that_lets_only_root_in(monkeypatch, tmp_path):

@@ -27,23 +27,11 @@ def test_a_parameters_cell_with_more_than_literals_is_refused(tmp_path, paramete
         notebooks.declared(notebook(tmp_path, parameters))
 
 
-def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="one cell tagged 'parameters', it has 0"):
-        notebooks.declared(notebook(tmp_path, tags=()))
-
-
 def test_a_parameter_that_the_notebook_does_not_declare_is_refused_before_anything_runs(tmp_path):
     job = Job(notebook(tmp_path, "alpha = 1"), tmp_path / "out.ipynb", {"alpa": 2})
     with pytest.raises(BadInput, match=r"unknown parameter of one\.ipynb 'alpa': did you mean 'alpha'"):
         notebooks.run_all([job], 1)
     assert not job.output.exists()
-
-
-def test_a_file_that_is_no_notebook_is_refused(tmp_path):
-    file = tmp_path / "one.ipynb"
-    file.write_text("no notebook")
-    with pytest.raises(BadInput, match="is not a notebook"):
-        notebooks.source(file)
 
 
 def test_a_notebooks_source_is_its_code_alone(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from simlib import experiments
@@ -28,9 +29,10 @@ RUNS = 40
 
 def command(home: Path, *arguments: str) -> subprocess.Popen[str]:
     (home / "tiny.yaml").write_text(PLAN)
+    (home / "tmp").mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "simlib.cli", "sweep", str(home / "tiny.yaml"), "--workers", "1", *arguments],
-        env={**os.environ, "SIMLIB_HOME": str(home)},
+        env={**os.environ, "SIMLIB_HOME": str(home), "TMPDIR": str(home / "tmp")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -38,15 +40,19 @@ def command(home: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def stopped(home: Path, by: signal.Signals) -> tuple[int, int, str]:
-    """Stop a sweep by a signal when it has finished two runs; all finished runs, exit status, last words."""
+    """Stop a sweep by a signal when it has finished two runs; all finished runs, exit status, last words. No process of it is
+    left, and no temporary file."""
     before = store.finished_runs(home / ENTRY)
     process = command(home)
     deadline = time.monotonic() + 120
     while store.finished_runs(home / ENTRY) < before + 2:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
+    notebooks = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(by)
     _, errors = process.communicate(timeout=60)
+    assert notebooks and not psutil.wait_procs(notebooks, timeout=60)[1]
+    assert not list((home / "tmp").iterdir())
     return store.finished_runs(home / ENTRY), process.returncode, errors
 
 
@@ -67,12 +73,17 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_bytes(tmp_path):
     finished, status, errors = stopped(disturbed, signal.SIGINT)
     assert status == 130 and errors.splitlines()[-1] == "error: interrupted"
     assert 4 <= finished < RUNS
+    first = next((disturbed / ENTRY).glob("runs-*/*.result.parquet"))
+    first.write_bytes(first.read_bytes()[:-100])  # as by a power cut: it is run again
 
     process = command(disturbed)
     _, progress = process.communicate(timeout=200)
     assert process.returncode == 0, progress
     for name in ("result.parquet", "backlog.parquet", "run.json"):
         assert (undisturbed / ENTRY / name).read_bytes() == (disturbed / ENTRY / name).read_bytes(), name
+    assert {file.name for file in (disturbed / ENTRY).iterdir()} == {
+        "result.parquet", "backlog.parquet", "run.json", "notebook.ipynb"
+    }  # fmt: skip
     notebook = json.loads((disturbed / ENTRY / "notebook.ipynb").read_text())
     assert not [out for cell in notebook["cells"] for out in cell.get("outputs", ()) if out.get("name") == "stderr"]
 

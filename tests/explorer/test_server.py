@@ -41,9 +41,3 @@ def test_a_port_in_use_is_refused_in_one_line(capsys):
         assert cli.main(["explore", "--port", str(port)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and f"port {port}" in err and "in use" in err
-
-
-@pytest.mark.parametrize("port", ["0", "70000"])
-def test_a_port_that_is_none_is_refused(capsys, port):
-    assert cli.main(["explore", "--port", port]) == 2
-    assert "from 1 to 65535" in capsys.readouterr().err

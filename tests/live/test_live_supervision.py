@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 PROGRAM = "import simlib; simlib.run('message_queue', engine='live', messages=3000)"
 
 
-def test_an_interrupt_stops_every_process_and_removes_the_data():
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_a_run_is_stopped_every_process_ends_and_the_data_go(by):
     require_part(postgres.found() is not None and nats.found() is not None, "no PostgreSQL or no NATS")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
@@ -38,10 +39,10 @@ def test_an_interrupt_stops_every_process_and_removes_the_data():
             assert time.monotonic() < deadline and program.poll() is None
             time.sleep(0.1)
         started = main.children(recursive=True)
-        program.send_signal(signal.SIGINT)
+        program.send_signal(by)
         program.communicate(timeout=90)
         gone, alive = psutil.wait_procs(started, timeout=30)
-        assert len(gone) >= 5 and not alive
+        assert len(gone) >= 8 and not alive
         assert list(Path(folder).iterdir()) == []
 
 
