@@ -88,7 +88,11 @@ class Affine:
     field: str
 
     def __init__(self, base: Any, per: Any, of: Field) -> None:
-        for name, value in (("base", distribution(base)), ("per", _seconds(per, "per of an Affine")), ("field", of.name)):
+        for name, value in (
+            ("base", distribution(base)),
+            ("per", _seconds(per, "per of an Affine")),
+            ("field", of.name),
+        ):
             object.__setattr__(self, name, value)
 
 
