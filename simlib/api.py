@@ -20,6 +20,8 @@ from simlib.architectures.parameters import calibration_files
 from simlib.domain import KINDS
 from simlib.engines import ENGINE, ENGINES, compiled
 from simlib.errors import BadInput, RunFailed, unknown
+from simlib.flow.blocks import Point
+from simlib.flow.model import everything
 from simlib.history import History
 from simlib.quantities import per_second, whole
 from simlib.scenario import SEEDS, Arrivals, Scenario, load_scenario
@@ -114,11 +116,14 @@ def case(
     parameters = known.load_parameters(params)
     flow = known.build(parameters, workload)
     flow.check()
+    points = [step.name for _, steps in flow.programs() for step in everything(steps) if isinstance(step, Point)]
     for fault in workload.faults:
-        for what, table in (("part", flow.parts), ("link", flow.links)):
+        link = flow.links.get(getattr(fault, "link", ""))
+        ends = [end.name for end in link.ends] if link else []
+        for what, names in (("part", flow.parts), ("link", flow.links), ("direction", ends), ("point", points)):
             name = getattr(fault, what, None)
-            if name is not None and name not in table:
-                raise unknown(f"{what} of a fault", name, table)
+            if name is not None and name not in names:
+                raise unknown(f"{what} of a fault", name, names)
     return Case(architecture, workload, parameters, workload.count(messages), engine)
 
 

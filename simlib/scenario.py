@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from simlib import draws, paths
-from simlib.distributions import AnyDistribution, Lognormal
+from simlib.distributions import AnyDistribution, Constant, Distribution, Lognormal
 from simlib.domain import KINDS, ORDER, STOCK_QUERY, STOCK_UPDATE
 from simlib.errors import BadInput, unknown
 from simlib.quantities import Duration, Number, PositiveDuration, Probability, Rate, Truth, Whole, whole
@@ -217,34 +218,6 @@ class Loss(Frozen):
     direction: str | None = None
 
 
-class Crash(Frozen):
-    """A part's process dies and starts again after `restart`: at times, or at a named point with a probability."""
-
-    fault: Literal["crash"] = "crash"
-    part: str
-    at: tuple[Duration, ...] = ()
-    point: str | None = None
-    probability: Probability = 0.0
-    restart: Duration = 1.0
-
-    @model_validator(mode="after")
-    def _placed(self) -> Crash:
-        if bool(self.at) == (self.point is not None):
-            raise ValueError("a crash strikes either `at` times or at a `point` with a probability: give one of them")
-        return self
-
-
-class Slowdown(Frozen):
-    """Service at a part takes `factor` times as long where it begins from `start` on for `lasts`: that of the part's pools,
-    and that of pools of no part for what runs there."""
-
-    fault: Literal["slowdown"] = "slowdown"
-    part: str
-    start: Duration
-    lasts: PositiveDuration
-    factor: Annotated[float, Field(gt=0)]
-
-
 class Poison(Frozen):
     """Messages of a kind whose handler fails at every attempt, each with a probability."""
 
@@ -253,7 +226,126 @@ class Poison(Frozen):
     probability: Probability
 
 
-Fault = Annotated[Loss | Crash | Slowdown | Poison, Field(discriminator="fault")]
+class Strike(Frozen):
+    """What strikes and passes: `at` times; by renewal, `every` so long after the last one is over; or where a message
+    passes a named `point`, each time with a probability."""
+
+    fault: str
+    at: tuple[Duration, ...] = ()
+    every: AnyDistribution | None = None
+    point: str | None = None
+    probability: Probability = 0.0
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        if [bool(self.at), self.every is not None, self.point is not None].count(True) != 1:
+            raise ValueError("it strikes `at` times, `every` so often, or at a `point`: give one of them")
+        if (self.point is not None) != (self.probability > 0):
+            raise ValueError("a `point` and a `probability` above 0 go together: give both or none")
+        if any(one >= other for one, other in pairwise(self.at)):
+            raise ValueError(f"`at` must ascend, got {list(self.at)}: sort the times, each once")
+        if self.every is not None and self.every.mean_value == 0:
+            raise ValueError("`every` must be above 0: give a time")
+        return self
+
+    @property
+    def where(self) -> str:
+        """The part or link that it strikes."""
+        raise NotImplementedError(self.fault)
+
+    @property
+    def duration(self) -> Distribution:
+        """How long until it has passed, s."""
+        raise NotImplementedError(self.fault)
+
+
+class OfPart(Strike):
+    """What strikes a part."""
+
+    part: str
+
+    @property
+    def where(self) -> str:
+        return self.part
+
+
+class Death(OfPart):
+    """What ends a part's process; it starts again after `restart`."""
+
+    restart: AnyDistribution = Constant(value=1.0)
+
+    @property
+    def duration(self) -> Distribution:
+        return self.restart
+
+
+class Crash(Death):
+    """A part's process dies: what runs there ends, what is in memory only is gone."""
+
+    fault: Literal["crash"] = "crash"
+
+
+class PowerLoss(Death):
+    """A part's machine loses power: a crash that also loses what was not flushed to disk."""
+
+    fault: Literal["power_loss"] = "power_loss"
+
+
+class Episode(OfPart):
+    """What changes a part's behaviour while it `lasts`; one that lasts no time changes nothing."""
+
+    lasts: AnyDistribution
+
+    @property
+    def duration(self) -> Distribution:
+        return self.lasts
+
+
+class Outage(Episode):
+    """A part lets no caller in while it goes on with what it has: they are refused at once, or blocked until it is over.
+    What comes over connections that stand (deliveries, acknowledgements) waits in either mode."""
+
+    fault: Literal["outage"] = "outage"
+    mode: Literal["refuse", "block"] = "refuse"
+
+
+class Slowdown(Episode):
+    """Service at a part takes `factor` times as long where it begins meanwhile: that of the part's pools, and that of pools
+    of no part for what runs there."""
+
+    fault: Literal["slowdown"] = "slowdown"
+    factor: Annotated[Number, Field(gt=0)]
+
+
+class Pause(Episode):
+    """A part stands still (a stopped process, a long garbage collection): nothing goes on or comes in until it is over, and
+    nothing is lost. Service is interrupted where `Slowdown` would make it longer."""
+
+    fault: Literal["pause"] = "pause"
+
+
+class Partition(Strike):
+    """A link loses all that is sent over it while it `lasts`; `direction` as in `Loss`."""
+
+    fault: Literal["partition"] = "partition"
+    link: str
+    direction: str | None = None
+    lasts: AnyDistribution
+
+    @property
+    def where(self) -> str:
+        return self.link
+
+    @property
+    def duration(self) -> Distribution:
+        return self.lasts
+
+
+Fault = Annotated[
+    Loss | Poison | Crash | PowerLoss | Outage | Slowdown | Pause | Partition, Field(discriminator="fault")
+]
+FAULTS = ("crash", "power_loss", "outage", "slowdown", "pause", "partition")
+"""The kinds of fault that a history lists as they strike."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +393,17 @@ class Scenario(Frozen):
     def rate(self) -> float:
         """Mean arrivals a second."""
         return self.arrivals.mean_rate
+
+    @property
+    def strikes(self) -> dict[str, Strike]:
+        """The faults that strike and pass, by the names of their streams."""
+        named: dict[str, Strike] = {}
+        for fault in self.faults:
+            if isinstance(fault, Strike):
+                name = f"fault.{fault.fault}.{fault.where}"
+                again = sum(other == name or other.startswith(f"{name}.") for other in named)
+                named[f"{name}.{again}" if again else name] = fault
+        return named
 
     def with_rate(self, rate: float) -> Scenario:
         """The same scenario with another base rate; other phases keep their ratio to it and their times."""

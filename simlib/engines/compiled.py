@@ -22,7 +22,7 @@ from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
 from simlib.flow.model import Flow
 from simlib.history import ATTEMPTS, History, coded
-from simlib.scenario import POISON, Arrivals, Crash, Loss, Poison, Scenario, Slowdown
+from simlib.scenario import FAULTS, POISON, Arrivals, Loss, Outage, Partition, Poison, Scenario, Slowdown
 
 
 def _look_again() -> None:
@@ -52,7 +52,7 @@ def run(
 ) -> History:
     """Run a flow on a table of arrivals; `kinds` names the codes of its kinds. Raises RunFailed where a draw is no time."""
     kinds = list(kinds)
-    lowered = lower(flow)
+    lowered = lower(flow, scenario.strikes if scenario else {})
     n = len(arrivals)
     room = ROOM | {"deliveries": n * len(flow.queues) + 16, "effects": 2 * n + 16}
     while True:
@@ -110,7 +110,7 @@ def prepare(
     tables = {
         **_program(lowered, seed),
         **_nouns(flow, lowered, arrivals, scenario),
-        **_faults(flow, lowered, seed, scenario),
+        **_faults(flow, lowered, scenario),
         **_messages(flow, lowered, arrivals, kinds, seed, scenario),
         **_moving(lowered, room),
     }
@@ -191,7 +191,8 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
             parts[queue.at.name], _or_none(queue.prefetch), queue.shared, queue.automatic_ack,
             _or_none(queue.max_deliveries), queue.dead_letter, len(flow.pools) + i, len(slots), count, 0, NOWHERE, NOWHERE,
             consumers_at, *ways, queue.requeue == "back", 0, received.get(queue, NOWHERE), 0,
-            *(math.nan if time is None else time for time in (queue.ack_wait, queue.deduplicate, queue.detected_after)),
+            *(math.nan if time is None else time
+              for time in (queue.ack_wait, queue.deduplicate, queue.detected_after, queue.flush_every)),
         ))  # fmt: skip
         for _ in range(count):
             slots.append((0, len(lists), NOWHERE, NOWHERE))
@@ -237,37 +238,37 @@ def _cells(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
     return {"tables": tables, "stock": initial, "cells": cells, "memories": memories}
 
 
-def _faults(flow: Flow, lowered: Lowered, seed: int, scenario: Scenario | None) -> dict[str, Any]:
-    """What the links keep, when and where crashes and slowdowns strike."""
-    faults, parts = scenario.faults if scenario else (), _numbers(flow.parts)
-    losses = [fault for fault in faults if isinstance(fault, Loss)]
+def _faults(flow: Flow, lowered: Lowered, scenario: Scenario | None) -> dict[str, Any]:
+    """What the links keep, and what strikes where and when."""
+    parts, links = _numbers(flow.parts), _numbers(flow.links)
+    losses = [fault for fault in scenario.faults if isinstance(fault, Loss)] if scenario else []
     ways = []
     for link, end, *numbers in lowered.travels:
         keep = 1.0
         happening = [fault.probability for fault in losses if fault.link == link and fault.direction in (None, end)]
         for probability in (flow.links[link].loss, *happening):
             keep *= 1.0 - probability
-        ways.append((*numbers, keep))
-    crashes = [fault for fault in faults if isinstance(fault, Crash)]
-    strikes = [(parts[crash.part], 0, crash.probability, crash.restart) for crash in crashes]
-    points = []
+        ways.append((links[link], parts[end], *numbers, keep, -math.inf))
+    strikes: list[Any] = []
+    times: list[float] = []
+    faults = list(scenario.strikes.values()) if scenario else []
+    for fault, drawn in zip(faults, lowered.strikes, strict=True):
+        direction = fault.direction if isinstance(fault, Partition) else None
+        strikes.append((
+            FAULTS.index(fault.fault), (links if isinstance(fault, Partition) else parts)[fault.where],
+            NOWHERE if direction is None else parts[direction], isinstance(fault, Outage) and fault.mode == "refuse",
+            len(times), len(fault.at), *drawn, fault.factor if isinstance(fault, Slowdown) else 1.0, fault.probability, -math.inf,
+        ))  # fmt: skip
+        times += fault.at
+    points: list[Any] = []
+    struck_here: list[int] = []
     for point in lowered.points:
-        there = [
-            (parts[crash.part], draws.stream_key(seed, f"crash.{point}.{i}"), crash.probability, crash.restart)
-            for i, crash in enumerate(crashes)
-            if crash.point == point
-        ]
-        points.append((len(strikes), len(there)))
-        strikes += there
-    slowings = [fault for fault in faults if isinstance(fault, Slowdown)]
-    slowdowns = [(parts[fault.part], fault.start, fault.start + fault.lasts, fault.factor) for fault in slowings]
-    plan = [(i, kernel.CRASH, i, time) for i, crash in enumerate(crashes) for time in crash.at]
-    for i, (_, starts, ends, _) in enumerate(slowdowns):
-        entity = len(crashes) + i
-        plan += [(entity, kernel.SLOW_DOWN, i, starts), (entity, kernel.SPEED_UP, i, ends)]
+        here = [i for i, fault in enumerate(faults) if fault.point == point]
+        points.append((len(struck_here), len(here)))
+        struck_here += here
     return {
-        "ways": ways, "strikes": strikes, "points": points, "slowdowns": slowdowns, "plan": plan,
-        "down": [0] * len(parts), "slow": [1.0] * len(parts),
+        "ways": ways, "strikes": strikes, "times": times, "points": points, "struck_here": struck_here,
+        "parts": [(0, -math.inf, -math.inf, -math.inf, 1.0)] * len(parts),
     }  # fmt: skip
 
 
@@ -352,10 +353,13 @@ def _history(
         **{name: happened[name] for name in ("message", "version", "change", "time", "delivery")},
     }
     struck = tables["faults"][: s["struck"]]
-    parts = list(flow.parts)
+    parts, links = list(flow.parts), list(flow.links)
+    partition = FAULTS.index("partition")
     faults = {
-        "fault": ["slowdown" if slowdown else "crash" for slowdown in struck["slowdown"]],
-        "part": [parts[part] for part in struck["part"]],
+        "fault": [FAULTS[kind] for kind in struck["kind"]],
+        "part": [
+            (links if kind == partition else parts)[i] for kind, i in zip(struck["kind"], struck["where"], strict=True)
+        ],
         **{name: struck[name] for name in ("start", "end", "message")},
     }
     nouns = [(pool.name, "pool", float(pool.capacity * pool.members)) for pool in flow.pools.values()]

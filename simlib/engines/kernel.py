@@ -28,6 +28,7 @@ from simlib.engines import order
 from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED
 from simlib.flow.blocks import COMPARISONS, FIELDS
 from simlib.flow.lowering import NOWHERE, OPERATION, SELECTS, UNWATCHED
+from simlib.scenario import FAULTS
 
 (
     END, RECEIVE, DELAY, SEIZE, RELEASE, SEND, ARRIVE, JUMP, TEST, DRAW, CHOOSE, REPEAT, AGAIN,
@@ -38,12 +39,13 @@ from simlib.flow.lowering import NOWHERE, OPERATION, SELECTS, UNWATCHED
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
+CRASH, POWER_LOSS, OUTAGE, SLOWDOWN, PAUSE, PARTITION = range(len(FAULTS))
 EQUAL, DIFFERENT, LESS, AT_MOST, MORE, AT_LEAST = range(len(COMPARISONS))
 KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH = range(len(FIELDS))
 
-RUNNING, ASLEEP, QUEUED, JOINING, CALLING = range(5)
-"""Where a row is: not waiting (or about to be resumed), in a delay, in a list, at a join, at a call."""
-RESUME, EXPIRE, CUSTOMER, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, CRASH, UP, SLOW_DOWN, SPEED_UP, NOTICE = range(13)
+RUNNING, ASLEEP, SERVED, QUEUED, JOINING, CALLING = range(6)
+"""Where a row is: not waiting (or about to be resumed), in a delay, in a service, in a list, at a join, at a call."""
+RESUME, EXPIRE, CUSTOMER, ISSUE, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, STRIKE, PASSED, NOTICE = range(12)
 """Kinds of timed event."""
 STOP = -1
 """On the agenda: the run is over."""
@@ -71,7 +73,7 @@ TABLES = {
     "keys": record("value"),
     "laws": record("family first size", a=F8, b=F8, c=F8),
     "quantiles": record("value", F8),
-    "ways": record("law stream loss", keep=F8),
+    "ways": record("link end law stream loss", keep=F8, cut=F8),
     "branches": record("value"),
     "choices": record("stage", probability=F8),
     "waits": record("value", F8),
@@ -85,7 +87,7 @@ TABLES = {
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
         "back_one back_other one requeue_back closed watchers waiting",
-        ack_wait=F8, deduplicate=F8, detected_after=F8,
+        ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8,
     ),
     "slots": record("out idle first last"),
     "tables": record("by_message durable at memory first size"),
@@ -96,14 +98,17 @@ TABLES = {
     "actors": record("value turn"),
     "meters": record("busy waiting unacknowledged bins", since=F8, edge=F8, width=F8),
     "bins": record("busy waiting unacknowledged", F8, most=I8, completed=I8),
-    # faults: those planned at times, the crashes (at a point, with a probability), what happened
-    "plan": record("entity kind of", time=F8),
+    # faults: until when a part is in which state, and how slow it is; what strikes it (`where`: a part, or a link from the
+    # end that `direction` names; by its own list of times, or every so often), at which points, and what happened
+    "parts": record("down", refuses=F8, shut=F8, paused=F8, slow=F8),
+    "strikes": record(
+        "kind where direction refuses first times every lasts gap_stream stream chance",
+        factor=F8, probability=F8, until=F8,
+    ),
+    "times": record("value", F8),
     "points": record("first count"),
-    "strikes": record("part stream", probability=F8, restart=F8),
-    "slowdowns": record("part", start=F8, end=F8, factor=F8),
-    "down": record("value"),
-    "slow": record("value", F8),
-    "faults": record("slowdown part message", start=F8, end=F8),
+    "struck_here": record("value"),
+    "faults": record("kind where message", start=F8, end=F8),
     # messages: what came (the `code` of the kind as conditions see it), what becomes of it
     "messages": record(
         "version answer alive copies effects duplicates attempts deliveries response noted read_from kind code poison sku "
@@ -119,13 +124,14 @@ TABLES = {
     "agenda": record("row seq"),
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
-        "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes"
+        "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes",
+        due=F8,
     ),
     "free_rows": record("value"),
     "frames": record("pc kind attempt part holding turn unheard place ticket"),
     "held": record("value"),
     "deliveries": record(
-        "queue message copy number slot out settled level version result answer_row answer_call next last ticket"
+        "queue message copy number slot out settled level version result answer_row answer_call next last ticket", published=F8
     ),
     "entries": record("delivery number next"),
     "free_entries": record("value"),
@@ -134,7 +140,7 @@ TABLES = {
 }  # fmt: skip
 """The records of each table."""
 NUMBERS = (
-    "heaped first turns rows_free joins_free entries_free delivered effected struck open stopped following issues error "
+    "heaped first turns rows_free joins_free entries_free delivered effected struck open stopped following issues error key "
     "stream of_message entity copy slot most_held most_scopes population think_law think_stream"
 )
 """The state's whole numbers: how much of each table is in use, the error and where it struck, limits, customers."""
@@ -192,8 +198,8 @@ op_at, key_at, law_at, quantile_at, way_at, branch_at, choice_at, wait_at, sourc
 pool_at, member_at, line_at, queue_at, slot_at, table_at, stock_at, cell_at, memory_at, group_at, actor_at = map(
     of, ("pools", "members", "lists", "queues", "slots", "tables", "stock", "cells", "memories", "groups", "actors")
 )
-meter_at, bin_at, plan_at, point_at, strike_at, slowdown_at, down_at, slow_at, fault_at = map(
-    of, ("meters", "bins", "plan", "points", "strikes", "slowdowns", "down", "slow", "faults")
+meter_at, bin_at, part_at, strike_at, time_at, point_at, struck_here_at, fault_at = map(
+    of, ("meters", "bins", "parts", "strikes", "times", "points", "struck_here", "faults")
 )
 message_at, effect_at, mark_at, published_at, seen_at, event_at, turn_at = map(
     of, ("messages", "effects", "marks", "published", "seen", "heap", "agenda")
@@ -263,6 +269,12 @@ def key_of(s, rank, entity, copy, slot):  # type: ignore[no-untyped-def]
 def event(s, time, rank, entity, copy, slot, kind, of, more):  # type: ignore[no-untyped-def]
     """A timed event of a kind, of something with a number."""
     push(s, time, key_of(s, rank, entity, copy, slot), (np.int64(kind) << 40) | np.int64(of), more)
+
+
+@njit(cache=True)
+def put_off(s, time, kind, of, more):  # type: ignore[no-untyped-def]
+    """The event that happens now happens later, under its key."""
+    push(s, time, s.key, (np.int64(kind) << 40) | np.int64(of), more)
 
 
 @njit(cache=True)
@@ -544,15 +556,49 @@ def sleep_until(s, r, time):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def sleep(s, r, time):  # type: ignore[no-untyped-def]
-    """The row goes on after a time."""
-    sleep_until(s, r, s.now + time)
+def serve(s, r, due):  # type: ignore[no-untyped-def]
+    """The row goes on when its service is done."""
+    sleep_until(s, r, due)
+    row = row_at(s, r)
+    row.at, row.due = SERVED, due
+
+
+@njit(cache=True)
+def is_down(s, part):  # type: ignore[no-untyped-def]
+    """Whether the part's process is dead."""
+    return part >= 0 and part_at(s, part).down == 1
+
+
+@njit(cache=True)
+def refuses(s, part):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.refuses`."""
+    return part >= 0 and (part_at(s, part).down == 1 or s.now < part_at(s, part).refuses)
+
+
+@njit(cache=True)
+def opens(s, part):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.opens`."""
+    return part_at(s, part).shut if part >= 0 else -math.inf
+
+
+@njit(cache=True)
+def serves(s, part):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.serves`."""
+    return part_at(s, part).down == 0 and s.now >= part_at(s, part).shut
+
+
+@njit(cache=True)
+def paused(s, part):  # type: ignore[no-untyped-def]
+    """Until when the part stands still."""
+    return part_at(s, part).paused if part >= 0 else -math.inf
 
 
 @njit(cache=True)
 def travel(s, way, place):  # type: ignore[no-untyped-def]
     """How long it takes; -1 where it is lost."""
     w = way_at(s, way)
+    if s.now < w.cut:
+        return -1.0
     if w.keep < 1.0 and uniform(key_at(s, w.loss).value, place) >= w.keep:
         return -1.0
     return draw(s, w.law, w.stream, place)
@@ -700,7 +746,7 @@ def end_row(s, r):  # type: ignore[no-untyped-def]
 def forget(s, r):  # type: ignore[no-untyped-def]
     """The row gives up what it waits for."""
     row = row_at(s, r)
-    if row.at == ASLEEP:
+    if row.at == ASLEEP or row.at == SERVED:
         row.seq += 1
     elif row.at == QUEUED:
         step_out(s, r)
@@ -796,10 +842,22 @@ def set_timer(s, r, frame, time):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def back_to(s, r, frame):  # type: ignore[no-untyped-def]
-    """As `simpy.Row.back_to`."""
+    """As `simpy.Engine.back_to`; -1 where the row ends."""
     row = row_at(s, r)
     row.place, row.attempt, row.part = frame.place, frame.attempt, frame.part
     unwind(s, r, frame.holding)
+    if is_down(s, row.part):
+        end_row(s, r)
+        return -1.0
+    return max(s.now, paused(s, row.part))
+
+
+@njit(cache=True)
+def ready(s, r, time):  # type: ignore[no-untyped-def]
+    """Whether a row that is back goes on at once; where it does not end, it does at a time."""
+    if time > s.now:
+        sleep_until(s, r, time)
+    return time == s.now
 
 
 @njit(cache=True)
@@ -811,14 +869,15 @@ def fail(s, r, result):  # type: ignore[no-untyped-def]
         if frame.kind == RESCUE:
             row.result = result
             leave(s, r)
-            back_to(s, r, frame)
             row.pc = op_at(s, frame.pc).a
-            return True
+            return ready(s, r, back_to(s, r, frame))
         if frame.kind == RETRY:
             row.result = result
             if result == TIMED_OUT:
                 frame.unheard = 1
-            back_to(s, r, frame)
+            time = back_to(s, r, frame)
+            if time < 0.0:
+                return False
             pc = frame.pc
             if frame.turn < op_at(s, pc).c:
                 wait = wait_at(s, op_at(s, pc).b + frame.turn).value
@@ -826,13 +885,13 @@ def fail(s, r, result):  # type: ignore[no-untyped-def]
                     wait *= uniform(key_at(s, op_at(s, pc).d).value, fold(frame.place, frame.turn))
                 frame.turn += 1
                 row.pc = op_at(s, pc).e
-                sleep(s, r, wait)
+                sleep_until(s, r, time + wait)
                 return False
             if frame.unheard:
                 row.result = TIMED_OUT
             leave(s, r)
             row.pc = op_at(s, pc).a
-            return True
+            return ready(s, r, time)
         leave(s, r)
     row.result = result
     if row.main:
@@ -846,6 +905,10 @@ def expire(s, r, ticket):  # type: ignore[no-untyped-def]
     row = row_at(s, r)
     for i in range(row.depth):
         if frame_at(s, r * s.most_scopes + i).ticket == ticket:
+            until = paused(s, frame_at(s, r * s.most_scopes + i).part)
+            if s.now < until:
+                put_off(s, until, EXPIRE, r, ticket)
+                return
             forget(s, r)
             wake(s, r, TIMED_OUT if frame_at(s, r * s.most_scopes + i).kind == CALL else SCOPE + i)
             return
@@ -878,11 +941,8 @@ def take_delivery(s, r, d, number):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def reach(s, d, number, i):  # type: ignore[no-untyped-def]
     """A delivery reaches the consumers of a slot."""
-    delivery = delivery_at(s, d)
-    at, slot = queue_at(s, delivery.queue).consumers_at, slot_at(s, i)
-    if down_at(s, at).value:
-        ended(s, delivery.message)
-        return
+    delivery_at(s, d)
+    slot = slot_at(s, i)
     r = line_at(s, slot.idle).first
     if r >= 0:
         step_out(s, r)
@@ -902,6 +962,19 @@ def reach(s, d, number, i):  # type: ignore[no-untyped-def]
     else:
         slot.first = e
     slot.last = e
+
+
+@njit(cache=True)
+def arrive(s, d, more, key):  # type: ignore[no-untyped-def]
+    """A delivery, its number and slot in `more`, comes to the consumers' part."""
+    delivery = delivery_at(s, d)
+    at = queue_at(s, delivery.queue).consumers_at
+    if is_down(s, at):
+        ended(s, delivery.message)
+    elif s.now < opens(s, at):
+        push(s, opens(s, at), key, (np.int64(DELIVER) << 40) | np.int64(d), more)
+    else:
+        reach(s, d, more >> 32, more & 0xFFFFFFFF)
 
 
 @njit(cache=True)
@@ -960,7 +1033,7 @@ def lend(s, d, i):  # type: ignore[no-untyped-def]
 def available(s, q):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.available`."""
     queue = queue_at(s, q)
-    if down_at(s, queue.at).value or queue.closed:
+    if queue.closed or not serves(s, queue.at):
         return 0
     if queue.prefetch < 0:
         return queue.waiting
@@ -1031,14 +1104,15 @@ def hand_out(s, d, i):  # type: ignore[no-untyped-def]
     delivery = delivery_at(s, d)
     queue, message = queue_at(s, delivery.queue), delivery.message
     copy, number = lend(s, d, i), delivery.number
+    more = (np.int64(number) << 32) | np.int64(i)
     if queue.there < 0:
-        reach(s, d, number, i)
+        arrive(s, d, more, key_of(s, order.COMPLETION, message, copy, 0))
         return
     time = travel(s, queue.there, delivery_place(s, d, number))
     if time < 0.0:
         ended(s, message)
         return
-    event(s, s.now + time, order.COMPLETION, message, copy, 0, DELIVER, d, (np.int64(number) << 32) | np.int64(i))
+    event(s, s.now + time, order.COMPLETION, message, copy, 0, DELIVER, d, more)
 
 
 @njit(cache=True)
@@ -1048,7 +1122,7 @@ def dispatch(s, q):  # type: ignore[no-untyped-def]
     if queue.watchers >= 0:
         see(s, q)
         return
-    if down_at(s, queue.at).value or queue.closed:
+    if queue.closed or not serves(s, queue.at):
         return
     n = queue.slots
     while queue.ready >= 0 and n > 0:
@@ -1125,6 +1199,7 @@ def publish(s, r, q):  # type: ignore[no-untyped-def]
     delivery.number = delivery.slot = delivery.out = delivery.settled = 0
     delivery.level, delivery.version, delivery.result = row.level, row.version, row.result
     delivery.answer_row, delivery.answer_call, delivery.ticket = row.answer_row, row.answer_call, 0
+    delivery.published = now
     put_in(s, q, d, False)
     dispatch(s, q)
 
@@ -1174,6 +1249,24 @@ def disconnect(s, q):  # type: ignore[no-untyped-def]
         d = i if queue_at(s, q).requeue_back else s.delivered - 1 - i
         if delivery_at(s, d).queue == q and delivery_at(s, d).out:
             put_back(s, d)
+
+
+@njit(cache=True)
+def power_lost(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.power_lost`."""
+    queue = queue_at(s, q)
+    if math.isnan(queue.flush_every):
+        return
+    flushed = math.floor(s.now / queue.flush_every) * queue.flush_every
+    for d in range(s.delivered):
+        delivery = delivery_at(s, d)
+        if delivery.queue == q and not delivery.settled and delivery.published > flushed:
+            if not delivery.out:
+                take_out(s, q, d)
+                tell(s, queue.meter, 0, -1, 0, 0)
+            if not math.isnan(queue.deduplicate):
+                seen_at(s, q * s.messages_size + delivery.message).value = -math.inf
+            close(s, d)
 
 
 @njit(cache=True)
@@ -1246,18 +1339,6 @@ def settle_over(s, r, pc, kind):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def note_fault(s, slowdown, part, start, end, message):  # type: ignore[no-untyped-def]
-    """A fault as it happened."""
-    n = s.struck
-    if n >= s.faults_size:
-        s.error = FAULTS_FULL
-        return
-    s.struck = n + 1
-    fault = fault_at(s, n)
-    fault.slowdown, fault.part, fault.start, fault.end, fault.message = slowdown, part, start, end, message
-
-
-@njit(cache=True)
 def clear(s, t):  # type: ignore[no-untyped-def]
     """As `simpy.TableState.clear`."""
     table = table_at(s, t)
@@ -1285,13 +1366,9 @@ def crash_actors(s, part, restart, running):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def crash(s, part, restart, message, running):  # type: ignore[no-untyped-def]
+def crash(s, part, restart, running, power):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.crash`."""
-    if down_at(s, part).value:
-        return
-    now = s.now
-    note_fault(s, 0, part, now, now + restart, message)
-    down_at(s, part).value = 1
+    part_at(s, part).down = 1
     for g in range(s.groups_size):
         group = group_at(s, g)
         if group.part == part and group.queue >= 0:
@@ -1304,7 +1381,7 @@ def crash(s, part, restart, message, running):  # type: ignore[no-untyped-def]
                 while slot_at(s, i).first >= 0:
                     ended(s, delivery_at(s, first_entry(s, slot_at(s, i)).delivery).message)
             if queue.detected_after < restart:
-                time = now + queue.detected_after
+                time = s.now + queue.detected_after
                 event(s, time, order.FAULT, s.struck, 2 + group.queue, 0, NOTICE, group.queue, 0)
     crash_actors(s, part, restart, running)
     count = 0
@@ -1325,7 +1402,10 @@ def crash(s, part, restart, message, running):  # type: ignore[no-untyped-def]
     for t in range(s.tables_size):
         if table_at(s, t).at == part and not table_at(s, t).durable:
             clear(s, t)
-    event(s, now + restart, order.FAULT, s.struck, 1, 0, UP, part, 0)
+    if power:
+        for q in range(s.queues_size):
+            if queue_at(s, q).at == part:
+                power_lost(s, q)
 
 
 @njit(cache=True)
@@ -1349,14 +1429,14 @@ def connects(queue, part):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def up(s, part):  # type: ignore[no-untyped-def]
-    """The part is there again."""
-    down_at(s, part).value = 0
+    """As `simpy.Engine.up`."""
+    part_at(s, part).down = 0
     for q in range(s.queues_size):
         queue = queue_at(s, q)
         if connects(queue, part):
             if not queue.closed:
                 disconnect(s, q)
-            queue.closed = 1 if queue.consumers_at >= 0 and down_at(s, queue.consumers_at).value else 0
+            queue.closed = 1 if is_down(s, queue.consumers_at) else 0
     for g in range(s.groups_size):
         if group_at(s, g).part == part:
             for i in range(group_at(s, g).count):
@@ -1369,12 +1449,96 @@ def up(s, part):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def set_speed(s, part):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.set_speed`."""
-    now, factor = s.now, 1.0
-    for i in range(s.slowdowns_size):
-        slowdown = slowdown_at(s, i)
-        if slowdown.part == part and slowdown.start <= now < slowdown.end:
-            factor *= slowdown.factor
-    slow_at(s, part).value = factor
+    factor = 1.0
+    for i in range(s.strikes_size):
+        fault = strike_at(s, i)
+        if fault.kind == SLOWDOWN and fault.where == part and s.now < fault.until:
+            factor *= fault.factor
+    part_at(s, part).slow = factor
+
+
+@njit(cache=True)
+def served_at(s, r):  # type: ignore[no-untyped-def]
+    """The part that a service of the row goes by, which is the operation before the one to come."""
+    at = op_at(s, row_at(s, r).pc - 1).c
+    return row_at(s, r).part if at == NOWHERE else at
+
+
+@njit(cache=True)
+def stand_still(s, part, until):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.stand_still`."""
+    its = part_at(s, part)
+    more = until - max(s.now, its.paused)
+    its.shut, its.paused = max(its.shut, until), max(its.paused, until)
+    if more <= 0.0:
+        return
+    for r in range(s.rows_size):
+        if row_at(s, r).at == SERVED and served_at(s, r) == part:
+            row_at(s, r).seq += 1
+            serve(s, r, row_at(s, r).due + more)
+
+
+@njit(cache=True)
+def strike(s, i, lasts, message, running):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.strike`."""
+    fault, until = strike_at(s, i), s.now + lasts
+    kind, where = fault.kind, fault.where
+    death = kind == CRASH or kind == POWER_LOSS
+    if (lasts == 0.0 and not death) or (death and is_down(s, where)):
+        return
+    n = s.struck
+    if n >= s.faults_size:
+        s.error = FAULTS_FULL
+        return
+    s.struck = n + 1
+    noted = fault_at(s, n)
+    noted.kind, noted.where, noted.start, noted.end, noted.message = kind, where, s.now, until, message
+    fault.until = max(fault.until, until)
+    if kind == PARTITION:
+        for w in range(s.ways_size):
+            way = way_at(s, w)
+            if way.link == where and (fault.direction == NOWHERE or way.end == fault.direction):
+                way.cut = max(way.cut, until)
+        return
+    part = part_at(s, where)
+    if death:
+        crash(s, where, lasts, running, kind == POWER_LOSS)
+    elif kind == SLOWDOWN:
+        set_speed(s, where)
+    elif kind == OUTAGE:
+        part.shut = max(part.shut, until)
+        if fault.refuses:
+            part.refuses = max(part.refuses, until)
+    else:
+        stand_still(s, where, until)
+    event(s, until, order.FAULT, s.struck, 1, 0, PASSED, i, 0)
+
+
+@njit(cache=True)
+def passed(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.passed`."""
+    fault = strike_at(s, i)
+    if fault.kind == SLOWDOWN:
+        set_speed(s, fault.where)
+    elif fault.kind == CRASH or fault.kind == POWER_LOSS:
+        up(s, fault.where)
+    else:
+        for q in range(s.queues_size):
+            if queue_at(s, q).at == fault.where:
+                dispatch(s, q)
+
+
+@njit(cache=True)
+def plan(s, i, nth, over):  # type: ignore[no-untyped-def]
+    """Strike the nth time, where there is one; the last one is `over` then."""
+    fault = strike_at(s, i)
+    if fault.every >= 0:
+        time = over + draw(s, fault.every, fault.gap_stream, fold(0, nth))
+    elif nth < fault.times:
+        time = time_at(s, fault.first + nth).value
+    else:
+        return
+    event(s, time, order.FAULT, i, 0, 0, STRIKE, i, nth)
 
 
 # --- the operations -------------------------------------------------------------------------------------------------
@@ -1441,8 +1605,9 @@ def go(s, r):  # type: ignore[no-untyped-def]
     if thrown >= SCOPE:
         while row.depth > thrown - SCOPE:
             frame = leave(s, r)
-        back_to(s, r, frame)
         row.pc = op_at(s, frame.pc).a
+        if not ready(s, r, back_to(s, r, frame)):
+            return
     elif thrown > 0 and not fail(s, r, thrown):
         return
     while s.error == 0:
@@ -1454,11 +1619,13 @@ def go(s, r):  # type: ignore[no-untyped-def]
         # time and pools
         if operation == DELAY:
             time = duration(s, r, a, op.b, op.d, op.real)
-            if op.c != UNWATCHED:
-                at = row.part if op.c == NOWHERE else op.c
-                if at >= 0:
-                    time *= slow_at(s, at).value
-            sleep(s, r, time)
+            if op.c == UNWATCHED:
+                sleep_until(s, r, s.now + time)
+                return
+            at = served_at(s, r)
+            if at >= 0:
+                time *= part_at(s, at).slow
+            serve(s, r, s.now + time)
             return
         elif operation == EVERY:
             turn = math.floor(s.now / op.real) + 1
@@ -1482,13 +1649,17 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 end_row(s, r)
                 return
             row.part, row.where = -1, start
-            sleep(s, r, time)
+            sleep_until(s, r, s.now + time)
             return
         elif operation == ARRIVE:
             row.part = op.d if row.where == op.c else op.c
-            if down_at(s, row.part).value:
+            if refuses(s, row.part):
                 give_answer(s, r, FAILED)
                 end_row(s, r)
+                return
+            if s.now < opens(s, row.part):
+                row.pc = pc
+                sleep_until(s, r, opens(s, row.part))
                 return
 
         # control
@@ -1680,12 +1851,28 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 mark.value = s.now
         elif operation == POINT:
             for i in range(point_at(s, a).first, point_at(s, a).first + point_at(s, a).count):
-                strike = strike_at(s, i)
-                if uniform(strike.stream, row.place) < strike.probability:
-                    crash(s, strike.part, strike.restart, row.message, r)
-                    if row.part == strike.part:
+                n = struck_here_at(s, i).value
+                fault = strike_at(s, n)
+                if uniform(key_at(s, fault.chance).value, row.place) < fault.probability:
+                    strike(s, n, draw(s, fault.lasts, fault.stream, row.place), row.message, r)
+                    if (fault.kind == CRASH or fault.kind == POWER_LOSS) and row.part == fault.where:
                         end_row(s, r)
                         return
+            if s.now < paused(s, row.part):
+                sleep_until(s, r, paused(s, row.part))
+                return
+
+
+@njit(cache=True)
+def resume(s, r):  # type: ignore[no-untyped-def]
+    """As `simpy.Row.resume`."""
+    row = row_at(s, r)
+    row.seq += 1
+    if entity(s, row) >= 0 and s.now < paused(s, row.part):
+        sleep_until(s, r, paused(s, row.part))
+        return
+    row.at = RUNNING
+    go(s, r)
 
 
 @njit(cache=True)
@@ -1693,10 +1880,13 @@ def issue(s, message):  # type: ignore[no-untyped-def]
     """A message begins."""
     m = message_at(s, message)
     part = source_at(s, m.kind).part
-    if part >= 0 and down_at(s, part).value:
+    if refuses(s, part):
         m.alive += 1
         respond(s, message, FAILED)
         ended(s, message)
+        return
+    if s.now < opens(s, part):
+        event(s, opens(s, part), order.ARRIVAL, message, 1, 0, ISSUE, message, 0)
         return
     r = new_row(s, message, part, fold(0, message), source_at(s, m.kind).start)
     row_at(s, r).main = row_at(s, r).alive = 1
@@ -1708,24 +1898,31 @@ def issue(s, message):  # type: ignore[no-untyped-def]
 def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
     """A timed event."""
     if kind == RESUME:
-        row = row_at(s, of)
-        if row.seq == more:
-            row.seq += 1
-            row.at = RUNNING
-            go(s, of)
+        if row_at(s, of).seq == more:
+            resume(s, of)
     elif kind == EXPIRE:
         expire(s, of, more)
     elif kind == DELIVER:
-        reach(s, of, more >> 32, more & 0xFFFFFFFF)
+        arrive(s, of, more, s.key)
     elif kind == UNACKED:
         if delivery_at(s, of).ticket == more:
-            hand_back(s, of, delivery_at(s, of).number)
-    elif kind == ACKED:
-        if not down_at(s, queue_at(s, delivery_at(s, of).queue).at).value:
+            until = paused(s, queue_at(s, delivery_at(s, of).queue).at)
+            if s.now < until:
+                put_off(s, until, kind, of, more)
+            else:
+                hand_back(s, of, delivery_at(s, of).number)
+    elif kind == ACKED or kind == NACKED:
+        at = queue_at(s, delivery_at(s, of).queue).at
+        if is_down(s, at):
+            return
+        if s.now < opens(s, at):
+            put_off(s, opens(s, at), kind, of, more)
+        elif kind == ACKED:
             settle(s, of, more >> 32)
-    elif kind == NACKED:
-        if not down_at(s, queue_at(s, delivery_at(s, of).queue).at).value:
+        else:
             refuse(s, of, more >> 32, op_at(s, more & 0xFFFFFFFF).real)
+    elif kind == ISSUE:
+        issue(s, of)
     elif kind == CUSTOMER:
         message = s.issues
         if message < s.messages_size:
@@ -1737,17 +1934,15 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         if s.stopped == 0:
             s.stopped = 1
             say(s, STOP, 0)
-    elif kind == CRASH:
-        crash(s, strike_at(s, of).part, strike_at(s, of).restart, -1, -1)
-    elif kind == UP:
-        up(s, of)
+    elif kind == STRIKE:
+        lasts = draw(s, strike_at(s, of).lasts, strike_at(s, of).stream, fold(0, more))
+        over = s.now + lasts
+        strike(s, of, lasts, -1, -1)
+        plan(s, of, more + 1, over)
+    elif kind == PASSED:
+        passed(s, of)
     elif kind == NOTICE:
         disconnect(s, of)
-    else:
-        slowdown = slowdown_at(s, of)
-        if kind == SLOW_DOWN:
-            note_fault(s, 1, slowdown.part, s.now, slowdown.end, -1)
-        set_speed(s, slowdown.part)
 
 
 @njit(cache=True, nogil=True)
@@ -1756,9 +1951,8 @@ def start(s):  # type: ignore[no-untyped-def]
     for g in range(s.groups_size):
         for i in range(group_at(s, g).count):
             begin(s, g, i)
-    for i in range(s.plan_size):
-        planned = plan_at(s, i)
-        event(s, planned.time, order.FAULT, planned.entity, 0, 0, planned.kind, planned.of, 0)
+    for i in range(s.strikes_size):
+        plan(s, i, 0, 0.0)
     if s.population:
         s.following = s.messages_size
         for customer in range(s.population):
@@ -1788,8 +1982,7 @@ def run(s, events):  # type: ignore[no-untyped-def]
             if turn.row == STOP:
                 return stop(s)
             if row_at(s, turn.row).seq == turn.seq:
-                row_at(s, turn.row).seq += 1
-                go(s, turn.row)
+                resume(s, turn.row)
             continue
         following, top = s.following, event_at(s, 0)
         if following < n:
@@ -1804,7 +1997,7 @@ def run(s, events):  # type: ignore[no-untyped-def]
                 continue
         elif s.heaped == 0:
             return stop(s)
-        s.now = top.time
+        s.now, s.key = top.time, top.key
         what, more = top.what, top.more
         drop(s)
         happen(s, what >> 40, what & 0xFFFFFFFFFF, more)

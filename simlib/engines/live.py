@@ -34,6 +34,7 @@ from simlib.brokers import Server, processes
 from simlib.brokers.nats import nats
 from simlib.brokers.postgres import postgres
 from simlib.brokers.rabbitmq import rabbitmq
+from simlib.distributions import Constant
 from simlib.domain import (
     ANNOUNCED,
     COPIED,
@@ -275,7 +276,7 @@ class Bench:
             program = self._program(crash.part)
             fell = time.monotonic_ns()
             program.kill()
-            done.wait(crash.restart)
+            done.wait(crash.restart.mean_value)
             struck.append((crash, fell, program.start()))
         done.wait()
         return struck
@@ -565,8 +566,9 @@ def _crashes(scenario: Scenario, broker: str | None) -> list[tuple[float, Crash]
     for fault in scenario.faults:
         if isinstance(fault, Poison):
             continue
-        if not isinstance(fault, Crash) or not fault.at or fault.part not in parts:
-            which = f" of {fault.part}{'' if fault.at else ' at no given time'}" if isinstance(fault, Crash) else ""
+        timed = isinstance(fault, Crash) and fault.at and isinstance(fault.restart, Constant)
+        if not isinstance(fault, Crash) or not timed or fault.part not in parts:
+            which = f" of {fault.part}{'' if timed else ' at no given time'}" if isinstance(fault, Crash) else ""
             raise BadInput(
                 f"the live engine knows the faults poison and crash (of {' or '.join(parts)}, at given times), "
                 f"got a {fault.fault}{which}: take another scenario or --engine simpy"

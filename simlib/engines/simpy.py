@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable
-from functools import partial
 from heapq import heappush
 from itertools import count
 from operator import attrgetter
@@ -29,11 +28,26 @@ from simlib.flow import blocks
 from simlib.flow.blocks import Steps
 from simlib.flow.model import Actor, Consumers, Flow, Link, Part, Pool, Queue, Source, Table
 from simlib.history import History
-from simlib.scenario import POISON, Arrivals, Crash, Loss, Poison, Scenario, Slowdown
+from simlib.scenario import (
+    POISON,
+    Arrivals,
+    Death,
+    Loss,
+    Outage,
+    Partition,
+    Pause,
+    Poison,
+    PowerLoss,
+    Scenario,
+    Slowdown,
+    Strike,
+)
 
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 Waits = Generator["Place", Any, None]
 Program = list[tuple[bool, Callable[["Row"], Any]]]
+Start = tuple[int, int, Part | None, int]
+"""Where a scope began: place, attempt, part, and how many units were held."""
 
 
 class Place(Protocol):
@@ -61,16 +75,16 @@ class Chosen(Exception):
 class Timed(simpy.Event):
     """An event of SimPy's that is triggered from the start and calls one back."""
 
-    def __init__(self, clock: Clock, callback: Callable[[Any], None]) -> None:
-        self.env, self.callbacks, self._ok, self._value = clock, [callback], True, None
+    def __init__(self, clock: Clock, callback: Callable[[Any], None], value: Exception | None) -> None:
+        self.env, self.callbacks, self._ok, self._value = clock, [callback], True, value
 
 
 class Clock(simpy.Environment):
     """SimPy's environment, with events at an absolute time under a key."""
 
-    def at(self, time: float, key: int, callback: Callable[[Any], None]) -> simpy.Event:
+    def at(self, time: float, key: int, callback: Callable[[Any], None], value: Exception | None = None) -> simpy.Event:
         """Call back at `time`, in the order of the key."""
-        event = Timed(self, callback)
+        event = Timed(self, callback, value)
         queue: list[Any] = self._queue
         heappush(queue, (time, key, next(self._eid), event))
         return event
@@ -87,14 +101,14 @@ class Row:
     an actor has in hand, and how often it went through that."""
 
     __slots__ = (
-        "actor", "answer_to", "at", "attempt", "batch", "calls", "copy", "delivery", "engine", "event", "held", "join", "level",
-        "main", "message", "next", "number", "part", "passes", "place", "result", "scopes", "steps", "version",
+        "actor", "answer_to", "at", "attempt", "batch", "calls", "copy", "delivery", "due", "engine", "event", "held", "join",
+        "level", "main", "message", "next", "number", "part", "passes", "place", "result", "scopes", "steps", "version",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, message: int, part: Part | None, place: int) -> None:
         self.engine, self.message, self.part, self.place = engine, message, part, place
         self.copy = self.attempt = self.number = self.result = self.scopes = self.calls = 0
-        self.level, self.version = 0, -1
+        self.level, self.version, self.due = 0, -1, 0.0
         self.main = False
         self.actor, self.passes = -1, 0
         self.batch: list[tuple[Delivery, int]] = []
@@ -121,9 +135,15 @@ class Row:
         event.succeed(value)
 
     def resume(self, event: simpy.Event) -> None:
-        """Run until the row must wait."""
-        self.event = None
-        value = event._value
+        """Run until the row must wait; when its part goes on, where that stands still."""
+        engine, value = self.engine, event._value
+        if engine.paused and self.entity >= 0:
+            until = engine.paused.get(self.part, -math.inf)
+            if engine.clock._now < until:
+                key = order.key(order.COMPLETION, self.entity, self.copy)
+                self.at, self.event = self, engine.clock.at(until, key, self.resume, value)
+                return
+        self.at = self.event = None
         try:
             self.at = self.steps.send(None) if value is None else self.steps.throw(value)
         except StopIteration:
@@ -139,11 +159,11 @@ class Row:
         """As a place, a row is its own delay."""
         cancel(self.event)
 
-    def here(self) -> tuple[int, int, Part | None, int]:
-        """What a scope that is left early goes back to: place, attempt, part, and how many units are held."""
+    def here(self) -> Start:
+        """What a scope that is left early goes back to."""
         return self.place, self.attempt, self.part, len(self.held)
 
-    def back_to(self, start: tuple[int, int, Part | None, int]) -> None:
+    def back_to(self, start: Start) -> None:
         """Go on where the scope began; what was taken since is given back, the last first."""
         self.place, self.attempt, self.part, held = start
         self.unwind(held)
@@ -170,6 +190,41 @@ class Join:
     def forget(self, row: Row) -> None:
         """The branches go on without the one who waited for them."""
         self.row = None
+
+
+class Served:
+    """Where a row waits while it is served, at a part or (None) at the one that the row is at."""
+
+    def __init__(self, part: Part | None) -> None:
+        self.part = part
+
+    def forget(self, row: Row) -> None:
+        """The service is given up."""
+        cancel(row.event)
+
+
+class Timer:
+    """Interrupts a row after a time, or when the part where it was set goes on, where that stands still."""
+
+    def __init__(self, row: Row, time: float, why: Exception) -> None:
+        self.row, self.part, self.why = row, row.part, why
+        row.scopes += 1
+        self.key = order.key(order.TIMER, row.entity, row.copy, row.scopes)
+        self.event = row.engine.clock.at(row.engine.clock._now + time, self.key, self.expire)
+
+    def expire(self, _: Any) -> None:
+        """The time is up."""
+        engine = self.row.engine
+        until = engine.paused.get(self.part, -math.inf)
+        if engine.clock._now < until:
+            self.event = engine.clock.at(until, self.key, self.expire)
+        else:
+            self.row.interrupt(self.why)
+
+    def stop(self) -> None:
+        """The row has left the scope."""
+        cancel(self.event)
+        self.row.scopes -= 1
 
 
 class Answer:
@@ -284,13 +339,13 @@ class Delivery:
     """A message in a queue: which publishing of it, how often it was handed out, what it carries, whom to answer."""
 
     __slots__ = (
-        "answer_to", "copy", "level", "message", "nth", "number", "out", "result", "settled", "slot", "state", "timer",
-        "version",
+        "answer_to", "copy", "level", "message", "nth", "number", "out", "published", "result", "settled", "slot", "state",
+        "timer", "version",
     )  # fmt: skip
 
     def __init__(self, state: QueueState, row: Row, copy: int) -> None:
         self.state, self.message, self.copy, self.number, self.slot = state, row.message, copy, 0, 0
-        self.nth = state.count
+        self.nth, self.published = state.count, state.engine.clock._now
         self.out = self.settled = False
         self.level, self.version, self.result = row.level, row.version, row.result
         self.answer_to = row.answer_to
@@ -350,12 +405,12 @@ class QueueState:
         self.dispatch()
 
     def dispatch(self) -> None:
-        """Hand out what is ready while there is credit, in turn; not while the queue's part is down, or its consumers'
-        connection known to be closed."""
+        """Hand out what is ready while there is credit, in turn; not while the queue's part is down or shut, or its
+        consumers' connection known to be closed."""
         if self.watchers is not None:
             self.watchers.see(self.available())
             return
-        if self.queue.at in self.engine.down or self.closed:
+        if self.closed or not self.engine.serves(self.queue.at):
             return
         limit, n = self.queue.prefetch, len(self.out)
         while self.ready and n:
@@ -370,7 +425,7 @@ class QueueState:
 
     def available(self) -> int:
         """How many deliveries an actor could receive."""
-        if self.queue.at in self.engine.down or self.closed:
+        if self.closed or not self.engine.serves(self.queue.at):
             return 0
         ready, limit = len(self.ready), self.queue.prefetch
         return ready if limit is None else min(ready, limit - self.out[0])
@@ -401,9 +456,7 @@ class QueueState:
             self.meter.change(engine.clock._now, completed=1)
         elif self.queue.ack_wait is not None:
             key = order.key(order.TIMER, message, copy, 1)
-            delivery.timer = engine.clock.at(
-                engine.clock._now + self.queue.ack_wait, key, lambda _: self.hand_back(delivery, number)
-            )
+            self.await_ack(delivery, number, engine.clock._now + self.queue.ack_wait, key)
         return copy
 
     def _hand_out(self, delivery: Delivery, slot: int) -> None:
@@ -412,8 +465,11 @@ class QueueState:
         number = delivery.number
 
         def arrive(_: Any) -> None:
+            opens = engine.opens(self.consumers_at)
             if self.consumers_at in engine.down:
                 engine.ended(message)
+            elif engine.clock._now < opens:
+                engine.clock.at(opens, order.key(order.COMPLETION, message, copy), arrive)
             elif self.idle[slot]:
                 row = self.idle[slot].popleft()
                 self.take(row, delivery, number)
@@ -429,6 +485,19 @@ class QueueState:
                 engine.ended(message)
             else:
                 engine.clock.at(engine.clock._now + time, order.key(order.COMPLETION, message, copy), arrive)
+
+    def await_ack(self, delivery: Delivery, number: int, due: float, key: int) -> None:
+        """Delivery `number` comes back when it is `due`, or when the queue's part goes on, where that stands still."""
+        engine = self.engine
+
+        def expire(_: Any) -> None:
+            until = engine.paused.get(self.queue.at, -math.inf)
+            if engine.clock._now < until:
+                self.await_ack(delivery, number, until, key)
+            else:
+                self.hand_back(delivery, number)
+
+        delivery.timer = engine.clock.at(due, key, expire)
 
     def take(self, row: Row, delivery: Delivery, number: int) -> None:
         """The delivery is in this consumer's hands: it works for the message from now on."""
@@ -518,6 +587,20 @@ class QueueState:
                 self.engine.ended(delivery.message)
             buffer.clear()
 
+    def power_lost(self) -> None:
+        """What was published since the last flush is gone, as if it had never been."""
+        every = self.queue.flush_every
+        if every is None:
+            return
+        flushed = math.floor(self.engine.clock._now / every) * every
+        for delivery in sorted([*self.ready, *self.held], key=lambda one: one.nth):
+            if delivery.published > flushed:
+                if not delivery.out:
+                    self.ready.remove(delivery)
+                    self.meter.change(self.engine.clock._now, waiting=-1)
+                self.seen.pop(delivery.message, None)
+                self._close(delivery)
+
     def disconnect(self) -> None:
         """The broker notices that the connection is closed: what was handed out over it comes back, in the order in which
         it was published."""
@@ -550,6 +633,31 @@ class TableState:
         self.results.clear()
 
 
+class Striking:
+    """A fault that strikes and passes: its draws, and until when it lasts."""
+
+    def __init__(self, engine: Engine, name: str, kind: Strike) -> None:
+        self.kind, self.until = kind, -math.inf
+        self.lasts = kind.duration.draw(draws.stream_key(engine.seed, f"{name}.lasts"))
+        self.gap = None if kind.every is None else kind.every.draw(draws.stream_key(engine.seed, f"{name}.every"))
+        self.chance = draws.stream_key(engine.seed, f"{name}.chance")
+
+    def time(self, nth: int, over: float) -> float | None:
+        """When it strikes the nth time by the clock, the last one being `over` then; None where it does not."""
+        if self.gap is not None:
+            return over + self.gap(draws.fold(0, nth))
+        return self.kind.at[nth] if nth < len(self.kind.at) else None
+
+    def happens(self, place: int) -> bool:
+        """Whether it strikes what passes its point."""
+        return draws.uniform(self.chance, place) < self.kind.probability
+
+
+def later(until: dict[Any, float], what: Any, time: float) -> None:
+    """Put off until when it lasts."""
+    until[what] = max(until.get(what, time), time)
+
+
 class Engine:
     """One run of a flow."""
 
@@ -567,11 +675,14 @@ class Engine:
         self.stop = simpy.Event(self.clock)
         self.rows: dict[Row, None] = {}
         self.turns: list[int] = []
-        self.down: set[Part] = set()
-        self.slow: dict[Part | None, float] = {}
         self.losses = [fault for fault in faults if isinstance(fault, Loss)]
-        self.crashes = [fault for fault in faults if isinstance(fault, Crash)]
-        self.slowdowns = [fault for fault in faults if isinstance(fault, Slowdown)]
+        self.strikes = [Striking(self, *named) for named in scenario.strikes.items()] if scenario else []
+        self.down: set[Part] = set()
+        self.refusing: dict[Part | None, float] = {}
+        self.shut: dict[Part | None, float] = {}
+        self.paused: dict[Part | None, float] = {}
+        self.cut: dict[tuple[str, str], float] = {}
+        self.slow: dict[Part | None, float] = {}
         self.poisoned = [0] * len(arrivals)
         for poison in (fault for fault in faults if isinstance(fault, Poison)):
             unlucky = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals)) < poison.probability
@@ -726,20 +837,83 @@ class Engine:
         row.level, row.version, row.result = delivery.level, delivery.version, delivery.result
         row.answer_to, row.attempt, row.number = delivery.answer_to, number, number
 
-    def let_go(self, row: Row, start: tuple[int, int, Part | None, int]) -> None:
+    def let_go(self, row: Row, start: Start) -> None:
         """An actor works for no message any more."""
         row.message, row.delivery, row.copy, row.number, row.answer_to = -1, None, 0, 0, None
         row.place, row.attempt = start[:2]
 
     # --- faults -----------------------------------------------------------------------------------------------------
 
-    def crash(self, part: Part, restart: float, message: int = -1, running: Row | None = None) -> None:
-        """The part's process dies: its rows end in order, its memory is gone, its actors start again after `restart`.
-        What is down already does not die again."""
-        if part in self.down:
+    def refuses(self, part: Part | None) -> bool:
+        """Whether the part refuses a caller at once: it is down, or says no."""
+        return part in self.down or self.clock._now < self.refusing.get(part, -math.inf)
+
+    def opens(self, part: Part | None) -> float:
+        """When what arrives at the part gets in, s: now, where that is past."""
+        return self.shut.get(part, -math.inf)
+
+    def serves(self, part: Part) -> bool:
+        """Whether a queue at the part hands out: it is up, and nothing keeps it from going on."""
+        return part not in self.down and self.clock._now >= self.opens(part)
+
+    def begin_faults(self) -> None:
+        """The first strike of each fault that strikes by the clock."""
+        for number, fault in enumerate(self.strikes):
+            self.plan(fault, number, 0, 0.0)
+
+    def plan(self, fault: Striking, number: int, nth: int, over: float) -> None:
+        """Strike the nth time, where there is one, and then plan the next; the last one is `over` then."""
+        time = fault.time(nth, over)
+        if time is None:
             return
-        now = self.clock._now
-        self.records.fault_rows.append(("crash", part.name, now, now + restart, message))
+
+        def strike(_: Any) -> None:
+            lasts = fault.lasts(draws.fold(0, nth))
+            self.strike(fault, lasts)
+            self.plan(fault, number, nth + 1, time + lasts)
+
+        self.clock.at(time, order.key(order.FAULT, number), strike)
+
+    def strike(self, fault: Striking, lasts: float, message: int = -1, running: Row | None = None) -> None:
+        """A fault strikes, for so long; at a point, because of the row that is running."""
+        kind, now = fault.kind, self.clock._now
+        until = now + lasts
+        death = isinstance(kind, Death)
+        if (not lasts and not death) or (death and self.flow.parts[kind.where] in self.down):
+            return
+        self.records.fault_rows.append((kind.fault, kind.where, now, until, message))
+        fault.until = max(fault.until, until)
+        if isinstance(kind, Partition):
+            for end in self.flow.links[kind.link].ends:
+                if kind.direction in (None, end.name):
+                    later(self.cut, (kind.link, end.name), until)
+            return
+        part = self.flow.parts[kind.where]
+        if isinstance(kind, Death):
+            self.crash(part, lasts, running, power=isinstance(kind, PowerLoss))
+        elif isinstance(kind, Slowdown):
+            self.set_speed(part)
+        elif isinstance(kind, Outage):
+            later(self.shut, part, until)
+            if kind.mode == "refuse":
+                later(self.refusing, part, until)
+        else:
+            self.stand_still(part, until)
+        self.clock.at(until, order.key(order.FAULT, len(self.records.fault_rows), 1), lambda _: self.passed(kind, part))
+
+    def passed(self, kind: Strike, part: Part) -> None:
+        """A fault is over."""
+        if isinstance(kind, Slowdown):
+            self.set_speed(part)
+        elif isinstance(kind, Death):
+            self.up(part)
+        else:
+            for queue, state in self.queues.items():
+                if queue.at is part:
+                    state.dispatch()
+
+    def crash(self, part: Part, restart: float, running: Row | None, power: bool) -> None:
+        """The part's process dies: its rows end in order, its memory is gone, with the power also what was not flushed."""
         self.down.add(part)
         for group, actors in self.actors.items():
             if group.at is part:
@@ -759,24 +933,27 @@ class Engine:
         for table, state in self.tables.items():
             if table.at is part and not table.durable:
                 state.clear()
+        if power:
+            for queue, queued in self.queues.items():
+                if queue.at is part:
+                    queued.power_lost()
 
-        def up(_: Any) -> None:
-            self.down.discard(part)
-            connected = [
-                state for queue, state in self.queues.items()
-                if queue.detected_after is not None and part in (queue.at, state.consumers_at)
-            ]  # fmt: skip
-            for state in connected:
-                if not state.closed:
-                    state.disconnect()
-                state.closed = state.consumers_at in self.down
-            for begin in self.restarts.get(part, ()):
-                begin()
-            for queue, state in self.queues.items():
-                if queue.at is part or state in connected:
-                    state.dispatch()
-
-        self.clock.at(now + restart, order.key(order.FAULT, len(self.records.fault_rows), 1), up)
+    def up(self, part: Part) -> None:
+        """The part's process is there again: its consumers and actors begin."""
+        self.down.discard(part)
+        connected = [
+            state for queue, state in self.queues.items()
+            if queue.detected_after is not None and part in (queue.at, state.consumers_at)
+        ]  # fmt: skip
+        for state in connected:
+            if not state.closed:
+                state.disconnect()
+            state.closed = state.consumers_at in self.down
+        for begin in self.restarts.get(part, ()):
+            begin()
+        for queue, state in self.queues.items():
+            if queue.at is part or state in connected:
+                state.dispatch()
 
     def _lose_sight(self, queue: Queue, restart: float) -> None:
         """The broker notices after a while that the queue's consumers are gone; at the latest when they are back."""
@@ -793,6 +970,28 @@ class Engine:
         row.at = None
         row.steps.close()
         self.finish(row)
+
+    def set_speed(self, part: Part) -> None:
+        """How many times as long service at the part takes from now on: all slowdowns of the moment together."""
+        factor = 1.0
+        for fault in self.strikes:
+            kind = fault.kind
+            if isinstance(kind, Slowdown) and kind.part == part.name and self.clock._now < fault.until:
+                factor *= kind.factor
+        self.slow[part] = factor
+
+    def stand_still(self, part: Part, until: float) -> None:
+        """The part pauses: service at it is over later by as much."""
+        now = self.clock._now
+        more = until - max(now, self.paused.get(part, now))
+        later(self.shut, part, until)
+        later(self.paused, part, until)
+        if more <= 0:
+            return
+        for row in [*self.rows, *self.acting.values()]:
+            if isinstance(row.at, Served) and (row.at.part or row.part) is part:
+                cancel(row.event)
+                self.serve(row, row.due + more, row.at)
 
     def travel(self, link: Link, stream: str) -> Callable[[int, Part], float | None]:
         """How long it takes over a link from a part, at a place; None where it is lost."""
@@ -814,6 +1013,8 @@ class Engine:
 
         def travel(place: int, start: Part) -> float | None:
             draw, lost, keep = by_end[start]
+            if self.cut and self.clock._now < self.cut.get((link.name, start.name), -math.inf):
+                return None
             if keep < 1.0 and draws.uniform(lost, place) >= keep:
                 return None
             return draw(place)
@@ -846,29 +1047,6 @@ class Engine:
             self.clock.step()
         return self.clock.now
 
-    def begin_faults(self) -> None:
-        """The crashes and slowdowns that strike at times."""
-
-        def strike(time: float, number: int, act: Callable[[], None]) -> None:
-            self.clock.at(time, order.key(order.FAULT, number), lambda _: act())
-
-        for i, crash in enumerate(self.crashes):
-            for time in crash.at:
-                strike(time, i, partial(self.crash, self.flow.parts[crash.part], crash.restart))
-        for i, slowdown in enumerate(self.slowdowns, start=len(self.crashes)):
-            part, end = self.flow.parts[slowdown.part], slowdown.start + slowdown.lasts
-            strike(slowdown.start, i, partial(self.set_speed, part, until=end))
-            strike(end, i, partial(self.set_speed, part))
-
-    def set_speed(self, part: Part, until: float | None = None) -> None:
-        """How many times as long service on the part takes from now on: all slowdowns of the moment together. One that
-        begins now lasts `until` then."""
-        now = self.clock._now
-        if until is not None:
-            self.records.fault_rows.append(("slowdown", part.name, now, until, -1))
-        mine = (s.factor for s in self.slowdowns if s.part == part.name and s.start <= now < s.start + s.lasts)
-        self.slow[part] = math.prod(mine)
-
     def begin_sources(self) -> None:
         """The arrivals, one after the other; or the customers of a closed loop."""
         programs = {kind: self.prepare(source.steps, kind) for kind, source in self.flow.sources.items()}
@@ -884,13 +1062,16 @@ class Engine:
             known = begin[kinds[message]]
             source, program = known if known is not None else (None, [])
             part = source.at if source else None
-            row = Row(self, message, part, draws.fold(0, message))
-            row.main = True
-            if part in self.down:
+            if self.refuses(part):
                 self.records.alive[message] += 1
                 self.records.respond(message, self.clock._now, FAILED)
                 self.ended(message)
                 return
+            if self.clock._now < self.opens(part):
+                self.clock.at(self.opens(part), order.key(order.ARRIVAL, message, 1), lambda _: issue(message))
+                return
+            row = Row(self, message, part, draws.fold(0, message))
+            row.main = True
             self.start(row, program)
             row.resume(begin_at_once)
 
@@ -976,15 +1157,31 @@ class Engine:
     def service(self, duration: blocks.Time, stream: str, pool: Pool) -> Callable[[Row], float]:
         """A sampler of a service, as slow as the pool's part is, or where it stands at none the part that the row is at."""
         time, slow = self.time(duration, stream), self.slow
-        if not self.slowdowns:
+        if not any(isinstance(fault.kind, Slowdown) for fault in self.strikes):
             return time
         return lambda row: time(row) * slow.get(pool.at or row.part, 1.0)
 
+    def back_to(self, row: Row, start: Start) -> float:
+        """Go on where a scope began, as soon as the part there does: when, s. What comes back to a dead part ends."""
+        row.back_to(start)
+        if row.part in self.down:
+            raise Ended
+        return max(self.clock._now, self.paused.get(row.part, -math.inf))
+
     def sleep(self, row: Row, time: float) -> Row:
         """The row goes on after a time; it waits at itself."""
-        clock = self.clock
-        row.event = clock.at(clock._now + time, order.key(order.COMPLETION, row.entity, row.copy), row.resume)
+        return self.sleep_until(row, self.clock._now + time)
+
+    def sleep_until(self, row: Row, time: float) -> Row:
+        """The row goes on at a time."""
+        row.event = self.clock.at(time, order.key(order.COMPLETION, row.entity, row.copy), row.resume)
         return row
+
+    def serve(self, row: Row, due: float, served: Served) -> Served:
+        """The row goes on when its service is done."""
+        row.due = due
+        self.sleep_until(row, due)
+        return served
 
     def _delay(self, step: blocks.Delay, name: str) -> Any:
         time = self.time(step.duration, step.stream or f"{name}.delay")
@@ -1032,12 +1229,13 @@ class Engine:
         stream = step.stream or f"{name}.{step.pool.name}.serve"
         time = self.service(step.duration, stream, step.pool)
         select = draws.stream_key(self.seed, f"{stream}.select")
+        served = Served(step.pool.at)
 
         def run(row: Row) -> Waits:
             member = pool.pick(row, select)
             if not member.take(row, priority):
                 yield member
-            yield self.sleep(row, time(row))
+            yield self.serve(row, self.clock._now + time(row), served)
             member.release(row)
 
         return run
@@ -1055,10 +1253,14 @@ class Engine:
             row.part = None
             yield self.sleep(row, time)
             row.part = other if start is one else one
-            if row.part in self.down:
-                if row.answer_to is not None:
-                    self.give_answer(row, FAILED)
-                raise Ended
+            while True:
+                if self.refuses(row.part):
+                    if row.answer_to is not None:
+                        self.give_answer(row, FAILED)
+                    raise Ended
+                if self.clock._now >= self.opens(row.part):
+                    return
+                yield self.sleep_until(row, self.opens(row.part))
 
         return run
 
@@ -1148,7 +1350,9 @@ class Engine:
                 return
             except Failed as failure:
                 note_failure(row, failure)
-            row.back_to(start)
+            ready = self.back_to(row, start)
+            if self.clock._now < ready:
+                yield self.sleep_until(row, ready)
             yield from walk(row, otherwise)
 
         return run
@@ -1174,10 +1378,12 @@ class Engine:
                 except Failed as failure:
                     note_failure(row, failure)
                     unheard = unheard or row.result == TIMED_OUT
-                row.back_to(start)
+                ready = self.back_to(row, start)
                 if attempt < policy.retries:
                     wait = min(policy.base * policy.factor**attempt, policy.longest)
-                    yield self.sleep(row, wait * draws.uniform(jitter, turn) if policy.jitter else wait)
+                    yield self.sleep_until(row, ready + (wait * draws.uniform(jitter, turn) if policy.jitter else wait))
+            if self.clock._now < ready:
+                yield self.sleep_until(row, ready)
             if unheard:
                 row.result = TIMED_OUT
             yield from walk(row, otherwise)
@@ -1190,9 +1396,7 @@ class Engine:
 
         def run(row: Row) -> Waits:
             start, mine = row.here(), Expired()
-            row.scopes += 1
-            key = order.key(order.TIMER, row.entity, row.copy, row.scopes)
-            timer = self.clock.at(self.clock._now + time(row), key, lambda _: row.interrupt(mine))
+            timer = Timer(row, time(row), mine)
             try:
                 yield from walk(row, program)
                 return
@@ -1200,9 +1404,10 @@ class Engine:
                 if expired is not mine:
                     raise
             finally:
-                cancel(timer)
-                row.scopes -= 1
-            row.back_to(start)
+                timer.stop()
+            ready = self.back_to(row, start)
+            if self.clock._now < ready:
+                yield self.sleep_until(row, ready)
             yield from walk(row, otherwise)
 
         return run
@@ -1250,14 +1455,11 @@ class Engine:
             if limit is None:
                 yield ANSWER
                 return
-            row.scopes += 1
-            key = order.key(order.TIMER, row.message, row.copy, row.scopes)
-            timer = self.clock.at(self.clock._now + limit, key, lambda _: row.interrupt(Failed("timed_out")))
+            timer = Timer(row, limit, Failed("timed_out"))
             try:
                 yield ANSWER
             finally:
-                cancel(timer)
-                row.scopes -= 1
+                timer.stop()
 
         return run
 
@@ -1337,11 +1539,16 @@ class Engine:
             time = back(row.place, row.part)
             if time is not None:
                 key = order.key(order.COMPLETION, row.message, self.copy(row.message))
-                self.clock.at(self.clock._now + time, key, lambda _: arrive(delivery, number))
+                self.clock.at(self.clock._now + time, key, lambda _: arrive(delivery, number, key))
 
-        def arrive(delivery: Delivery, number: int) -> None:
-            if delivery.state.queue.at not in self.down:
-                act(delivery, number)
+        def arrive(delivery: Delivery, number: int, key: int) -> None:
+            at = delivery.state.queue.at
+            if at in self.down:
+                return
+            if self.clock._now < self.opens(at):
+                self.clock.at(self.opens(at), key, lambda _: arrive(delivery, number, key))
+                return
+            act(delivery, number)
 
         return False, run
 
@@ -1355,8 +1562,7 @@ class Engine:
             elif delivery.out and delivery.number == number:
                 cancel(delivery.timer)
                 key = order.key(order.TIMER, delivery.message, self.copy(delivery.message), 1)
-                due = self.clock._now + step.delay
-                delivery.timer = self.clock.at(due, key, lambda _: delivery.state.hand_back(delivery, number))
+                delivery.state.await_ack(delivery, number, self.clock._now + step.delay, key)
 
         return self.settle_over(act, last_first=True)
 
@@ -1489,18 +1695,22 @@ class Engine:
         return False, run
 
     def _point(self, step: blocks.Point, name: str) -> Any:
-        struck = [(i, fault) for i, fault in enumerate(self.crashes) if fault.point == step.name]
-        keys = [draws.stream_key(self.seed, f"crash.{step.name}.{i}") for i, _ in struck]
+        here = [fault for fault in self.strikes if fault.kind.point == step.name]
 
-        def run(row: Row) -> None:
-            for key, (_, fault) in zip(keys, struck, strict=True):
-                if draws.uniform(key, row.place) < fault.probability:
-                    part = self.flow.parts[fault.part]
-                    self.crash(part, fault.restart, row.message, running=row)
-                    if row.part is part:
+        def run(row: Row) -> Waits:
+            for fault in here:
+                if fault.happens(row.place):
+                    part = row.part
+                    self.strike(fault, fault.lasts(row.place), row.message, running=row)
+                    if isinstance(fault.kind, Death) and part is not None and part.name == fault.kind.part:
                         raise Ended
+            until = self.paused.get(row.part, -math.inf)
+            if self.clock._now < until:
+                yield self.sleep_until(row, until)
 
-        return False, run
+        if any(isinstance(fault.kind, Pause) for fault in here):
+            return run
+        return self.instant(run)
 
 
 def note_failure(row: Row, failure: Failed) -> None:

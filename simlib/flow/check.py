@@ -179,10 +179,11 @@ class Checker:
                     self.number(value, f"{option} of queue '{queue.name}'", least=1, whole=True)
             if queue.requeue not in get_args(Requeue):
                 raise unknown(f"requeue of queue '{queue.name}'", str(queue.requeue), get_args(Requeue))
-            times = ("ack_wait", "deduplicate", "detected_after")
+            times = ("ack_wait", "deduplicate", "detected_after", "flush_every")
             for option, time in ((name, getattr(queue, name)) for name in times):
                 if time is not None:
-                    self.number(time, f"{option} of queue '{queue.name}'", above=option == "ack_wait")
+                    above = option in ("ack_wait", "flush_every")
+                    self.number(time, f"{option} of queue '{queue.name}'", above=above)
         for source in flow.sources.values():
             if source.population is not None:
                 self.number(source.population, f"population of source '{source.kind}'", least=1, whole=True)

@@ -1,11 +1,11 @@
 """The lowering: a flow's blocks as one table of core operations, which the compiled engine's kernel reads.
 
-Nothing of a scenario or a seed stands in it: streams are named, faults are looked up by noun, so that one lowering serves
-every replication.
+Nothing of a seed stands in it: streams are named.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from simlib.errors import BadInput
 from simlib.flow import blocks
 from simlib.flow.blocks import COMPARISONS, FIELDS, Steps
 from simlib.flow.model import Flow, Link, Part, Pool, Queue, Table, everything
+from simlib.scenario import Strike
 
 OPERATIONS = (
     "END", "RECEIVE", "DELAY", "SEIZE", "RELEASE", "SEND", "ARRIVE", "JUMP", "TEST", "DRAW", "CHOOSE", "REPEAT", "AGAIN",
@@ -80,6 +81,9 @@ class Lowered:
     """Stores that queries are answered from."""
     marks: list[str]
     points: list[str]
+    strikes: list[tuple[int, int, int, int, int]]
+    """Of each fault that strikes and passes: the laws of the time between (NOWHERE: it has none) and of how long it lasts,
+    their streams, and that of its chance at a point."""
     depth: int
     """How many scopes a row is in at most."""
 
@@ -375,8 +379,9 @@ def response(result: str | None) -> int:
     return NOWHERE if result is None else RESPONSES.index(result)
 
 
-def lower(flow: Flow) -> Lowered:
-    """The flow as one table; raises BadInput where it is too large for the kernel."""
+def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
+    """The flow as one table, with the faults that strike it by the names of their streams; raises BadInput where it is too
+    large for the kernel."""
     making = Lowering(flow)
     stages = {name: making.program(steps, f"stage.{name}") for name, steps in flow.stages.items()}
     consumers = {
@@ -398,6 +403,11 @@ def lower(flow: Flow) -> Lowered:
         raise BadInput(
             f"flow '{flow.name}' applies {len(making.effects)} different effects, at most {MOST_EFFECTS} fit: use fewer"
         )
+    strikes = []
+    for name, fault in faults.items():
+        gap = NOWHERE if fault.every is None else making.law(fault.every)
+        every, lasts, chance = (making.stream(f"{name}.{what}") for what in ("every", "lasts", "chance"))
+        strikes.append((gap, making.law(fault.duration), every, lasts, chance))
     laws, quantiles = _tables(list(making.laws))
     return Lowered(
         code=np.array(making.code, np.int64),
@@ -422,6 +432,7 @@ def lower(flow: Flow) -> Lowered:
         answers=list(making.answers),
         marks=list(making.marks),
         points=list(making.points),
+        strikes=strikes,
         depth=making.deepest,
     )
 

@@ -109,7 +109,8 @@ class Queue:
     message published again within so many seconds is dropped, but confirmed. `requeue`: where what is delivered again
     stands. `detected_after`: so long after the consumers' part died the broker notices that their connection is closed
     (when the part is up again at the latest), delivers again what they held, and takes no acknowledgement of it any more;
-    None: it notices nothing but `ack_wait`.
+    None: it notices nothing but `ack_wait`. `flush_every`: what is published is flushed to disk so often, s; None: each
+    before its confirm.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Queue:
     deduplicate: float | None = None
     requeue: Requeue = "head"
     detected_after: float | None = None
+    flush_every: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ def lossy(probability, link, direction=None):
 @pytest.mark.parametrize("part", ["accounting", "shop"])
 @pytest.mark.parametrize("name", architectures.names())
 def test_a_slow_side_makes_every_architecture_slower(name, part):
-    slow = workload(50, faults=(Slowdown(part=part, start=0.0, lasts=1000.0, factor=3.0),))
+    slow = workload(50, faults=(Slowdown(part=part, at=(0.0,), lasts=1000.0, factor=3.0),))
     before, after = (measure(history(name, scenario, 1000), 0) for scenario in (workload(50), slow))
     kind = "stock_update" if part == "accounting" else "stock_query"
     assert after[f"response_time_p50.{kind}"] > 1.5 * before[f"response_time_p50.{kind}"]
@@ -249,7 +249,7 @@ def test_queue_on_rabbitmq_delivers_again_as_soon_as_the_connection_of_a_dead_co
     struck = workload(50, only="stock_update", faults=(crash,))
     late = []
     for changes in ({"ack_wait": 5.0}, RABBITMQ):
-        messages = columns("message_queue", struck, 150, **changes)
+        messages = columns("message_queue", struck, 150, max_deliveries=20, **changes)
         assert set(messages["outcome"]) <= {"applied", "superseded"} and (messages["duplicates"] == 0).all()
         again = messages[messages["deliveries"] > 1]
         assert len(again) > 3

@@ -71,7 +71,20 @@ from simlib.flow import (
     wait_until,
 )  # fmt: skip
 from simlib.history import SCHEMAS
-from simlib.scenario import Arrivals, Crash, Goods, Loss, Poison, Poisson, Scenario, Slowdown
+from simlib.scenario import (
+    Arrivals,
+    Crash,
+    Goods,
+    Loss,
+    Outage,
+    Partition,
+    Pause,
+    Poison,
+    Poisson,
+    PowerLoss,
+    Scenario,
+    Slowdown,
+)
 
 Differences = Callable[[Any, Any], list[str]]
 TIMES = (0.0, 0.0, 0.5, 1.0, 1.0, 2.0)
@@ -106,6 +119,7 @@ class Composer:
                 ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
                 dead_letter=random.random() < 0.5, deduplicate=random.choice((None, None, 1.0)),
                 requeue=random.choice(("head", "back")), detected_after=random.choice((None, 0.0, 0.5, 1.0)),
+                flush_every=random.choice((None, 1.0, 1.5)),
             )
             for i in range(2)
         ]  # fmt: skip
@@ -269,15 +283,19 @@ class Composer:
         random = self.random
         faults: list[Any] = []
         for part in ("one", "other"):
-            if random.random() < 0.4:
-                at = tuple(sorted(random.sample((0.0, 0.5, 1.0, 2.0, 3.0, 5.0), random.randint(1, 3))))
-                faults.append(Crash(part=part, at=at, restart=random.choice((0.0, 0.5, 1.0))))
-            if random.random() < 0.3:
-                name, restart = random.choice(("here", "there")), random.choice((0.0, 1.0))
-                faults.append(Crash(part=part, point=name, probability=0.3, restart=restart))
-            if random.random() < 0.3:
-                start, lasts = random.choice(TIMES), random.choice((0.5, 2.0))
-                faults.append(Slowdown(part=part, start=start, lasts=lasts, factor=random.choice((0.5, 3.0))))
+            for kind in (Crash, PowerLoss, Outage, Slowdown, Pause):
+                if random.random() < 0.2:
+                    death = kind in (Crash, PowerLoss)
+                    lasting = {"restart" if death else "lasts": self.lasting()}
+                    if kind is Slowdown:
+                        lasting["factor"] = random.choice((0.5, 3.0))
+                    if kind is Outage:
+                        lasting["mode"] = random.choice(("refuse", "block"))
+                    faults.append(kind(part=part, **self.striking(), **lasting))
+        random.shuffle(faults)
+        if random.random() < 0.2:
+            direction = random.choice((None, "one", "other"))
+            faults.append(Partition(link=self.link.name, direction=direction, lasts=self.lasting(), **self.striking()))
         if random.random() < 0.2:
             direction = random.choice((None, "one"))
             faults.append(Loss(link=self.link.name, probability=0.3, direction=direction))
@@ -285,6 +303,20 @@ class Composer:
             faults.append(Poison(kind="order", probability=0.5))
         goods, horizon = Goods(skus=3, units=2), random.choice((0.5, 50.0))
         return Scenario(name="random", arrivals=Poisson(rate=1), goods=goods, faults=tuple(faults), horizon=horizon)
+
+    def striking(self) -> dict[str, Any]:
+        """When."""
+        random = self.random
+        match random.randint(0, 2):
+            case 0:
+                return {"at": tuple(sorted(random.sample((0.0, 0.5, 1.0, 2.0, 3.0, 5.0), random.randint(1, 3))))}
+            case 1:
+                return {"every": random.choice((1.0, 2.5, "exponential(2)"))}
+        return {"point": random.choice(("here", "there")), "probability": 0.3}
+
+    def lasting(self) -> Any:
+        """How long."""
+        return self.random.choice((0.0, 0.5, 1.0, 1.0, 2.0, "exponential(1)"))
 
     def arrivals(self, n: int) -> Arrivals:
         random = self.random

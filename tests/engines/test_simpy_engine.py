@@ -646,11 +646,11 @@ def test_slowdowns_of_one_moment_multiply_and_end_each_on_its_own(run_at) -> Non
     shop = flow.part("shop")
     flow.source("job", at=shop, steps=[shop.cpu.serve(1.0), apply("done")])
     faults = [
-        Slowdown(part="shop", start=10.0, lasts=20.0, factor=2.0),
-        Slowdown(part="shop", start=20.0, lasts=20.0, factor=3.0),
+        Slowdown(part="shop", at=(10.0,), lasts=20.0, factor=2.0),
+        Slowdown(part="shop", at=(20.0,), lasts=20.0, factor=3.0),
     ]
     times = [0.0, 11.0, 21.0, 31.0, 41.0]
-    history = run_at(flow, times, faults=[*faults, Slowdown(part="shop", start=99.0, lasts=1.0, factor=5.0)])
+    history = run_at(flow, times, faults=[*faults, Slowdown(part="shop", at=(99.0,), lasts=1.0, factor=5.0)])
     assert (np.array(column(history, "applied")) - times).tolist() == [1.0, 2.0, 6.0, 3.0, 1.0]
     assert history.faults["start"].to_pylist() == [10.0, 20.0]
 

@@ -49,7 +49,7 @@ def test_however_a_run_is_stopped_every_process_ends_and_the_data_go(by):
 def test_a_fault_that_cannot_be_made_live_is_refused_before_anything_starts(workload, monkeypatch):
     monkeypatch.setattr(live, "postgres", None)
     refused = {
-        "a slowdown": Slowdown(part="shop", start=1.0, lasts=1.0, factor=2.0),
+        "a slowdown": Slowdown(part="shop", at=(1.0,), lasts=1.0, factor=2.0),
         "a crash of shop at no given time": Crash(part="shop", point="updates.delivered", probability=0.1),
         "a crash of broker": Crash(part="broker", at=(1.0,)),
     }
