@@ -457,7 +457,7 @@ def test_loss_and_duplicates_over_a_lossy_link_are_those_of_the_theory() -> None
 
 def collapses(rate: float = 210, lasts: float = 2.0, factor: float = 5.0) -> float:
     """Of calls by REST half a minute after a slowdown of accounting, the share that is not answered, over two runs."""
-    slow = Slowdown(part="accounting", start=5.0, lasts=lasts, factor=factor)
+    slow = Slowdown(part="accounting", at=(5.0,), lasts=lasts, factor=factor)
     shares = []
     for seed in range(2):
         history = simlib.run("rest", only("stock_query", rate, faults=(slow,)), seed=seed, messages=int(45 * rate))
