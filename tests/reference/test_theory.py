@@ -62,7 +62,7 @@ from simlib.flow import (
     wait_until,
 )
 from simlib.history import History
-from simlib.scenario import Arrivals, Crash, Mix, Poisson, Scenario
+from simlib.scenario import Arrivals, Crash, Mix, Pause, Poisson, Scenario
 from simlib.statistics import mean_interval, paired
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -834,11 +834,16 @@ def joins_and_choices() -> Iterator[Check]:
 
 TABLE = [*single_stations(), *impatience_and_retries(), *batches(), *actors(), *networks(), *joins_and_choices()]
 
-OF_THEIR_OWN = {"mm1_asymvar_rho080", "mm1_asymvar_rho090", "replica_availability", "es_rehydration"}
+OF_THEIR_OWN = {
+    "mm1_asymvar_rho080",
+    "mm1_asymvar_rho090",
+    "replica_availability",
+    "es_rehydration",
+    "mm1_breakdowns_time",
+}
 """Cases that tests of their own tell, below."""
 NOT_YET = {
     "preemptive_resume": "preemptive",
-    "mm1_breakdowns_time": "Outage",
 }
 """Cases that no flow of this vocabulary can tell, and what is missing: an addition of docs/vocabulary-map.md."""
 
@@ -1002,6 +1007,34 @@ def test_replicas_and_chains_are_as_available_as_reliability_says(
     name: str, availability: dict[str, list[float]]
 ) -> None:
     assert judge("replica_availability", name, availability[name]) is None
+
+
+def test_a_server_that_breaks_down_at_any_time_and_is_repaired_is_late_as_the_theory_says() -> None:
+    """A breakdown is a pause of the server's part by renewal: its work goes on where it stood."""
+    p = CASES["mm1_breakdowns_time"]["params"]
+    flow = Flow("breakdowns")
+    server = flow.part("server")
+    flow.source(KINDS[0], at=server, steps=[server.cpu.serve(Exponential(1 / p["mu"])), apply("done")])
+    flow.check()
+    broken = Pause(part="server", every=Exponential(1 / p["xi"]), lasts=Exponential(1 / p["eta"]))
+    scenario = Scenario(
+        name="breakdowns",
+        arrivals=Poisson(rate=p["lam"]),
+        mix=Mix(stock_update=1, order=0, stock_query=0),
+        faults=(broken,),
+    )
+    values: dict[str, list[float]] = {"W": [], "L": [], "availability": []}
+    for r in range(30):
+        seed = replication_seed(SEED, r)
+        run = Run(ENGINES["compiled"](flow, scenario.draw(seed, 12_000), KINDS, seed, scenario, {}), 500)
+        end = run.column("issued")[-1]
+        start, over = (np.minimum(run.history.faults[name].to_numpy(), end) for name in ("start", "end"))
+        values["W"].append(mean(run.sojourn))
+        values["L"].append(run.sojourn.size / run.span * mean(run.sojourn))
+        values["availability"].append(1 - float(np.sum(over - start)) / end)
+    assert set(values) == set(expected("mm1_breakdowns_time"))
+    wrong = [fault for name, each in values.items() if (fault := judge("mm1_breakdowns_time", name, each))]
+    assert not wrong, "\n".join(wrong)
 
 
 def replays(snapshot_every: int | None, events: int) -> np.ndarray:
