@@ -94,7 +94,7 @@ class Measurement:
             ]
             if histories:
                 values = (self.architecture, self.broker, chosen[0]["rate"], load, chosen[0]["parameters"])
-                points.append(Point(*values, histories))
+                points.append(Point(*values, histories, self.read("pace.json", {})))
         return points
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,12 +12,13 @@ import numpy as np
 from pydantic import Field
 from scipy import stats
 
-from simlib import api, draws, paths
+from simlib import api, architectures, draws, paths
+from simlib.distributions import Constant, Exponential
 from simlib.domain import ORDER, STOCK_QUERY, STOCK_UPDATE
 from simlib.history import History
 from simlib.quantities import Number, PositiveDuration, Probability, Rate, Whole
 from simlib.reading import Frozen, read_model
-from simlib.scenario import load_scenario
+from simlib.scenario import Scenario, Slowdown, load_scenario
 
 LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 METRICS = {STOCK_UPDATE: "delivery_time", ORDER: "response_time", STOCK_QUERY: "response_time"}
@@ -64,7 +65,7 @@ class HeldOut(Frozen):
 
 @dataclass(frozen=True)
 class Point:
-    """The valid runs of a twin at one rate (messages a second), with the seeds that they were drawn from."""
+    """The valid runs of a twin at one rate (messages a second), with the seeds that they were drawn from, on a machine."""
 
     architecture: str
     broker: str | None
@@ -72,6 +73,8 @@ class Point:
     load: float
     parameters: dict[str, Any]
     histories: list[History]
+    pace: dict[str, float]
+    """How the machine alone slows down by itself: see `engines.machine.paced`."""
 
 
 def held_out(file: Path | None = None) -> HeldOut:
@@ -92,8 +95,12 @@ def validate(points: Iterable[Point], plan: HeldOut) -> list[dict[str, Any]]:
 def _rows(point: Point, plan: HeldOut) -> Iterator[dict[str, Any]]:
     scenario = load_scenario(plan.scenario).with_rate(point.rate)
     case = api.case(point.architecture, scenario, point.parameters, plan.messages)
-    traced = [case.run(history.meta["seed"]) for history in point.histories]
-    fresh = [case.run(draws.replication_seed(FRESH, r)) for r in range(PREDICTIONS)]
+
+    def predicted(seed: int) -> History:
+        return replace(case, scenario=on_machine(case, point.pace, seed)).run(seed)
+
+    traced = [predicted(history.meta["seed"]) for history in point.histories]
+    fresh = [predicted(draws.replication_seed(FRESH, r)) for r in range(PREDICTIONS)]
     for kind, metric in METRICS.items():
         measured = _percentiles(point.histories, kind, metric, plan.warm_up)
         independent = _percentiles(fresh, kind, metric, plan.warm_up)
@@ -119,6 +126,24 @@ def _rows(point: Point, plan: HeldOut) -> Iterator[dict[str, Any]]:
                 "inside_share": float(inside.mean()),
                 "accepted": bool(within) if stated else None,
             }
+
+
+def on_machine(case: api.Case, pace: Mapping[str, float], seed: int) -> Scenario:
+    """The scenario of a case on a machine that slows down by itself: all its parts at once, as often, for as long and by as
+    much as was seen while nothing ran there; when, by the seed."""
+    if not pace or not pace["share"]:
+        return case.scenario
+    lasts = pace["share"] / pace["episodes_per_second"]
+    gaps = Exponential(mean=1 / pace["episodes_per_second"] - lasts)
+    ends = case.messages / case.scenario.rate
+    count = 2 * math.ceil(ends * pace["episodes_per_second"]) + 10
+    begin = np.cumsum(gaps.sample(seed, "machine.slow", count) + lasts) - lasts
+    parts = architectures.get(case.architecture).build(case.parameters, case.scenario).parts
+    slow = (
+        Slowdown(part=part, at=tuple(begin.tolist()), lasts=Constant(value=lasts), factor=pace["factor"])
+        for part in parts
+    )
+    return case.scenario.model_copy(update={"faults": (*case.scenario.faults, *slow)})
 
 
 def _percentiles(histories: list[History], kind: str, metric: str, warm_up: int) -> np.ndarray:
