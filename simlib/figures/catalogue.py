@@ -224,6 +224,10 @@ TEXTS: dict[str, dict[Language, str]] = {
     },
     "parameter:confirm": {"ru": "публикация ждёт подтверждения", "en": "whether a publisher waits for the confirm"},
     "parameter:confirm_timeout": {"ru": "время ожидания подтверждения", "en": "how long a confirm is waited for"},
+    "parameter:reconnect": {
+        "ru": "перерыв между попытками соединиться с брокером",
+        "en": "between tries to connect to a broker that is down",
+    },
     "parameter:confirm_retries": {
         "ru": "повторных публикаций без подтверждения",
         "en": "further publications without a confirm",
