@@ -6,9 +6,11 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from simlib.errors import BadInput
+from simlib.distributions import Quantiles
+from simlib.errors import BadInput, RunFailed
 from simlib.flow import Flow
 from simlib.flow.blocks import ack, apply, call, delay, point, publish, reply, respond, timeout
 from simlib.scenario import (
@@ -284,3 +286,47 @@ def test_streams_of_equal_faults_differ() -> None:
     scenario = Scenario.model_validate({"name": "x", "arrivals": {"process": "poisson", "rate": 1}, "faults": twice})
     assert list(scenario.strikes) == ["fault.pause.shop", "fault.pause.shop.1"]
     assert math.isfinite(scenario.rate)
+
+
+# --- at one instant -------------------------------------------------------------------------------------------------
+
+
+def test_a_crash_at_the_instant_of_completion_comes_first(run_at, effects_of) -> None:
+    """Served from 1 to 3 s: struck at 3."""
+    history = run_at(caller(), [0.0], faults=[Crash(part="there", at=(3.0,), restart=1.0)])
+    assert effects_of(history) == []
+    assert history.messages["responded"].to_pylist() == [10.0]
+
+
+def test_who_died_in_line_is_not_served_and_who_died_in_service_makes_room_at_once(run_at, effects_of) -> None:
+    """One unit, wanted by three: here, which dies at 1 s in service; here too, in line; and there, in line behind both."""
+    flow = Flow("shared")
+    here, there, unit = flow.part("here"), flow.part("there"), flow.pool("unit")
+    for name, part in (("here", here), ("there", there)):
+        flow.source(name, at=part, steps=[unit.serve(2.0), apply("done")])
+    crash = Crash(part="here", at=(1.0,), restart=5.0)
+    history = run_at(flow, [0.0, 0.0, 0.0], kinds=["here", "here", "there"], faults=[crash])
+    assert effects_of(history) == [(2, "done", 3.0)]
+
+
+@pytest.mark.parametrize("first", ["crash", "pause"])
+def test_of_two_faults_at_one_instant_a_crash_leaves_the_other_nothing(first, run_at, effects_of) -> None:
+    faults = [Crash(part="there", at=(2.0,), restart=1.0), Pause(part="there", at=(2.0,), lasts=3.0)]
+    history = run_at(caller(), [0.0, 3.5], faults=faults if first == "crash" else faults[::-1])
+    assert effects_of(history) == [(1, "done", 7.0)]  # comes at 4.5, is let in at 5
+    assert set(history.faults["fault"].to_pylist()) == {"crash", "pause"}
+
+
+def test_one_time_among_ten_thousand_that_is_none_ends_the_run_where_it_is_drawn(run_at) -> None:
+    class Broken(Quantiles):
+        def law(self) -> Any:
+            *law, table = super().law()
+            table[-1] = math.nan  # the last ten-thousandth
+            return (*law, table)
+
+    flow = Flow("broken")
+    here = flow.part("here")
+    times = Broken(values=tuple(np.linspace(0.0, 0.5, 10_001)))
+    flow.source("job", at=here, steps=[here.cpu.serve(times), apply("done")])
+    with pytest.raises(RunFailed, match=r"'job.here.cpu.serve' drew nan for message \d+: a time must be finite"):
+        run_at(flow, list(np.arange(100_000.0)))
