@@ -44,23 +44,23 @@ class Side:
         """Answer an HTTP request."""
         return self.work(self.parameters.http_server, f"{label}.answer")
 
-    def commit(self, label: str) -> Steps:
-        """A writing transaction: what a read costs, and the flush of the log."""
-        return self._database(
-            f"{label}.commit", [self.machine.log.serve(self.parameters.commit, stream=f"{label}.commit.flush")]
-        )
+    def commit(self, label: str, insert: Steps = ()) -> Steps:
+        """A writing transaction: what a read costs, what else is written, and the flush of the log."""
+        p, machine, stream = self.parameters, self.machine, f"{label}.commit"
+        written = [*insert, machine.log.serve(p.commit, stream=f"{stream}.flush")]
+        return self.transact(stream, [machine.cores.serve(p.read, stream=stream), *written])
 
     def read(self, label: str) -> Steps:
         """A read, with the processor work that it costs here before and after, and on the server."""
-        return self._database(f"{label}.read", [])
+        return self.transact(f"{label}.read", [self.machine.cores.serve(self.parameters.read, stream=f"{label}.read")])
 
-    def _database(self, label: str, flush: Steps) -> Steps:
-        client, server = self.parameters.database_client, self.parameters.read
+    def transact(self, label: str, server: Steps) -> Steps:
+        """A connection, and what the database's client does around the work of the server."""
+        client = self.parameters.database_client
         return [
             self.database.seize(),
             *self.work(client, f"{label}.ask"),
-            self.machine.cores.serve(server, stream=label),
-            *flush,
+            *server,
             *self.work(client, f"{label}.took"),
             self.database.release(),
         ]
