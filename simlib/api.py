@@ -107,6 +107,8 @@ def case(
     known = architectures.get(architecture)
     if engine != "live" and engine not in ENGINES:
         raise unknown("engine", engine, [*ENGINES, "live"])
+    if engine == "live":
+        _ = known.live
     workload = load_scenario(scenario) if isinstance(scenario, str) else scenario
     if rate is not None:
         base = per_second(rate)

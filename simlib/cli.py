@@ -314,7 +314,7 @@ def measure(
 
     plan = calibration.held_out(plan_file)
     chosen = _broker_set(settings)
-    found = [calibration.measure(name, plan, _progress, chosen) for name in _architectures(names)]
+    found = [calibration.measure(name, plan, _progress, chosen) for name in _twins(names)]
     if as_json:
         columns = ("architecture", "broker", "saturation")
         return _print({"rows": [{name: getattr(one, name) for name in columns} for one in found], **_origin()})
@@ -328,7 +328,7 @@ def calibrate(names: Names = None, settings: Settings = None, as_json: Json = Fa
     from simlib import calibration
 
     chosen = _broker_set(settings)
-    rows = [calibration.calibrate(name, _broker(name, chosen)) for name in _architectures(names)]
+    rows = [calibration.calibrate(name, _broker(name, chosen)) for name in _twins(names)]
     if as_json:
         return _print({"rows": rows, **_origin()})
     for row in rows:
@@ -344,7 +344,7 @@ def validate(names: Names = None, plan_file: MeasurementPlan = None, as_json: Js
     from simlib.calibration import held_out
     from simlib.calibration.validation import validation
 
-    document = {**validation(_architectures(names), held_out(plan_file)), **_origin()}
+    document = {**validation(_twins(names), held_out(plan_file)), **_origin()}
     if as_json:
         _print(document)
     else:
@@ -463,7 +463,11 @@ def _list_architectures() -> list[dict[str, Any]]:
     from simlib import architectures
 
     return [
-        {"name": name, "description": _first_line(architectures.get(name).parameters.__module__)}
+        {
+            "name": name,
+            "live twin": "yes" if architectures.get(name).has_twin else "no twin yet",
+            "description": _first_line(architectures.get(name).parameters.__module__),
+        }
         for name in architectures.names()
     ]
 
@@ -524,6 +528,15 @@ def _architectures(names: Sequence[str] | None) -> list[str]:
         if list(names or ()).count(name) > 1:
             raise BadInput(f"architecture '{name}' is named twice: name it once")
     return [name for name in architectures.names() if not names or name in names]
+
+
+def _twins(names: Sequence[str] | None) -> list[str]:
+    """The named architectures, each of which can be measured; all of those when none is named."""
+    from simlib import architectures
+
+    for name in names or ():
+        _ = architectures.get(name).live
+    return _architectures(names or architectures.twins())
 
 
 def _broker(architecture: str, chosen: Mapping[str, Any]) -> str | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from simlib.errors import unknown
+from simlib.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from simlib.architectures.parameters import Parameters
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture: its name, and that of its parameters' class. Its modules are imported when they are needed."""
+    """An architecture: its name, that of its parameters' class, and whose calibration it stands on, besides what all share.
+    Its modules are imported when they are needed."""
 
     name: str
     class_name: str
+    times_of: str | None = None
 
     @property
     def parameters(self) -> type[Parameters]:
@@ -50,20 +53,44 @@ class Architecture:
         return load(self.parameters, self.name, overrides or {})
 
     @property
+    def has_twin(self) -> bool:
+        """Whether it can be run live."""
+        return find_spec(self._path("live")) is not None
+
+    @property
     def live(self) -> ModuleType:
-        """The module of the live twin."""
+        """The module of the live twin; raises BadInput where there is none."""
+        if not self.has_twin:
+            raise BadInput(
+                f"architecture '{self.name}' has no live twin yet: simulate it, or take {' or '.join(twins())}"
+            )
         return self._module("live")
 
     def _module(self, which: str) -> ModuleType:
-        return import_module(f"simlib.architectures.{self.name.replace('/', '.')}.{which}")
+        return import_module(self._path(which))
+
+    def _path(self, which: str) -> str:
+        return f"simlib.architectures.{self.name.replace('/', '.')}.{which}"
 
 
-ARCHITECTURES = {a.name: a for a in (Architecture("rest", "Rest"), Architecture("message_queue", "MessageQueue"))}
+ARCHITECTURES = {
+    a.name: a
+    for a in (
+        Architecture("rest", "Rest"),
+        Architecture("message_queue", "MessageQueue"),
+        Architecture("outbox", "Outbox", times_of="message_queue"),
+    )
+}
 
 
 def names() -> list[str]:
     """Names of all architectures."""
     return list(ARCHITECTURES)
+
+
+def twins() -> list[str]:
+    """Names of the architectures that can be run live, and so be measured."""
+    return [name for name, known in ARCHITECTURES.items() if known.has_twin]
 
 
 def get(name: str) -> Architecture:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from simlib import paths
+from simlib.architectures import ARCHITECTURES
 from simlib.distributions import AnyDistribution, distribution
 from simlib.errors import BadInput, explained, unknown
 from simlib.quantities import PositiveDuration, Truth, Whole
@@ -107,8 +108,11 @@ def _named(model: type[Parameters]) -> str:
 
 
 def calibration_files(architecture: str, broker: str | None) -> list[Path]:
-    """The files that calibrate an architecture: what all share, then its own (with its broker's profile)."""
-    own = architecture.replace("/", "-") + (f".{broker}" if broker else "")
+    """The files that calibrate an architecture: what all share, then its own (with its broker's profile), or those of the one
+    whose times it takes."""
+    known = ARCHITECTURES.get(architecture)
+    of = known.times_of if known and known.times_of else architecture
+    own = of.replace("/", "-") + (f".{broker}" if broker else "")
     return [paths.CALIBRATION / "system.yaml", paths.CALIBRATION / f"{own}.yaml"]
 
 

@@ -18,7 +18,7 @@ def measurements(name: str) -> list[Measurement]:
 
 
 def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:
-    """The document that `simlib validate --json` prints; of all architectures it is also kept, for the report.
+    """The document that `simlib validate --json` prints; of all twins it is also kept, for the report.
 
     Raises BadInput where a measurement is missing.
     """
@@ -36,7 +36,7 @@ def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:
         "version": api.version(),
         "draws": draws.DRAWS,
     }
-    if set(names) == set(architectures.names()):
+    if set(names) == set(architectures.twins()):
         paths.VALIDATION.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
         paths.VALIDATION.write_text(text, encoding="utf-8")
