@@ -122,12 +122,27 @@ def test_compare_prints_rows_and_paired_differences(capsys):
     assert (found["scenario"], found["replications"]) == ("burst", 2)
     for row in found["paired"]:
         assert {"a", "b", "metric", "difference", "low", "high"} <= set(row)
-    assert {(row["a"], row["b"]) for row in found["paired"]} == {("message_queue", "rest")}
-    values = [row["metrics"]["goodput"]["value"] for row in found["rows"]]
-    [difference] = [row["difference"] for row in found["paired"] if row["metric"] == "goodput"]
-    assert difference == pytest.approx(values[1] - values[0])
+    pairs = {("message_queue", "rest"), ("outbox", "rest"), ("outbox", "message_queue")}
+    assert {(row["a"], row["b"]) for row in found["paired"]} == pairs
+    values = {row["architecture"]: row["metrics"]["goodput"]["value"] for row in found["rows"]}
+    goodputs = [row for row in found["paired"] if row["metric"] == "goodput"]
+    assert len(goodputs) == len(pairs)
+    for row in goodputs:
+        assert row["difference"] == pytest.approx(values[row["a"]] - values[row["b"]])
     status, out, _ = ends(capsys, "compare", *SMALL)
     assert status == 0 and "message_queue − rest" in out
+
+
+def test_an_architecture_without_a_twin_is_listed_so_and_cannot_be_run_live_or_measured(capsys):
+    assert {row["name"]: row["live twin"] for row in document(capsys, "list")} == {
+        "rest": "yes", "message_queue": "yes", "outbox": "no twin yet",
+    }  # fmt: skip
+    for command in (("run", "outbox", "--engine", "live"), ("measure", "outbox"), ("calibrate", "outbox")):
+        status, _, said = ends(capsys, *command)
+        assert status == 2
+        assert said.strip() == (
+            "error: architecture 'outbox' has no live twin yet: simulate it, or take rest or message_queue"
+        )
 
 
 def test_the_same_command_prints_the_same_document(capsys):

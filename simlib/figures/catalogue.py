@@ -17,6 +17,7 @@ TEXTS: dict[str, dict[Language, str]] = {
         "ru": "очередь с ожиданием ответа",
         "en": "queue, reply awaited",
     },
+    "outbox": {"ru": "исходящие через базу (outbox)", "en": "transactional outbox"},
     # kinds of message, named as what happens to them
     "stock_update": {"ru": "изменение остатка", "en": "stock update"},
     "order": {"ru": "заказ", "en": "order"},
@@ -258,6 +259,15 @@ TEXTS: dict[str, dict[Language, str]] = {
         "ru": "копия не принимает устаревшую версию",
         "en": "whether the copy refuses an older version",
     },
+    "parameter:publisher": {"ru": "кто публикует", "en": "what publishes"},
+    "parameter:batch_size": {"ru": "строк за один приём", "en": "rows that a relay takes at once"},
+    "parameter:insert": {"ru": "запись строки исходящих в базу", "en": "the database's work to write a row of the outbox"},
+    "parameter:poll_interval": {"ru": "период опроса", "en": "between two polls of a relay"},
+    "parameter:per_row": {
+        "ru": "работа базы на каждую строку опроса и отметки",
+        "en": "the database's work for each row that is found, and marked",
+    },
+    "parameter:tail": {"ru": "от фиксации до чтения журнала базы", "en": "from a commit until the log's reader has it"},
     "parameter:answered_on": {"ru": "чем отвечают на заказ", "en": "what answers an order"},
     # the explorer
     "explorer:title": {"ru": "Что будет, если изменить параметр?", "en": "What happens when a parameter moves?"},

@@ -354,7 +354,7 @@ class _Turn(_Walk):
         for step in everything(actor.steps):
             if isinstance(step, Receive):
                 self.largest += math.inf if step.at_most is None else step.at_most
-            elif isinstance(step, Repeat | Retry):
+            elif isinstance(step, Repeat) and any(isinstance(inner, Receive) for inner in everything(step.steps)):
                 self.largest = math.inf
 
     def brought(self) -> dict[Any, float]:
@@ -369,6 +369,8 @@ class _Turn(_Walk):
                 self.in_hand = queue is self.queue
             case ForEach(steps=steps):
                 return self.alone.walk(steps, held) if self.in_hand else Ways({}, held)
+            case Repeat(steps=steps):
+                return self.walk(steps, held)
             case Branch(when=Condition(field="batch", comparison=">=", value=value), then=then) if value <= 1:
                 return self.walk(then, held)
         return super().step(step, held)

@@ -304,3 +304,123 @@ def test_queue_customers_who_wait_for_the_reply_wait_longer_and_know_more():
     for made, knows in ((confirmed, False), (replied, True)):
         messages = made.messages.to_pandas()
         assert (messages["responded"] > messages["applied"]).all() == knows
+
+
+# --- outbox -----------------------------------------------------------------------------------------------------------
+
+RELAYS = ["polling", "log_tailing"]
+PUBLISHERS = [*RELAYS, "dual_write"]
+MANY_SKUS = Goods(skus=1_000_000, zipf=0.0)
+"""So many that no change is made good by a later one of the same SKU."""
+
+
+def struck(point, part, rate, only):
+    """A side that dies now and then where something is committed or published."""
+    crash = Crash(part=part, point=point, probability=0.1, restart=0.05)
+    return workload(rate, only, faults=(crash,), goods=MANY_SKUS)
+
+
+@pytest.mark.parametrize("publisher", PUBLISHERS)
+def test_outbox_that_never_crashes_loses_nothing_and_neither_does_the_dual_write(publisher):
+    made = history("outbox", workload(60), 600, publisher=publisher)
+    messages, found = made.messages.to_pandas(), made.check().found
+    assert set(messages["outcome"]) <= {"applied", "superseded", "answered", "rejected"}
+    assert not any(found[name] for name in ("lost", "half_done", "duplicated", "reordered"))
+
+
+def test_outbox_without_an_outbox_is_the_message_queue(differences):
+    flaky = workload(100, handler_failure=0.1, faults=(Crash(part="shop", at=(1.0, 2.0), restart=0.2),))
+    assert (
+        differences(history("outbox", flaky, 500, publisher="dual_write"), history("message_queue", flaky, 500)) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("only", "part", "point"),
+    [("stock_update", "accounting", "update.committed"), ("order", "shop", "order.committed")],
+)
+def test_outbox_keeps_what_a_dual_write_loses_between_commit_and_publication(only, part, point):
+    """Exactly those that a crash struck there, each a change that one side made and the other never hears of."""
+    for publisher in PUBLISHERS:
+        made = history("outbox", struck(point, part, 10, only), 200, publisher=publisher)
+        hit = made.faults["message"].to_pylist()
+        messages = made.messages.to_pandas().loc[hit]
+        assert len(hit) > 10 and set(messages["response"]) == {"none"}, "the caller's connection broke"
+        if publisher == "dual_write":
+            assert set(messages["outcome"]) == {"failed"}
+            assert list(made.check().found["half_done"]) == (hit if only == "stock_update" else [])
+        else:
+            assert set(messages["outcome"]) == {"applied"}
+            assert not made.check().found["half_done"]
+            assert set(made.check().found["recovered"]) == set(hit)
+
+
+@pytest.mark.parametrize("publisher", RELAYS)
+def test_outbox_relay_that_dies_before_it_marks_publishes_again_what_broker_or_receiver_drop(publisher):
+    dying = struck("relay.published", "shop", 20, "order")
+    relay = {"publisher": publisher, "deduplication": 0}
+    doubled = columns("outbox", dying, 200, **relay, idempotent_receiver=False)
+    assert (doubled["duplicates"] > 0).sum() > 10
+    for either in ({"idempotent_receiver": False, "deduplication": 120}, {}):
+        messages = columns("outbox", dying, 200, **relay | either)
+        assert (messages["duplicates"] == 0).all()
+        assert (messages.loc[messages["response"] == "ok", "outcome"] == "applied").all()
+
+
+@pytest.mark.parametrize("publisher", RELAYS)
+def test_outbox_relay_without_confirms_marks_what_the_network_lost(publisher):
+    updates = workload(20, only="stock_update", goods=MANY_SKUS, **lossy(0.1, "accounting-broker", "accounting"))
+    blind, sure = (
+        history("outbox", updates, 200, publisher=publisher, confirm=c, confirm_timeout=0.05).check().found["half_done"]
+        for c in (False, True)
+    )
+    assert len(blind) > 10 and not sure
+
+
+def test_outbox_waits_for_a_broker_that_is_down_where_a_dual_write_fails():
+    down = workload(50, only="stock_update", goods=MANY_SKUS, faults=(Crash(part="broker", at=(1.0,), restart=1.0),))
+    for publisher in PUBLISHERS:
+        made = history("outbox", down, 150, publisher=publisher)
+        responses = set(made.messages["response"].to_pylist())
+        if publisher == "dual_write":
+            assert "failed" in responses and len(made.check().found["half_done"]) > 20
+        else:
+            assert responses == {"ok"} and not made.check().found["half_done"]
+
+
+def test_outbox_callers_do_not_wait_for_the_broker():
+    slow = workload(10, only="stock_update")
+    outbox, dual = (
+        measure(history("outbox", slow, 200, store="40 ms", publisher=p)) for p in ("polling", "dual_write")
+    )
+    assert outbox["response_time_p50"] < 0.01 < 0.04 < dual["response_time_p50"]
+
+
+def test_outbox_polls_delay_publication_by_half_their_interval():
+    """Commits are Poisson, so the next poll is as far away as a uniform draw (Ross, Stochastic Processes, ch. 3)."""
+    calm = workload(2, only="stock_update")
+    polled, tailed = (
+        history("outbox", calm, 2000, publisher=publisher, poll_interval="200 ms", tail="0 ms").messages.to_pandas()
+        for publisher in RELAYS
+    )
+    wait = (polled["applied"] - tailed["applied"]).dropna()
+    assert wait.mean() == pytest.approx(0.1, abs=0.01)
+    assert wait.std() == pytest.approx(0.2 / 12**0.5, rel=0.1)
+
+
+def test_outbox_batch_bounds_a_polling_relay():
+    updates = workload(60, only="stock_update", horizon=30.0)
+    few = {"batch_size": 2, "poll_interval": 0.1}
+    flow = architectures.get("outbox").build(make(architectures.get("outbox").parameters, few), updates)
+    (relay,) = [s for s in flow.bounds({"stock_update": 60.0}).stations if s.name == "accounting.relay"]
+    assert relay.throughput == pytest.approx(20.0)
+    behind, along = (history("outbox", updates, 300, **changes) for changes in (few, {}))
+    assert measure(behind)["backlog_max"] > 150 > 30 > measure(along)["backlog_max"]
+    times = behind.messages.to_pandas()["applied"].dropna()
+    assert len(times) / (times.max() - times.min()) == pytest.approx(20.0, rel=0.05)
+
+
+def test_outbox_relay_that_tails_the_log_is_sooner_and_spares_the_database():
+    polled, tailed = (measure(history("outbox", workload(60), 600, publisher=publisher)) for publisher in RELAYS)
+    assert tailed["delivery_time_p50.stock_update"] < 0.5 * polled["delivery_time_p50.stock_update"]
+    assert tailed["utilisation.database_log"] < polled["utilisation.database_log"]

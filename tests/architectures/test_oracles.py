@@ -24,6 +24,7 @@ KNOWN = {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domai
 """What an oracle may stand on, besides the standard library."""
 FLAKY = {"handler_failure": 0.1}
 RABBITMQ = {"broker": "rabbitmq"}
+TAILING, DUAL = {"publisher": "log_tailing"}, {"publisher": "dual_write"}
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
 
 
@@ -110,6 +111,43 @@ EQUAL = {
             RABBITMQ | {"answered_on": "reply", "confirm_timeout": 0.03},
         ),
     },
+    "outbox": {
+        "at low load": (20, {}, {}),
+        "at moderate load": (150, {}, {}),
+        "when handlers fail": (80, FLAKY, {}),
+        "with few rows at once": (60, {}, {"batch_size": 3, "poll_interval": 0.05}),
+        "when polls are long": (120, {}, {"poll_interval": 0.003}),
+        "when rows cost much": (60, {}, {"per_row": 0.002}),
+        "when relays do not hear": (60, {}, {"confirm_timeout": 0.002, "confirm_retries": 1}),
+        "when relays do not hear and nobody drops the copies": (
+            60,
+            {},
+            {
+                "confirm_timeout": 0.004,
+                "confirm_retries": 0,
+                "deduplication": 0,
+                "idempotent_receiver": False,
+                "write_if_newer": False,
+            },
+        ),
+        "when messages are parked": (80, {"handler_failure": 0.4}, {"max_deliveries": 2}),
+        "when acknowledgements come late": (80, FLAKY, {"ack_wait": 0.01, "idempotent_receiver": False}),
+        "without confirms and acknowledgements": (80, FLAKY, {"confirm": False, "manual_ack": False}),
+        "when goods are sold out": (100, {"goods": SCARCE}, {}),
+        "tailing the log at low load": (20, {}, TAILING),
+        "tailing the log at moderate load": (150, {}, TAILING),
+        "tailing the log when handlers fail": (80, FLAKY, TAILING),
+        "tailing the log a few rows at once": (150, {}, TAILING | {"batch_size": 2}),
+        "tailing the log when relays do not hear": (
+            60,
+            {},
+            TAILING | {"confirm_timeout": 0.004, "confirm_retries": 0},
+        ),
+        "tailing the log when goods are sold out": (100, {"goods": SCARCE}, TAILING),
+        "without an outbox": (150, {}, DUAL),
+        "without an outbox when handlers fail": (80, FLAKY, DUAL),
+        "without an outbox when confirms come late": (80, {}, DUAL | {"confirm_timeout": 0.003, "confirm_retries": 1}),
+    },
 }
 
 
@@ -147,6 +185,9 @@ def test_oracles_meet_what_they_are_asked_to_show():
     failing = steady.model_copy(update={"handler_failure": 0.4})
     _, parked = told_twice("message_queue", failing, 1, 600, max_deliveries=2)
     assert parked["parked"].sum() > 50 and parked["deliveries"].max() >= 2
+    deaf = {"confirm_timeout": 0.004, "confirm_retries": 0, "deduplication": 0, "idempotent_receiver": False}
+    _, again = told_twice("outbox", steady, 1, 600, **deaf, write_if_newer=False)
+    assert again["duplicates"].sum() > 20 and again["deliveries"].max() > 4
     for name in architectures.names():
         _, scarce = told_twice(name, steady.model_copy(update={"goods": SCARCE}), 1, 600)
         assert (scarce["response"] == RESPONSES.index("refused")).sum() > 5

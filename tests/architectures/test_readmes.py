@@ -81,7 +81,7 @@ def test_a_parameter_of_one_broker_is_refused_for_another_in_one_line():
 @pytest.mark.parametrize("name", NAMES)
 def test_tests_named_in_the_readme_exist_and_all_of_an_architecture_are_named(name):
     named = set(re.findall(r"`(test_\w+)`", readme(name)))
-    prefix = {"rest": "rest", "message_queue": "queue"}[name]
+    prefix = {"message_queue": "queue"}.get(name, name)
     assert named == set(re.findall(rf"def (test_{prefix}_\w+)", MECHANISMS))
 
 

@@ -46,7 +46,7 @@ def test_from_the_real_parts_to_the_report(tmp_path):
     plan = tmp_path / "data" / "plans" / "report.yaml"
     plan.parent.mkdir(parents=True)
     plan.write_text(PLAN)
-    names = architectures.names()
+    names = architectures.twins()
 
     measured = simlib(tmp_path, "measure", "--plan", str(MEASUREMENTS))["rows"]
     assert [row["architecture"] for row in measured] == names

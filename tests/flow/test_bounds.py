@@ -140,7 +140,17 @@ def test_an_actor_s_turn_is_shared_by_its_largest_batch(largest: int | None, thr
 def test_an_actor_serves_no_more_than_a_batch_each_period_however_little_it_does() -> None:
     flow = Flow("polled")
     jobs = flow.part("host").queue("jobs")
-    assert acted([every(0.5), receive(jobs, at_most=20), delay(0.1), ack()], jobs, flow).throughput == pytest.approx(40)
+    each = for_each([retry(Backoff(3), [branch(0.1, [fail()])])])
+    assert acted(
+        [every(0.5), receive(jobs, at_most=20), each, delay(0.1), ack()], jobs, flow
+    ).throughput == pytest.approx(40)
+
+
+def test_an_actor_that_receives_again_in_one_turn_is_bound_by_its_work_alone() -> None:
+    flow = Flow("drained")
+    jobs = flow.part("host").queue("jobs")
+    handled = [receive(jobs, at_most=20), delay(0.1), for_each([delay(0.01, stream="each")]), ack()]
+    assert acted([every(0.5), repeat(handled, again=0.5)], jobs, flow).throughput == pytest.approx(100)
 
 
 def test_nothing_is_poisoned_without_a_fault() -> None:

@@ -612,7 +612,8 @@ def test_an_overloaded_pool_is_a_warning_with_its_utilisation() -> None:
 @pytest.mark.parametrize("name", architectures.names())
 def test_the_architectures_pass_without_a_warning(name: str) -> None:
     architecture = architectures.get(name)
-    for overrides in ({}, {"idempotency": False}, {"answered_on": "reply"}, {"confirm": False}, {"manual_ack": False}):
+    switched = ({"idempotency": False}, {"answered_on": "reply"}, {"confirm": False}, {"manual_ack": False})
+    for overrides in ({}, *switched, {"publisher": "log_tailing"}, {"publisher": "dual_write"}):
         if set(overrides) <= set(architecture.parameters.model_fields):
             flow = architecture.build(architecture.load_parameters(overrides), load_scenario("steady"))
             assert flow.check() == []

@@ -78,9 +78,9 @@ def inserted(p: Outbox, side: Side, label: str) -> Steps:
 
 
 def relayed(flow: Flow, p: Outbox, between: Exchange, side: Side) -> Queue:
-    """A side's outbox, and its relay, a task of the side's process: it publishes in the order of the rows and forgets or marks
-    them only then, so that a crash between the two publishes them again. What is not confirmed in the end is left for
-    the next turn, with all after it."""
+    """A side's outbox, and its relay, a task of the side's process: it takes rows, publishes them in their order, and marks them
+    only then. So what it dies over it publishes again, and where a row is not confirmed in the end the whole batch is rolled
+    back and taken again."""
     name = f"{side.part.name}.relay"
     outbox = side.part.queue(f"{side.part.name}.outbox", detected_after=0.0)
     each = for_each([*between.publish(name, side, unconfirmed=[fail()]), point("relay.published")])
