@@ -141,8 +141,10 @@ def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any
     variant = model.variant(overrides)
     field = variant.model_fields.get("broker")
     broker = field.default if field else None
+    known = ARCHITECTURES.get(architecture)
+    of = ARCHITECTURES[known.times_of].parameters.variant(overrides) if known and known.times_of else variant
     shared = _times(Parameters)
-    for file, names in zip(calibration_files(architecture, broker), (shared, _times(variant) - shared), strict=True):
+    for file, names in zip(calibration_files(architecture, broker), (shared, _times(of) - shared), strict=True):
         one = _calibration(file)
         for name in one.parameters if one else ():
             if name not in names:
