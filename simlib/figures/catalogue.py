@@ -259,7 +259,6 @@ TEXTS: dict[str, dict[Language, str]] = {
         "ru": "копия не принимает устаревшую версию",
         "en": "whether the copy refuses an older version",
     },
-    "parameter:reconnect": {"ru": "пауза перед новым подключением к брокеру", "en": "between tries to connect to the broker"},
     "parameter:publisher": {"ru": "кто публикует", "en": "what publishes"},
     "parameter:batch_size": {"ru": "строк за один приём", "en": "rows that a relay takes at once"},
     "parameter:insert": {"ru": "запись строки исходящих в базу", "en": "the database's work to write a row of the outbox"},
