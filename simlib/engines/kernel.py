@@ -588,6 +588,12 @@ def serves(s, part):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def hands_out(s, queue):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.hands_out`."""
+    return not queue.closed and serves(s, queue.at) and not is_down(s, queue.consumers_at)
+
+
+@njit(cache=True)
 def paused(s, part):  # type: ignore[no-untyped-def]
     """Until when the part stands still."""
     return part_at(s, part).paused if part >= 0 else -math.inf
@@ -1033,7 +1039,7 @@ def lend(s, d, i):  # type: ignore[no-untyped-def]
 def available(s, q):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.available`."""
     queue = queue_at(s, q)
-    if queue.closed or not serves(s, queue.at):
+    if not hands_out(s, queue):
         return 0
     if queue.prefetch < 0:
         return queue.waiting
@@ -1122,7 +1128,7 @@ def dispatch(s, q):  # type: ignore[no-untyped-def]
     if queue.watchers >= 0:
         see(s, q)
         return
-    if queue.closed or not serves(s, queue.at):
+    if not hands_out(s, queue):
         return
     n = queue.slots
     while queue.ready >= 0 and n > 0:
@@ -1442,7 +1448,7 @@ def up(s, part):  # type: ignore[no-untyped-def]
             for i in range(group_at(s, g).count):
                 begin(s, g, i)
     for q in range(s.queues_size):
-        if queue_at(s, q).at == part or connects(queue_at(s, q), part):
+        if queue_at(s, q).at == part or queue_at(s, q).consumers_at == part:
             dispatch(s, q)
 
 

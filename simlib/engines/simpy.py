@@ -405,12 +405,11 @@ class QueueState:
         self.dispatch()
 
     def dispatch(self) -> None:
-        """Hand out what is ready while there is credit, in turn; not while the queue's part is down or shut, or its
-        consumers' connection known to be closed."""
+        """Hand out what is ready while there is credit, in turn."""
         if self.watchers is not None:
             self.watchers.see(self.available())
             return
-        if self.closed or not self.engine.serves(self.queue.at):
+        if not self.hands_out():
             return
         limit, n = self.queue.prefetch, len(self.out)
         while self.ready and n:
@@ -423,9 +422,13 @@ class QueueState:
             self.turn = (slot + 1) % n
             self._hand_out(self.ready.popleft(), slot)
 
+    def hands_out(self) -> bool:
+        """Not while its part is down or shut, nor while its consumers' is down, or their connection known to be closed."""
+        return not self.closed and self.engine.serves(self.queue.at) and self.consumers_at not in self.engine.down
+
     def available(self) -> int:
         """How many deliveries an actor could receive."""
-        if self.closed or not self.engine.serves(self.queue.at):
+        if not self.hands_out():
             return 0
         ready, limit = len(self.ready), self.queue.prefetch
         return ready if limit is None else min(ready, limit - self.out[0])
@@ -952,7 +955,7 @@ class Engine:
         for begin in self.restarts.get(part, ()):
             begin()
         for queue, state in self.queues.items():
-            if queue.at is part or state in connected:
+            if part in (queue.at, state.consumers_at):
                 state.dispatch()
 
     def _lose_sight(self, queue: Queue, restart: float) -> None:

@@ -109,7 +109,8 @@ class Queue:
     message published again within so many seconds is dropped, but confirmed. `requeue`: where what is delivered again
     stands. `detected_after`: so long after the consumers' part died the broker notices that their connection is closed
     (when the part is up again at the latest), delivers again what they held, and takes no acknowledgement of it any more;
-    None: it notices nothing but `ack_wait`. `flush_every`: what is published is flushed to disk so often, s; None: each
+    None: what they held comes again by `ack_wait` alone. Nothing is handed out to a part that is down: its machine closed the
+    connection. `flush_every`: what is published is flushed to disk so often, s; None: each
     before its confirm.
     """
 
