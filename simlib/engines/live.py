@@ -107,6 +107,8 @@ class Bench:
         self.services: dict[str, Service] = {}
         self.servers: dict[str, Server] = {}
         self.databases: dict[str, str] = {}
+        self.gone: dict[str, float] = defaultdict(float)
+        """CPU time of the processes that were killed, by name, s."""
         self.numbered = 0
         """Messages so far: numbers are never used twice, so that nothing takes a message for one of an earlier run."""
 
@@ -274,6 +276,9 @@ class Bench:
             if done.wait(max(0.0, at - (time.monotonic_ns() - started) / 1e9)):
                 break
             program = self._program(crash.part)
+            for name, those in self._processes().items():
+                if program.process.pid in [process.pid for process in those]:
+                    self.gone[name] += machine.cpu_seconds(those)
             fell = time.monotonic_ns()
             program.kill()
             done.wait(crash.restart.mean_value)
@@ -466,11 +471,15 @@ class Bench:
         self.numbered += len(arrivals)
 
     def _cpu(self, driver: int) -> Cpu:
-        ours = {name: server.processes() for name, server in self.servers.items()}
-        ours |= {side: [psutil.Process(service.program.process.pid)] for side, service in self.services.items()}
-        ours |= {"driver": [psutil.Process(driver)], "supervisor": [psutil.Process()]}
+        ours = self._processes() | {"driver": [psutil.Process(driver)], "supervisor": [psutil.Process()]}
         busy = machine.Busy.now()
-        return Cpu(time.monotonic(), {name: machine.cpu_seconds(those) for name, those in ours.items()}, busy)
+        spent = {name: machine.cpu_seconds(those) + self.gone[name] for name, those in ours.items()}
+        return Cpu(time.monotonic(), spent, busy)
+
+    def _processes(self) -> dict[str, list[psutil.Process]]:
+        """The processes of each server and service."""
+        ours = {name: server.processes() for name, server in self.servers.items()}
+        return ours | {side: [psutil.Process(service.program.process.pid)] for side, service in self.services.items()}
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@ and answered again, it has the same kinds of anomaly, and as many of each as a 9
 
 The replications meet the same arrivals and faults as the live run, each with its own times of service. Where the intervals
 are right, one count in twenty at most lies outside: of all counts of a run there may be as many as chance allows (99.9 %).
+A run is judged by its counts where it would be valid as a measurement: a busy machine keeps more in hand when the kill comes.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.stats import binom
 
 from simlib import api, draws
 from simlib.brokers import nats, rabbitmq
+from simlib.calibration.validate import Effort
 from simlib.checker import ANOMALIES
 from simlib.engines import ENGINES, compiled
 from simlib.engines.live import Bench
@@ -32,31 +34,20 @@ REPLICATIONS = 199
 """Of as many values, the next one lies from the 5th to the 195th with a chance of 95 %."""
 QUEUE = {"ack_wait": 1.0}
 BLIND = {"idempotent_receiver": False, "write_if_newer": False}
-CASES = [
-    ("message_queue", QUEUE, "shop"),
-    ("message_queue", QUEUE, "accounting"),
-    ("message_queue", QUEUE, "broker"),
-    ("message_queue", QUEUE | BLIND, "shop"),
-    ("message_queue", QUEUE | BLIND, "accounting"),
-    ("message_queue", QUEUE | BLIND, "broker"),
-    ("message_queue", {"manual_ack": False}, "shop"),
-    ("message_queue", {"broker": "rabbitmq"} | BLIND, "shop"),
-    ("message_queue", {"broker": "rabbitmq"} | BLIND, "broker"),
-    ("rest", {"idempotency": False}, "shop"),
-    ("rest", {"idempotency": False}, "accounting"),
-]
+TWINS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "rest": ("rest", {"idempotency": False}, ("shop", "accounting")),
+    "queue": ("message_queue", QUEUE, ("shop", "accounting", "broker")),
+    "queue-blind": ("message_queue", QUEUE | BLIND, ("shop", "accounting", "broker")),
+    "queue-automatic": ("message_queue", {"manual_ack": False}, ("shop",)),
+    "rabbitmq-blind": ("message_queue", {"broker": "rabbitmq"} | BLIND, ("shop", "broker")),
+}
+"""An architecture with its parameters, and the parts of it that are killed."""
+SEEDS = (1, 2)
 KNOWN = {
-    ("nats", "shop"): {"redelivered", "parked", "half_done", "duplicated", "reordered", "stale", "lost"},
-    ("nats", "accounting"): {"redelivered", "parked", "half_done", "duplicated", "reordered", "stale", "lost"},
     ("nats", "broker"): {"redelivered", "duplicated", "half_done", "reordered"},
     ("rabbitmq", "shop"): {"reordered"},
 }
 """Counts in which model and broker are known to differ, by what is killed; why stands in docs/conventions.md."""
-QUICK = [CASES[0], CASES[2], CASES[10]]
-SEEDS = (1, 2)
-NAMES = [
-    "-".join((name, *(f"{key}={value}" for key, value in parameters.items()), part)) for name, parameters, part in CASES
-]
 
 
 def struck(part: str, seed: int) -> Scenario:
@@ -116,44 +107,63 @@ def compared(ready: Bench, name: str, parameters: dict[str, Any], part: str, see
          "most": dict(zip(replications, ordered[-1], strict=True))}
     )  # fmt: skip
     table["inside"] = (table["low"] <= table["live"]) & (table["live"] <= table["high"])
-    table["known"] = table.index.isin(KNOWN.get((parameters.get("broker", "nats"), part), ()) if name != "rest" else ())
+    table["known"] = table.index.isin(KNOWN.get((broker_of(name, parameters), part), ()))
     shown = table[(table[["live", "high"]] > 0).any(axis=1)]
-    print(f"\n{name} {parameters}, {part} down from {fault['start']:.3f} to {fault['end']:.3f} s, seed {seed}\n{shown}")
+    table["judged"] = (
+        live.meta["send_lag_p99"] <= Effort().latest
+        and live.meta["foreign_cpu"] + live.meta["steal"] <= Effort().busiest
+    )
+    busy = {name: round(live.meta[name], 4) for name in ("foreign_cpu", "steal", "send_lag_p99")}
+    print(
+        f"\n{name} {parameters}, {part} down from {fault['start']:.3f} to {fault['end']:.3f} s, seed {seed}, {busy}\n{shown}"
+    )
     return table
 
 
 def agree(tables: list[pd.DataFrame]) -> None:
     """Every kind of anomaly seen live was seen in a replication; no more counts are outside than chance allows."""
     table = pd.concat(tables)
-    table = table[~table["known"] & (table[["live", "most"]] > 0).any(axis=1)]
-    unforeseen = table[(table["most"] == 0) & table.index.isin(ANOMALIES)]
+    if not table["judged"].any():
+        pytest.skip("other processes took more of the machine than a measurement allows")
+    table = table[table["judged"] & ~table["known"] & (table[["live", "most"]] > 0).any(axis=1)]
+    kinds = table[table.index.isin(ANOMALIES)].groupby(level=0)[["live", "most"]].max()
+    unforeseen = kinds[kinds["most"] == 0]
     assert unforeseen.empty, str(unforeseen)
     outside = table[~table["inside"]]
     assert len(outside) <= binom.ppf(0.999, len(table), 0.05), str(outside)
 
 
+def broker_of(name: str, parameters: dict[str, Any]) -> str | None:
+    return None if name == "rest" else parameters.get("broker", "nats")
+
+
 @pytest.fixture
-def mortal(bench, request) -> Iterator[Any]:
-    """A bench whose broker is its own, and may be killed."""
-    name, parameters, part = request.param
-    own = {"nats": nats, "rabbitmq": rabbitmq}[parameters.get("broker", "nats")]
-    with pytest.MonkeyPatch.context() as environment:
-        environment.delenv(own.URL, raising=False)
-        require_part(own.found() is not None, f"no broker: {own.INSTALL}")
-    with bench(name, own_broker=True, **parameters) as ready:
-        yield lambda seed: compared(ready, name, parameters, part, seed)
+def strikes(bench) -> Callable[..., list[pd.DataFrame]]:
+    """Kills parts of a twin that has a broker of its own, once for each seed."""
+
+    def strike(twin: str, parts: Sequence[str], seeds: Sequence[int]) -> list[pd.DataFrame]:
+        name, parameters, _ = TWINS[twin]
+        own = {"nats": nats, "rabbitmq": rabbitmq}.get(broker_of(name, parameters) or "")
+        with pytest.MonkeyPatch.context() as environment:
+            if own:
+                environment.delenv(own.URL, raising=False)
+                require_part(own.found() is not None, f"no broker: {own.INSTALL}")
+        with bench(name, own_broker=True, **parameters) as ready:
+            return [compared(ready, name, parameters, part, seed) for part in parts for seed in seeds]
+
+    return strike
 
 
-@pytest.mark.parametrize("mortal", QUICK, indirect=True, ids=[NAMES[CASES.index(case)] for case in QUICK])
-def test_a_killed_part_leaves_what_the_model_predicts(mortal):
-    agree([mortal(1)])
+@pytest.mark.parametrize(("twin", "part"), [("rest", "accounting"), ("queue", "shop"), ("queue", "broker")])
+def test_a_killed_part_leaves_what_the_model_predicts(strikes, twin, part):
+    agree(strikes(twin, [part], SEEDS[:1]))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("mortal", CASES, indirect=True, ids=NAMES)
-def test_parts_killed_at_seeded_times_leave_what_the_model_predicts(mortal):
-    agree([mortal(seed) for seed in SEEDS])
+@pytest.mark.parametrize("twin", TWINS)
+def test_parts_killed_at_seeded_times_leave_what_the_model_predicts(strikes, twin):
+    agree(strikes(twin, TWINS[twin][2], SEEDS))
 
 
 def test_a_broker_that_is_not_ours_is_not_killed(bench, workload):
