@@ -15,6 +15,9 @@ from simlib.flow import (
     RESULT,
     Backoff,
     Flow,
+    Link,
+    Pool,
+    Queue,
     Steps,
     Table,
     ack,
@@ -252,31 +255,37 @@ class Exchange:
         return self.once(self.handled_there, [self.copy.write_if_newer(written, otherwise=older)])
 
     def publish(self, label: str, here: Side, reply_wanted: bool = False, unconfirmed: Steps = ()) -> Steps:
-        """A side publishes to the queue that the other reads: with a confirm that is waited for, and publication again where
-        it does not come, in the end `unconfirmed`; with a reply that is waited for instead; or without either. Without a
-        confirm nobody knows whether the message is in the queue."""
-        p = self.p
-        ours = here is self.accounting
-        link, log, queue = (
-            (self.left, self.updates_log, self.updates) if ours else (self.right, self.orders_log, self.orders)
-        )
-        there = [
-            link.send(stream=f"{label}.publish.there"),
-            log.serve(p.store, stream=f"{label}.store"),
-            publish(queue),
-        ]
-        ask = here.work(p.publish_client, f"{label}.publish.send")
-        took = here.work(p.publish_client, f"{label}.publish.took")
-        if reply_wanted:
-            return [rescue([*ask, call(there, timeout=p.confirm_timeout), *took], otherwise=[])]
-        if not p.confirm:
-            return [*ask, spawn(there)]
-        confirmed = [*there, link.send(stream=f"{label}.publish.back"), reply("ok")]
-        asked = call(confirmed, timeout=p.confirm_timeout)
-        unheard = fail("timed_out")
-        again = Backoff(retries=math.ceil(p.confirm_timeout / p.reconnect), base=p.reconnect, factor=1.0)
-        buffered = [retry(again, [asked], otherwise=[unheard])] if p.semantics.buffered else [unheard]
-        otherwise = branch(RESULT.equals("failed"), [delay(p.reconnect), *buffered], otherwise=[unheard])
-        attempt = [*ask, rescue([asked], otherwise=[otherwise]), *took]
-        policy = Backoff(retries=p.confirm_retries)
-        return [retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")]
+        """A side publishes to the queue that the other reads: see `send`."""
+        if here is self.accounting:
+            return send(self.p, label, here, self.left, self.updates_log, self.updates, reply_wanted, unconfirmed)
+        return send(self.p, label, here, self.right, self.orders_log, self.orders, reply_wanted, unconfirmed)
+
+
+def send(
+    p: Queues,
+    label: str,
+    here: Side,
+    link: Link,
+    log: Pool,
+    queue: Queue,
+    reply_wanted: bool = False,
+    unconfirmed: Steps = (),
+) -> Steps:
+    """Publish to a queue: with a confirm that is waited for, and publication again where it does not come, in the end
+    `unconfirmed`; with a reply that is waited for instead; or without either. Without a confirm nobody knows whether the
+    message is in the queue."""
+    there = [link.send(stream=f"{label}.publish.there"), log.serve(p.store, stream=f"{label}.store"), publish(queue)]
+    ask = here.work(p.publish_client, f"{label}.publish.send")
+    took = here.work(p.publish_client, f"{label}.publish.took")
+    if reply_wanted:
+        return [rescue([*ask, call(there, timeout=p.confirm_timeout), *took], otherwise=[])]
+    if not p.confirm:
+        return [*ask, spawn(there)]
+    confirmed = [*there, link.send(stream=f"{label}.publish.back"), reply("ok")]
+    asked = call(confirmed, timeout=p.confirm_timeout)
+    unheard = fail("timed_out")
+    again = Backoff(retries=math.ceil(p.confirm_timeout / p.reconnect), base=p.reconnect, factor=1.0)
+    waits = [delay(p.reconnect), *([retry(again, [asked], otherwise=[unheard])] if p.semantics.buffered else [unheard])]
+    attempt = [*ask, rescue([asked], otherwise=[branch(RESULT.equals("failed"), waits, otherwise=[unheard])]), *took]
+    policy = Backoff(retries=p.confirm_retries)
+    return [retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")]

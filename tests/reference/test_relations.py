@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 import simlib
 from simlib import architectures
-from simlib.architectures.message_queue.model import send
+from simlib.architectures.queues import send
 from simlib.architectures.sides import sides
 from simlib.distributions import Constant, Distribution, Exponential, Lognormal
 from simlib.draws import replication_seed
@@ -68,7 +68,6 @@ NEEDS = {
     ),
     **dict.fromkeys(("R50_mesh_adds", "R51_istio_delta", "R53_mesh_cpu", "R56_mesh_chain"), "service_mesh"),
     **dict.fromkeys(("R60_saga_slope", "R62_orchestrator_bottleneck", "R63_saga_counts"), "saga"),
-    **dict.fromkeys(("R64_outbox_poll_delay", "R66_cdc_vs_polling"), "outbox"),
     "R69_es_replay_linear": "event_sourcing",
 }  # fmt: skip
 """Relations of architectures that are not there yet."""
@@ -550,6 +549,31 @@ def test_stations_are_as_busy_as_what_comes_to_them_brings(name: str, changes: d
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------
+
+
+@tells("R64_outbox_poll_delay")
+def test_a_polling_relay_is_later_by_half_its_period_on_average() -> None:
+    """Against a relay that hears of each row at once; the wait is uniform over the period."""
+    period, updates = 1.0, only("stock_update", 2.0, messages=9_000)
+    polled, heard = (
+        simlib.run("outbox", updates, {"publisher": publisher, "poll_interval": period, "tail": "0 ms"}).messages
+        for publisher in ("polling", "log_tailing")
+    )
+    wait = polled["applied"].to_numpy() - heard["applied"].to_numpy()
+    assert np.nanmean(wait) == pytest.approx(period / 2, rel=0.02)
+    assert np.nanquantile(wait, 0.95) == pytest.approx(0.95 * period, rel=0.02)
+
+
+@tells("R66_cdc_vs_polling")
+@pytest.mark.parametrize(("tail", "period"), [(0.04, 0.2), (0.04, 0.05)])
+def test_tailing_the_log_is_sooner_than_polls_unless_half_their_period_is_shorter(tail: float, period: float) -> None:
+    updates = only("stock_update", 2.0, messages=1_000)
+    polled, tailed = (
+        measure(simlib.run("outbox", updates, {"publisher": publisher, "poll_interval": period, "tail": tail}))
+        for publisher in ("polling", "log_tailing")
+    )
+    sooner = tailed["delivery_time_mean.stock_update"] < polled["delivery_time_mean.stock_update"]
+    assert sooner == (tail < period / 2)
 
 
 def test_every_relation_is_told_or_says_what_it_needs() -> None:
