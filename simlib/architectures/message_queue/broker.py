@@ -26,7 +26,7 @@ class Broker(ABC):
     def __init__(self, side: Side) -> None:
         self.side, self.p = side, side.config.parameters
         self.consumers: list[asyncio.Task[None]] = []
-        self.busy = 0
+        self.in_hand = 0
         side.pending = self.pending
 
     def name(self, queue: str) -> str:
@@ -40,6 +40,24 @@ class Broker(ABC):
     @abstractmethod
     async def consume(self, queue: str, handler: Handler) -> None:
         """Let `consumers` tasks compete for the messages of a queue."""
+
+    @abstractmethod
+    async def receive(self, delivery: Any, handler: Handler) -> None:
+        """Handle a delivery and acknowledge it after its effect; hand it back if that fails."""
+
+    def fetched(self, inbox: asyncio.Queue[Any], delivery: Any) -> None:
+        """A delivery is here, and waits for a consumer."""
+        self.in_hand += 1
+        inbox.put_nowait(delivery)
+
+    async def compete(self, inbox: asyncio.Queue[Any], handler: Handler) -> None:
+        """A consumer: takes what is here, one after the other."""
+        while True:
+            delivery = await inbox.get()
+            try:
+                await self.receive(delivery, handler)
+            finally:
+                self.in_hand -= 1
 
     @abstractmethod
     async def replies(self, replied: Callable[[bytes], Awaitable[None]]) -> str:

@@ -27,7 +27,6 @@ class OnNats(Broker):
     def __init__(self, side: Side) -> None:
         super().__init__(side)
         self.connection: Connection
-        self.inbox: asyncio.Queue[Msg] = asyncio.Queue()
 
     async def connect(self) -> None:
         assert self.side.config.broker
@@ -76,11 +75,16 @@ class OnNats(Broker):
             max_deliver=self.p["max_deliveries"] if manual else None,
             max_ack_pending=self.p["prefetch"] if manual else None,
         )
+        inbox: asyncio.Queue[Msg] = asyncio.Queue()
+
+        async def take(delivery: Msg) -> None:
+            self.fetched(inbox, delivery)
+
         self.queue = self.name(queue)
         await self.jetstream.subscribe(
-            self.queue, queue=self.queue, stream=self.queue, config=config, cb=self.inbox.put, manual_ack=True
+            self.queue, queue=self.queue, stream=self.queue, config=config, cb=take, manual_ack=True
         )
-        self.consumers = [asyncio.create_task(self._compete(handler)) for _ in range(self.p["consumers"])]
+        self.consumers = [asyncio.create_task(self.compete(inbox, handler)) for _ in range(self.p["consumers"])]
 
     async def close(self) -> None:
         for consumer in self.consumers:
@@ -92,19 +96,10 @@ class OnNats(Broker):
 
     async def pending(self) -> int:
         info = await self.jetstream.consumer_info(self.queue, self.queue)
-        return (info.num_pending or 0) + (info.num_ack_pending or 0) + self.inbox.qsize() + self.busy
+        return (info.num_pending or 0) + (info.num_ack_pending or 0) + self.in_hand
 
-    async def _compete(self, handler: Handler) -> None:
-        while True:
-            delivery = await self.inbox.get()
-            self.busy += 1
-            try:
-                await self._receive(delivery, handler)
-            finally:
-                self.busy -= 1
-
-    async def _receive(self, delivery: Msg, handler: Handler) -> None:
-        """Handle a delivery and acknowledge it after its effect; hand it back if that fails, and park it at last."""
+    async def receive(self, delivery: Msg, handler: Handler) -> None:
+        """As the broker's; and park it after the last delivery, which JetStream does not."""
         number = delivery.metadata.num_delivered
         message, event = identified((delivery.headers or {})[ID])
         with self.side.trace.stage(message, "delivery", number):

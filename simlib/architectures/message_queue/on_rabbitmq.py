@@ -30,7 +30,6 @@ class OnRabbitMQ(Broker):
         self.sure: AbstractRobustExchange
         self.unsure: AbstractRobustExchange
         self.queues: dict[str, AbstractRobustQueue] = {}
-        self.in_hand = 0
         self.handed_back: set[str] = set()
         self.seen: Counter[str] = Counter()
 
@@ -109,7 +108,7 @@ class OnRabbitMQ(Broker):
         await self.channel.set_qos(self.p["prefetch"])
         for _ in range(self.p["consumers"]):
             inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-            self.consumers.append(asyncio.create_task(self._compete(inbox, handler)))
+            self.consumers.append(asyncio.create_task(self.compete(inbox, handler)))
             await self.queues[queue].consume(self._taker(inbox), no_ack=not manual)
         await self.queues[f"{queue}_{PARKED}"].consume(self._park)
 
@@ -132,21 +131,12 @@ class OnRabbitMQ(Broker):
 
     def _taker(self, inbox: asyncio.Queue[AbstractIncomingMessage]) -> Callable[[AbstractIncomingMessage], Any]:
         async def take(delivery: AbstractIncomingMessage) -> None:
-            self.in_hand += 1
             self.handed_back.discard(str(delivery.message_id))
-            inbox.put_nowait(delivery)
+            self.fetched(inbox, delivery)
 
         return take
 
-    async def _compete(self, inbox: asyncio.Queue[AbstractIncomingMessage], handler: Handler) -> None:
-        while True:
-            delivery = await inbox.get()
-            try:
-                await self._receive(delivery, handler)
-            finally:
-                self.in_hand -= 1
-
-    async def _receive(self, delivery: AbstractIncomingMessage, handler: Handler) -> None:
+    async def receive(self, delivery: AbstractIncomingMessage, handler: Handler) -> None:
         """Handle a delivery and acknowledge it after its effect; hand it back if that fails."""
         number = self._number(delivery)
         message, _ = identified(delivery.message_id)
