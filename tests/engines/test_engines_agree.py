@@ -425,7 +425,9 @@ def test_the_kernel_reads_no_record_that_is_not_there(tmp_path: Any) -> None:
     checked = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     tests = [__file__, "-k", "random_flows_have or architectures or too_small", "-m", "not long"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], env=checked, check=False
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "1800", *tests],
+        env=checked,
+        check=False,
     )
     assert done.returncode == 0
 
