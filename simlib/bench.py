@@ -74,14 +74,14 @@ def ratios(pairs: int = 5) -> list[Ratio]:
         found.append(_engines(name, lambda engine, cases=cases: cases[engine].run(1), pairs))  # type: ignore[misc]
         oracle = import_module(f"simlib.architectures.{name.replace('/', '.')}.oracle")
         by_hand = partial(oracle.run, one.parameters, one.scenario, 1, MESSAGES)
-        found.append(_ratio(name, ("SimPy by hand", by_hand), ("compiled", partial(one.run, 1)), pairs))
+        found.append(side_by_side(name, ("SimPy by hand", by_hand), ("compiled", partial(one.run, 1)), pairs))
     return [*found, _threads(pairs), _growth()]
 
 
 def _engines(name: str, run: Callable[[str], Any], pairs: int) -> Ratio:
     if _differ(run("simpy"), run("compiled")):
         raise RunFailed(f"the engines disagree on {name}: make test says where")
-    return _ratio(name, ("simpy", lambda: run("simpy")), ("compiled", lambda: run("compiled")), pairs)
+    return side_by_side(name, ("simpy", lambda: run("simpy")), ("compiled", lambda: run("compiled")), pairs)
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -89,7 +89,7 @@ def _differ(one: Any, other: Any) -> bool:
     return not one.messages.to_pandas().equals(other.messages.to_pandas())
 
 
-def _ratio(name: str, slow: tuple[str, Job], fast: tuple[str, Job], pairs: int) -> Ratio:
+def side_by_side(name: str, slow: tuple[str, Job], fast: tuple[str, Job], pairs: int) -> Ratio:
     times = [(_seconds(slow[1]), _seconds(fast[1])) for _ in range(pairs)]
     values = [a / b for a, b in times]
     middle = statistics.median(b for _, b in times)
@@ -104,7 +104,7 @@ def _threads(pairs: int) -> Ratio:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(case.run, range(1, 9)))
 
-    return _ratio("eight runs", ("one thread", lambda: on(1)), ("two threads", lambda: on(2)), pairs)
+    return side_by_side("eight runs", ("one thread", lambda: on(1)), ("two threads", lambda: on(2)), pairs)
 
 
 def _growth() -> Ratio:
@@ -115,7 +115,7 @@ def _growth() -> Ratio:
         for seed in range(1, 11):
             short.run(seed)
 
-    return _ratio("a million messages", ("one run", partial(long.run, 1)), ("ten runs of a tenth", ten), 1)
+    return side_by_side("a million messages", ("one run", partial(long.run, 1)), ("ten runs of a tenth", ten), 1)
 
 
 def _seconds(job: Job) -> float:
