@@ -98,8 +98,9 @@ def _columns(name: str, rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]
 
 
 @pytest.fixture(scope="session")
-def invented_results() -> pd.DataFrame:
-    """Rows as a sweep's store has them, of invented numbers: three candidates, four runs a point, overloaded at 400/s.
+def invented_results(request: pytest.FixtureRequest) -> pd.DataFrame:
+    """Rows as a sweep's store has them, of invented numbers: three candidates, four runs a point, overloaded at 400/s, or with
+    the columns that the test gives.
 
     The times of a run are those of REST times 0.8 for the queue and 0.9 for its variant, at every cut longer by 1 ms.
     """
@@ -122,7 +123,7 @@ def invented_results() -> pd.DataFrame:
                         run | {"cut": cut, "metric": name, "value": values[name], "unit": unit_of(name)}
                         for name in values
                     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(**getattr(request, "param", {}))
 
 
 def _invented(rate: float, r: int, factor: float, cut: int) -> dict[str, float]:

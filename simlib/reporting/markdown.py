@@ -181,8 +181,9 @@ class _Filling:
         )
 
     def sentences(self, topic: str) -> list[Markdown]:
-        """What the paired differences of a topic say."""
-        return [self._sentence(each) for each in _named("differences", self.context.differences, topic)]
+        """What the paired differences of a topic say; that there are none, where no point has a pair."""
+        said = [self._sentence(each) for each in _named("differences", self.context.differences, topic)]
+        return said or [Markdown("Разностей нет: в каждой точке хотя бы одна из архитектур перегружена.")]
 
     def headlines(self) -> list[Markdown]:
         """What the first difference of each topic says."""

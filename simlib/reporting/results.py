@@ -165,12 +165,15 @@ class _Results:
             yield name, Figure(file(paths.FIGURES, name, "ru", "svg"), text(f"caption:{name}", "ru"), run)
 
     def _differences(self, topic: str) -> Iterator[Difference]:
-        """Of architectures proper: every metric of the topic in its first scenario, the main one of times in all.
+        """Of architectures proper: every metric of the topic in its first scenario, the main one of times in all; none where
+        every point is overloaded.
 
         A variant is compared with its own architecture, in what it changes.
         """
         rows = self.headlines[(self.headlines["topic"] == topic) & self.headlines["low"].notna()]
         proper = rows["a"].isin(self.names) & rows["b"].isin(self.names)
+        if rows.empty:
+            return
         first = rows["scenario"] == rows["scenario"].iloc[0]
         main = rows["metric"] == comparison.TOPICS[topic][0]
         own = rows["a"].str.partition("/")[0] == rows["b"]

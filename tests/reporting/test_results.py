@@ -85,6 +85,12 @@ def test_the_template_finds_all_that_it_asks_for(context):
     assert {"response_time.svg", "validation.svg"} <= set(source.pictures)
 
 
+@pytest.mark.parametrize("invented_results", [{"overloaded": True}], indirect=True)
+def test_where_every_point_is_overloaded_the_report_says_so(stored, plan, validation):
+    source = reporting.markdown.fill(results.context(plan, validation), paths.REPORT_SOURCE)
+    assert "в каждой точке хотя бы одна из архитектур перегружена" in source.text
+
+
 def test_numbers_are_those_of_the_store(context, stored):
     found = comparison.saturation(stored).set_index("candidate").loc["rest"]
     number = context.numbers["saturation.rest"]
