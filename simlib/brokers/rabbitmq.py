@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from pamqp import commands, exceptions, frame, header
 
-from simlib.brokers import Part, Server, processes
-from simlib.errors import BadInput, MissingPart
+from simlib.brokers import Part, Server, answers, processes, version_at
+from simlib.errors import MissingPart
 
 URL = "SIMLIB_RABBITMQ_URL"
 INSTALL = f"apt-get install rabbitmq-server, put 'rabbitmq-server' on the PATH, or set {URL}"
@@ -27,7 +27,7 @@ _BEHIND_WRAPPER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 def found() -> Part | None:
     """The server that `rabbitmq()` would use, None if there is none; raises BadInput where the named one is of no use."""
     if url := os.environ.get(URL):
-        return Part("rabbitmq", _version_at(url), URL)
+        return Part("rabbitmq", version_at(URL, url, ("amqp",), "RabbitMQ server", _greet), URL)
     program = _program()
     if program is None:
         return None
@@ -60,7 +60,7 @@ def rabbitmq() -> Iterator[Server]:
         url = f"amqp://simlib:{password}@127.0.0.1:{port}/"
         environment = _environment(folder, port)
         node = processes.Program(
-            "RabbitMQ", [str(program)], log, lambda: _answers(url), cwd=folder, env=environment, **user
+            "RabbitMQ", [str(program)], log, lambda: answers(url, _greet), cwd=folder, env=environment, **user
         )
         with node:  # the folder's guard ends Erlang's port mapper, which outlives the node that started it
             yield Server(part, url, node)
@@ -117,14 +117,6 @@ def _beside(program: Path) -> Path:
     return program.with_name("rabbitmq-env")
 
 
-def _answers(url: str) -> bool:
-    try:
-        _greet(url)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _greet(url: str) -> str:
     """Log in as a client does, and leave; the server's version. Raises OSError or ValueError where no RabbitMQ lets us in."""
     parts = urlsplit(url)
@@ -161,14 +153,3 @@ def _greet(url: str) -> str:
         say(commands.Connection.Close(200, "", 0, 0))
         version = about.get("version", "unknown")
         return version.decode() if isinstance(version, bytes) else str(version)
-
-
-def _version_at(url: str) -> str:
-    """Version of the server that the environment names; raises BadInput where nobody answers as RabbitMQ does."""
-    if not url.startswith("amqp://"):
-        raise BadInput(f"{URL} must start with amqp://, got '{url.split('://')[0]}': correct or unset it")
-    try:
-        return _greet(url)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BadInput(f"{URL} must name a RabbitMQ server that lets us in: {reason}: correct or unset it") from None
