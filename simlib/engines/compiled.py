@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from simlib import domain, draws
+from simlib import scenario as scenarios
 from simlib.domain import KINDS
 from simlib.engines import order, records
 from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
@@ -29,7 +30,7 @@ def _look_again() -> None:
     """Numba's cache of the kernel looks at the kernel's own file only: make it look again where a file is newer that the
     kernel has functions or constants from."""
     file = Path(__file__).with_name("kernel.py")
-    others = [Path(str(module.__file__)) for module in (draws, domain, order, records, blocks, lowering)]
+    others = [Path(str(module.__file__)) for module in (draws, domain, order, records, blocks, lowering, scenarios)]
     with suppress(OSError):
         if max(other.stat().st_mtime_ns for other in others) > file.stat().st_mtime_ns:
             os.utime(file)
@@ -118,7 +119,7 @@ def prepare(
 
 
 def _records(name: str, rows: Any) -> np.ndarray:
-    """A table from its rows (tuples, or numbers where it has one field); never without memory of its own."""
+    """A table from its rows (tuples, or numbers where it has one field)."""
     if isinstance(rows, np.ndarray):
         return rows
     dtype = kernel.TABLES[name]

@@ -1171,6 +1171,12 @@ class Engine:
             raise Ended
         return max(self.clock._now, self.paused.get(row.part, -math.inf))
 
+    def return_to(self, row: Row, start: Start) -> Waits:
+        """Be back where a scope began, when the part there goes on."""
+        ready = self.back_to(row, start)
+        if self.clock._now < ready:
+            yield self.sleep_until(row, ready)
+
     def sleep(self, row: Row, time: float) -> Row:
         """The row goes on after a time; it waits at itself."""
         return self.sleep_until(row, self.clock._now + time)
@@ -1201,9 +1207,7 @@ class Engine:
             turn = math.floor(self.clock._now / period) + 1
             while turn * period <= self.clock._now:
                 turn += 1
-            key = order.key(order.COMPLETION, row.entity, row.copy)
-            row.event = self.clock.at(turn * period, key, row.resume)
-            yield row
+            yield self.sleep_until(row, turn * period)
 
         return run
 
@@ -1353,9 +1357,7 @@ class Engine:
                 return
             except Failed as failure:
                 note_failure(row, failure)
-            ready = self.back_to(row, start)
-            if self.clock._now < ready:
-                yield self.sleep_until(row, ready)
+            yield from self.return_to(row, start)
             yield from walk(row, otherwise)
 
         return run
@@ -1408,9 +1410,7 @@ class Engine:
                     raise
             finally:
                 timer.stop()
-            ready = self.back_to(row, start)
-            if self.clock._now < ready:
-                yield self.sleep_until(row, ready)
+            yield from self.return_to(row, start)
             yield from walk(row, otherwise)
 
         return run
