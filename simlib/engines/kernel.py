@@ -571,19 +571,19 @@ def is_down(s, part):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def refuses(s, part):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.refuses`."""
+    """As `simpy.Faults.refuses`."""
     return part >= 0 and (part_at(s, part).down == 1 or s.now < part_at(s, part).refuses)
 
 
 @njit(cache=True)
 def opens(s, part):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.opens`."""
+    """As `simpy.Faults.opens`."""
     return part_at(s, part).shut if part >= 0 else -math.inf
 
 
 @njit(cache=True)
 def serves(s, part):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.serves`."""
+    """As `simpy.Faults.serves`."""
     return part_at(s, part).down == 0 and s.now >= part_at(s, part).shut
 
 
@@ -674,7 +674,7 @@ def ended(s, message):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def put_down(s, r):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.put_down`."""
+    """As `simpy.Row.put_down`."""
     row = row_at(s, r)
     e = row.hand
     row.hand, row.batch, row.passes = -1, 0, 0
@@ -688,7 +688,7 @@ def put_down(s, r):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def let_go(row, frame):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.let_go`."""
+    """As `simpy.Row.let_go`."""
     row.message = row.delivery = row.answer_row = -1
     row.copy = row.number = 0
     row.place, row.attempt = frame.place, frame.attempt
@@ -791,7 +791,7 @@ def child(s, r, pc):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def give_answer(s, r, result):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.give_answer`. A row's place in the table is used again, its count of calls goes on."""
+    """As `simpy.Verbs.give_answer`. A row's place in the table is used again, its count of calls goes on."""
     row = row_at(s, r)
     if row.answer_row < 0:
         return
@@ -848,7 +848,7 @@ def set_timer(s, r, frame, time):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def back_to(s, r, frame):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.back_to`; -1 where the row ends."""
+    """As `simpy.Row.back_to`; -1 where the row ends."""
     row = row_at(s, r)
     row.place, row.attempt, row.part = frame.place, frame.attempt, frame.part
     unwind(s, r, frame.holding)
@@ -1090,7 +1090,7 @@ def fetch(s, r, q, at_most):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def take_up(s, r):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.take_up`, the next of the batch."""
+    """As `simpy.Row.take_up`, the next of the batch."""
     row = row_at(s, r)
     entry = entry_at(s, row.cursor)
     row.cursor = entry.next
@@ -1299,7 +1299,7 @@ def refuse(s, d, number, delay):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def settle_batch(s, r, pc, kind):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.settle_over`, of a whole batch."""
+    """As `simpy.Verbs.settle_over`, of a whole batch."""
     row = row_at(s, r)
     entries = np.empty(row.batch, np.int64)
     e = row.hand
@@ -1319,7 +1319,7 @@ def settle_batch(s, r, pc, kind):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def settle_over(s, r, pc, kind):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.settle_over`."""
+    """As `simpy.Verbs.settle_over`."""
     row = row_at(s, r)
     if row.actor >= 0 and row.delivery < 0:
         settle_batch(s, r, pc, kind)
@@ -1373,7 +1373,7 @@ def crash_actors(s, part, restart, running):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def crash(s, part, restart, running, power):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.crash`."""
+    """As `simpy.Faults.crash`."""
     part_at(s, part).down = 1
     for g in range(s.groups_size):
         group = group_at(s, g)
@@ -1435,7 +1435,7 @@ def connects(queue, part):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def up(s, part):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.up`."""
+    """As `simpy.Faults.up`."""
     part_at(s, part).down = 0
     for q in range(s.queues_size):
         queue = queue_at(s, q)
@@ -1454,7 +1454,7 @@ def up(s, part):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def set_speed(s, part):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.set_speed`."""
+    """As `simpy.Faults.set_speed`."""
     factor = 1.0
     for i in range(s.strikes_size):
         fault = strike_at(s, i)
@@ -1472,7 +1472,7 @@ def served_at(s, r):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def stand_still(s, part, until):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.stand_still`."""
+    """As `simpy.Faults.stand_still`."""
     its = part_at(s, part)
     more = until - max(s.now, its.paused)
     its.shut, its.paused = max(its.shut, until), max(its.paused, until)
@@ -1486,7 +1486,7 @@ def stand_still(s, part, until):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def strike(s, i, lasts, message, running):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.strike`."""
+    """As `simpy.Faults.strike`."""
     fault, until = strike_at(s, i), s.now + lasts
     kind, where = fault.kind, fault.where
     death = kind == CRASH or kind == POWER_LOSS
@@ -1522,7 +1522,7 @@ def strike(s, i, lasts, message, running):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def passed(s, i):  # type: ignore[no-untyped-def]
-    """As `simpy.Engine.passed`."""
+    """As `simpy.Faults.passed`."""
     fault = strike_at(s, i)
     if fault.kind == SLOWDOWN:
         set_speed(s, fault.where)

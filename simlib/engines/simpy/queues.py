@@ -1,0 +1,297 @@
+"""Queues: deliveries that are ready, or handed out and not acknowledged, and the consumers with their credit."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+from simlib import draws
+from simlib.engines import order
+from simlib.engines.records import DEAD_LETTERED
+from simlib.engines.simpy.clock import cancel
+from simlib.engines.simpy.links import travel
+from simlib.engines.simpy.rows import Row, Waits, Watchers
+from simlib.flow.model import Actor, Consumers, Part, Queue
+
+if TYPE_CHECKING:
+    from simlib.engines.simpy.engine import Engine
+
+
+class Delivery:
+    """A message in a queue: which publishing of it, how often it was handed out, what it carries, whom to answer."""
+
+    __slots__ = (
+        "answer_to", "copy", "level", "message", "nth", "number", "out", "published", "result", "settled", "slot", "state",
+        "timer", "version",
+    )  # fmt: skip
+
+    def __init__(self, state: QueueState, row: Row, copy: int) -> None:
+        self.state, self.message, self.copy, self.number, self.slot = state, row.message, copy, 0, 0
+        self.nth, self.published = state.count, state.engine.clock._now
+        self.out = self.settled = False
+        self.level, self.version, self.result = row.level, row.version, row.result
+        self.answer_to = row.answer_to
+        self.timer: simpy.Event | None = None
+
+    def place(self, number: int) -> int:
+        """Where the draws of delivery `number` stand: message, delivery; and copy, where it was published before."""
+        place = draws.fold(draws.fold(0, self.message), number - 1)
+        return draws.fold(place, self.copy) if self.copy else place
+
+
+class QueueState:
+    """A queue: what is ready, what is unacknowledged, and the consumers with their credit."""
+
+    def __init__(self, engine: Engine, queue: Queue) -> None:
+        self.engine, self.queue, self.name = engine, queue, queue.name
+        self.meter = engine.records.meter(queue.name, "queue", math.nan)
+        self.ready: deque[Delivery] = deque()
+        self.buffers: list[deque[tuple[Delivery, int]]] = []
+        self.idle: list[deque[Row]] = []
+        self.out: list[int] = []
+        self.turn = self.count = 0
+        self.held: dict[Delivery, None] = {}
+        self.closed = False
+        self.seen: dict[int, float] = {}
+        self.published: dict[int, int] = {}
+        self.consumers_at: Part | None = None
+        self.watchers: Watchers | None = None
+        link = queue.link
+        self.travel = travel(engine, link, f"{queue.name}.deliver") if link else None
+        self.travel_back = travel(engine, link, f"{queue.name}.settle") if link else None
+
+    def attach(self, group: Consumers) -> None:
+        """As many buffers as limits: one for each consumer, or one for all."""
+        self.consumers_at = group.at
+        count = 1 if self.queue.shared else group.count
+        self.buffers, self.idle = [deque() for _ in range(count)], [deque() for _ in range(count)]
+        self.out = [0] * count
+
+    def attach_actor(self, actor: Actor) -> None:
+        """Nothing is handed out: actors receive what they want, all under one limit."""
+        self.consumers_at, self.out, self.watchers = actor.at, [0], Watchers()
+
+    def publish(self, row: Row) -> None:
+        """A new delivery at the end of the queue, unless the message was published within the deduplication window."""
+        now, window = self.engine.clock._now, self.queue.deduplicate
+        if window is not None:
+            if now - self.seen.get(row.message, -math.inf) <= window:
+                return
+            self.seen[row.message] = now
+        copy = self.published.get(row.message, 0)
+        self.published[row.message] = copy + 1
+        self.engine.records.alive[row.message] += 1
+        self.ready.append(Delivery(self, row, copy))
+        self.count += 1
+        self.meter.change(now, waiting=1)
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Hand out what is ready while there is credit, in turn."""
+        if self.watchers is not None:
+            self.watchers.see(self.available())
+            return
+        if not self.hands_out():
+            return
+        limit, n = self.queue.prefetch, len(self.out)
+        while self.ready and n:
+            for i in range(n):
+                slot = (self.turn + i) % n
+                if limit is None or self.out[slot] < limit:
+                    break
+            else:
+                return
+            self.turn = (slot + 1) % n
+            self._hand_out(self.ready.popleft(), slot)
+
+    def hands_out(self) -> bool:
+        """Not while its part is down or shut, nor while its consumers' is down, or their connection known to be closed."""
+        return not self.closed and self.engine.faults.serves(self.queue.at) and self.consumers_at not in self.engine.faults.down
+
+    def available(self) -> int:
+        """How many deliveries an actor could receive."""
+        if not self.hands_out():
+            return 0
+        ready, limit = len(self.ready), self.queue.prefetch
+        return ready if limit is None else min(ready, limit - self.out[0])
+
+    def fetch(self, row: Row, at_most: int | None) -> None:
+        """An actor takes what there is in hand."""
+        count = self.available() if at_most is None else min(at_most, self.available())
+        for _ in range(count):
+            delivery = self.ready.popleft()
+            self._lend(delivery, 0)
+            row.batch.append((delivery, delivery.number))
+
+    def _lend(self, delivery: Delivery, slot: int) -> int:
+        """The delivery is out, and waited for where that is limited; its copy."""
+        engine, message = self.engine, delivery.message
+        delivery.number += 1
+        delivery.slot, delivery.out = slot, True
+        self.held[delivery] = None
+        number = delivery.number
+        records = engine.records
+        records.deliveries[message] += 1
+        records.alive[message] += 1
+        copy = engine.copy(message)
+        self.meter.change(engine.clock._now, waiting=-1, unacknowledged=1)
+        self.out[slot] += 1
+        if self.queue.automatic_ack:
+            self._close(delivery)
+            self.meter.change(engine.clock._now, completed=1)
+        elif self.queue.ack_wait is not None:
+            key = order.key(order.TIMER, message, copy, 1)
+            self.await_ack(delivery, number, engine.clock._now + self.queue.ack_wait, key)
+        return copy
+
+    def _hand_out(self, delivery: Delivery, slot: int) -> None:
+        engine, message = self.engine, delivery.message
+        copy = self._lend(delivery, slot)
+        number = delivery.number
+
+        def arrive(_: Any) -> None:
+            opens = engine.faults.opens(self.consumers_at)
+            if self.consumers_at in engine.faults.down:
+                engine.ended(message)
+            elif engine.clock._now < opens:
+                engine.clock.at(opens, order.key(order.COMPLETION, message, copy), arrive)
+            elif self.idle[slot]:
+                row = self.idle[slot].popleft()
+                self.take(row, delivery, number)
+                row.wake()
+            else:
+                self.buffers[slot].append((delivery, number))
+
+        if self.travel is None:
+            arrive(None)
+        else:
+            time = self.travel(delivery.place(number), self.queue.at)
+            if time is None:
+                engine.ended(message)
+            else:
+                engine.clock.at(engine.clock._now + time, order.key(order.COMPLETION, message, copy), arrive)
+
+    def await_ack(self, delivery: Delivery, number: int, due: float, key: int) -> None:
+        """Delivery `number` comes back when it is `due`, or when the queue's part goes on, where that stands still."""
+        engine = self.engine
+
+        def expire(_: Any) -> None:
+            until = engine.faults.paused.get(self.queue.at, -math.inf)
+            if engine.clock._now < until:
+                self.await_ack(delivery, number, until, key)
+            else:
+                self.hand_back(delivery, number)
+
+        delivery.timer = engine.clock.at(due, key, expire)
+
+    def take(self, row: Row, delivery: Delivery, number: int) -> None:
+        """The delivery is in this consumer's hands: it works for the message from now on."""
+        engine = self.engine
+        row.message, row.delivery = delivery.message, delivery
+        row.place = delivery.place(number)
+        row.copy = engine.copy(delivery.message)
+        row.level, row.version, row.result, row.answer_to = (
+            delivery.level,
+            delivery.version,
+            delivery.result,
+            delivery.answer_to,
+        )
+        row.attempt = row.number = number
+        engine.rows[row] = None
+
+    def receive(self, row: Row, consumer: int) -> Waits:
+        """Wait for a delivery."""
+        slot = 0 if self.queue.shared else consumer
+        if self.buffers[slot]:
+            delivery, number = self.buffers[slot].popleft()
+            self.take(row, delivery, number)
+        else:
+            self.idle[slot].append(row)
+            yield self
+
+    def forget(self, row: Row) -> None:
+        """The consumer waits no longer."""
+        for rows in self.idle:
+            if row in rows:
+                rows.remove(row)
+
+    def settle(self, delivery: Delivery, number: int) -> None:
+        """The broker knows that delivery `number` is done, even where it was about to deliver it again (but over another
+        connection)."""
+        stale = not delivery.out or delivery.number != number
+        if delivery.settled or (stale and self.queue.detected_after is not None):
+            return
+        if not delivery.out:
+            self.ready.remove(delivery)
+            self.meter.change(self.engine.clock._now, waiting=-1)
+        self._close(delivery)
+        self.meter.change(self.engine.clock._now, completed=1)
+        self.dispatch()
+
+    def last(self, number: int) -> bool:
+        """Whether delivery `number` of a message is the last that it gets."""
+        return self.queue.max_deliveries is not None and number >= self.queue.max_deliveries
+
+    def hand_back(self, delivery: Delivery, number: int) -> None:
+        """Delivery `number` was refused or not acknowledged in time: it comes again, or is parked after the last."""
+        if delivery.settled or not delivery.out or delivery.number != number:
+            return
+        self._put_back(delivery)
+        self.dispatch()
+
+    def _put_back(self, delivery: Delivery) -> None:
+        if self.last(delivery.number):
+            if self.queue.dead_letter:
+                self.engine.records.noted[delivery.message] |= DEAD_LETTERED
+            self._close(delivery)
+            return
+        self._returned(delivery)
+        if self.queue.requeue == "head":
+            self.ready.appendleft(delivery)
+        else:
+            self.ready.append(delivery)
+        self.meter.change(self.engine.clock._now, waiting=1)
+
+    def _returned(self, delivery: Delivery) -> None:
+        cancel(delivery.timer)
+        if delivery.out:
+            delivery.out = False
+            del self.held[delivery]
+            self.out[delivery.slot] -= 1
+            self.meter.change(self.engine.clock._now, unacknowledged=-1)
+
+    def _close(self, delivery: Delivery) -> None:
+        self._returned(delivery)
+        delivery.settled = True
+        self.engine.ended(delivery.message)
+
+    def part_crashed(self) -> None:
+        """What the consumers' part had fetched and not handled is gone from its memory; the broker still has it."""
+        for buffer in self.buffers:
+            for delivery, _ in buffer:
+                self.engine.ended(delivery.message)
+            buffer.clear()
+
+    def power_lost(self) -> None:
+        """What was published since the last flush is gone, as if it had never been."""
+        every = self.queue.flush_every
+        if every is None:
+            return
+        flushed = math.floor(self.engine.clock._now / every) * every
+        for delivery in sorted([*self.ready, *self.held], key=lambda one: one.nth):
+            if delivery.published > flushed:
+                if not delivery.out:
+                    self.ready.remove(delivery)
+                    self.meter.change(self.engine.clock._now, waiting=-1)
+                self.seen.pop(delivery.message, None)
+                self._close(delivery)
+
+    def disconnect(self) -> None:
+        """The broker notices that the connection is closed: what was handed out over it comes back, in the order in which
+        it was published."""
+        self.closed = True
+        for delivery in sorted(self.held, key=lambda one: one.nth, reverse=self.queue.requeue == "head"):
+            self._put_back(delivery)

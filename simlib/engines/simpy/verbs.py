@@ -1,0 +1,595 @@
+"""The verbs: what each step of a flow does with a row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from simlib import draws
+from simlib.domain import RESPONSES
+from simlib.engines import order
+from simlib.engines.records import ANSWERED, REJECTED, SUPERSEDED
+from simlib.engines.simpy.clock import cancel
+from simlib.engines.simpy.links import travel
+from simlib.engines.simpy.queues import Delivery
+from simlib.engines.simpy.rows import (
+    ANSWER, FAILED, OK, REFUSED, TIMED_OUT, Chosen, Ended, Expired, Failed, Join, Program, Row, Served, Timer, Waits,
+    note_failure, walk,
+)  # fmt: skip
+from simlib.errors import RunFailed
+from simlib.flow import blocks
+from simlib.flow.blocks import Steps
+from simlib.flow.model import Pool
+from simlib.scenario import Death, Pause, Slowdown
+
+if TYPE_CHECKING:
+    from simlib.engines.simpy.engine import Engine
+
+
+class Verbs:
+    """Prepares the steps of a flow for one run."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.seed, self.clock, self.records = engine, engine.seed, engine.clock, engine.records
+        self.faults, self.pools, self.queues, self.tables = engine.faults, engine.pools, engine.queues, engine.tables
+
+    def prepare(self, steps: Steps, name: str) -> Program:
+        """The steps as callables: (whether it may wait, what to do with a row)."""
+        program: Program = []
+        for step in steps:
+            method = getattr(self, f"_{type(step).__name__.lower()}")
+            prepared = method(step, name)
+            program.append(prepared if isinstance(prepared, tuple) else (True, prepared))
+        return program
+
+    def time(self, duration: blocks.Time, stream: str) -> Callable[[Row], float]:
+        """A sampler of a duration at a row's place; raises RunFailed where it is no time."""
+        if isinstance(duration, blocks.Affine):
+            base, read, per = duration.base, self.field(duration.field), duration.per
+        else:
+            base, read, per = duration, None, 0.0
+        draw = base.draw(draws.stream_key(self.seed, stream))
+
+        def time(row: Row) -> float:
+            value = draw(row.place)
+            if read is not None:
+                value += per * read(row)
+            if not 0.0 <= value < math.inf:
+                raise RunFailed(
+                    f"stream '{stream}' drew {value} for message {row.message}: a time must be finite and at least 0"
+                )
+            return value
+
+        return time
+
+    def service(self, duration: blocks.Time, stream: str, pool: Pool) -> Callable[[Row], float]:
+        """A sampler of a service, as slow as the pool's part is, or where it stands at none the part that the row is at."""
+        time, slow = self.time(duration, stream), self.faults.slow
+        if not any(isinstance(fault.kind, Slowdown) for fault in self.faults.strikes):
+            return time
+        return lambda row: time(row) * slow.get(pool.at or row.part, 1.0)
+
+    def _delay(self, step: blocks.Delay, name: str) -> Any:
+        time = self.time(step.duration, step.stream or f"{name}.delay")
+
+        def run(row: Row) -> Waits:
+            yield row.sleep_until(self.clock._now + time(row))
+
+        return run
+
+    def _every(self, step: blocks.Every, name: str) -> Any:
+        period = step.period
+
+        def run(row: Row) -> Waits:
+            turn = math.floor(self.clock._now / period) + 1
+            while turn * period <= self.clock._now:
+                turn += 1
+            yield row.sleep_until(turn * period)
+
+        return run
+
+    def _seize(self, step: blocks.Seize, name: str) -> Any:
+        pool = self.pools[step.pool]
+        stream = step.stream or f"{name}.{step.pool.name}.seize"
+        select = draws.stream_key(self.seed, f"{stream}.select")
+
+        def run(row: Row) -> Waits:
+            member = pool.pick(row, select)
+            if not member.take(row, step.priority):
+                yield member
+
+        return run
+
+    def _release(self, step: blocks.Release, name: str) -> Any:
+        members = self.pools[step.pool].members
+
+        def run(row: Row) -> None:
+            next(member for member in reversed(row.held) if member in members).release(row)
+
+        return False, run
+
+    def _serve(self, step: blocks.Serve, name: str) -> Any:
+        pool, priority = self.pools[step.pool], step.priority
+        stream = step.stream or f"{name}.{step.pool.name}.serve"
+        time = self.service(step.duration, stream, step.pool)
+        select = draws.stream_key(self.seed, f"{stream}.select")
+        served = Served(step.pool.at)
+
+        def run(row: Row) -> Waits:
+            member = pool.pick(row, select)
+            if not member.take(row, priority):
+                yield member
+            yield row.serve(self.clock._now + time(row), served)
+            member.release(row)
+
+        return run
+
+    def _send(self, step: blocks.Send, name: str) -> Any:
+        travel = travel(self.engine, step.link, step.stream or f"{name}.{step.link.name}.send")
+        one, other = step.link.ends
+
+        def run(row: Row) -> Waits:
+            start = row.part
+            assert start is not None
+            time = travel(row.place, start)
+            if time is None:
+                raise Ended
+            row.part = None
+            yield row.sleep_until(self.clock._now + time)
+            row.part = other if start is one else one
+            while True:
+                if self.faults.refuses(row.part):
+                    if row.answer_to is not None:
+                        self.give_answer(row, FAILED)
+                    raise Ended
+                if self.clock._now >= self.faults.opens(row.part):
+                    return
+                yield row.sleep_until(self.faults.opens(row.part))
+
+        return run
+
+    def test(self, when: blocks.Condition | float, stream: str) -> Callable[[Row], bool]:
+        """Whether a condition holds for a row, or its draw falls under a probability."""
+        if not isinstance(when, blocks.Condition):
+            key, probability = draws.stream_key(self.seed, stream), float(when)
+            return lambda row: draws.uniform(key, row.place) < probability
+        read, value, compare = self.field(when.field), when.value, blocks.COMPARISONS[when.comparison]
+        return lambda row: compare(read(row), value)
+
+    def field(self, name: str) -> Callable[[Row], float]:
+        """How a field of a row is read."""
+        columns = {"kind": self.engine.kind_codes, "sku": self.engine.skus, "session": self.engine.arrivals.session.tolist()}
+        columns |= {"quantity": self.engine.quantities, "poison": self.engine.poisoned}
+        if name in columns:
+            column = columns[name]
+            return lambda row: column[row.message]
+        if name == "batch":
+            return lambda row: len(row.batch)
+        return attrgetter("number" if name == "delivery" else name)
+
+    def _branch(self, step: blocks.Branch, name: str) -> Any:
+        test = self.test(step.when, step.stream or f"{name}.branch")
+        then, otherwise = self.prepare(step.then, name), self.prepare(step.otherwise, name)
+
+        def run(row: Row) -> Waits:
+            yield from walk(row, then if test(row) else otherwise)
+
+        return self.instant(run, then, otherwise)
+
+    def instant(self, run: Callable[[Row], Waits], *programs: Program) -> Any:
+        """A step whose inner steps cannot wait cannot wait either."""
+        if any(waits for program in programs for waits, _ in program):
+            return True, run
+
+        def at_once(row: Row) -> None:
+            for _ in run(row):
+                raise AssertionError
+
+        return False, at_once
+
+    def _choose(self, step: blocks.Choose, name: str) -> Any:
+        key = draws.stream_key(self.seed, step.stream or f"{name}.choose")
+
+        def run(row: Row) -> None:
+            rest = draws.uniform(key, row.place)
+            row.next = None
+            for stage, probability in step.stages:
+                if rest < probability:
+                    row.next = stage
+                    break
+                rest -= probability
+            raise Chosen
+
+        return False, run
+
+    def _repeat(self, step: blocks.Repeat, name: str) -> Any:
+        program = self.prepare(step.steps, name)
+        key = draws.stream_key(self.seed, step.stream or f"{name}.repeat")
+
+        def run(row: Row) -> Waits:
+            place, turn = row.place, 0
+            while True:
+                row.place = draws.fold(place, turn)
+                yield from walk(row, program)
+                if draws.uniform(key, row.place) >= step.again:
+                    break
+                turn += 1
+            row.place = place
+
+        return run
+
+    def _fail(self, step: blocks.Fail, name: str) -> Any:
+        def run(row: Row) -> None:
+            raise Failed(step.reason)
+
+        return False, run
+
+    def _rescue(self, step: blocks.Rescue, name: str) -> Any:
+        program, otherwise = self.prepare(step.steps, name), self.prepare(step.otherwise, name)
+
+        def run(row: Row) -> Waits:
+            start = row.here()
+            try:
+                yield from walk(row, program)
+                return
+            except Failed as failure:
+                note_failure(row, failure)
+            yield from row.return_to(start)
+            yield from walk(row, otherwise)
+
+        return run
+
+    def _retry(self, step: blocks.Retry, name: str) -> Any:
+        program, otherwise, policy = self.prepare(step.steps, name), self.prepare(step.otherwise, name), step.policy
+        jitter = draws.stream_key(self.seed, step.stream or f"{name}.retry.backoff")
+        attempts = self.records.attempts
+
+        def run(row: Row) -> Waits:
+            start = row.here()
+            place, before = start[:2]
+            unheard = False
+            for attempt in range(policy.retries + 1):
+                turn = draws.fold(place, attempt)
+                row.place, row.attempt = turn, attempt + 1
+                if row.main:
+                    attempts[row.message] += 1
+                try:
+                    yield from walk(row, program)
+                    row.place, row.attempt = place, before
+                    return
+                except Failed as failure:
+                    note_failure(row, failure)
+                    unheard = unheard or row.result == TIMED_OUT
+                ready = row.back_to(start)
+                if attempt < policy.retries:
+                    wait = min(policy.base * policy.factor**attempt, policy.longest)
+                    yield row.sleep_until(ready + (wait * draws.uniform(jitter, turn) if policy.jitter else wait))
+            if self.clock._now < ready:
+                yield row.sleep_until(ready)
+            if unheard:
+                row.result = TIMED_OUT
+            yield from walk(row, otherwise)
+
+        return run
+
+    def _timeout(self, step: blocks.Timeout, name: str) -> Any:
+        program, otherwise = self.prepare(step.steps, name), self.prepare(step.otherwise, name)
+        time = self.time(step.after, step.stream or f"{name}.timeout")
+
+        def run(row: Row) -> Waits:
+            start, mine = row.here(), Expired()
+            timer = Timer(row, time(row), mine)
+            try:
+                yield from walk(row, program)
+                return
+            except Expired as expired:
+                if expired is not mine:
+                    raise
+            finally:
+                timer.stop()
+            yield from row.return_to(start)
+            yield from walk(row, otherwise)
+
+        return run
+
+    def _byattempt(self, step: blocks.ByAttempt, name: str) -> Any:
+        program = self.prepare(step.steps, name)
+
+        def run(row: Row) -> Waits:
+            place = row.place
+            row.place = draws.fold(draws.fold(0, row.message), max(row.attempt, 1) - 1)
+            try:
+                yield from walk(row, program)
+            finally:
+                row.place = place
+
+        return self.instant(run, program)
+
+    def _fork(self, step: blocks.Fork, name: str) -> Any:
+        programs = [self.prepare(branch, name) for branch in step.branches]
+        needed = len(programs) if step.join is None else step.join
+
+        def run(row: Row) -> Waits:
+            join = Join(row, needed)
+            for program in programs:
+                self.engine.child(row, program).join = join
+            if needed:
+                yield join
+
+        return run
+
+    def _spawn(self, step: blocks.Spawn, name: str) -> Any:
+        program = self.prepare(step.steps, name)
+
+        def run(row: Row) -> None:
+            self.engine.child(row, program)
+
+        return False, run
+
+    def _call(self, step: blocks.Call, name: str) -> Any:
+        program, limit = self.prepare(step.steps, name), step.timeout
+
+        def run(row: Row) -> Waits:
+            row.calls += 1
+            self.engine.child(row, program).answer_to = row, row.calls
+            if limit is None:
+                yield ANSWER
+                return
+            timer = Timer(row, limit, Failed("timed_out"))
+            try:
+                yield ANSWER
+            finally:
+                timer.stop()
+
+        return run
+
+    def give_answer(self, row: Row, result: int) -> None:
+        """Tell the caller, if it still waits for this call: result and registers; a result of failed fails the call."""
+        if row.answer_to is None:
+            return
+        caller, call = row.answer_to
+        if caller.at is ANSWER and caller.calls == call:
+            caller.level, caller.version, caller.result = row.level, row.version, result
+            caller.wake(Failed("failed") if result == FAILED else None)
+
+    def _reply(self, step: blocks.Reply, name: str) -> Any:
+        result = None if step.result is None else RESPONSES.index(step.result)
+
+        def run(row: Row) -> None:
+            self.give_answer(row, row.result if result is None else result)
+
+        return False, run
+
+    def _publish(self, step: blocks.Publish, name: str) -> Any:
+        return False, self.queues[step.queue].publish
+
+    def _waituntil(self, step: blocks.WaitUntil, name: str) -> Any:
+        queue = self.queues[step.queue]
+
+        def run(row: Row) -> Waits:
+            assert queue.watchers is not None
+            while queue.available() < step.at_least:
+                queue.watchers.rows[row] = step.at_least
+                yield queue.watchers
+
+        return run
+
+    def _receive(self, step: blocks.Receive, name: str) -> Any:
+        queue = self.queues[step.queue]
+
+        def run(row: Row) -> None:
+            row.put_down()
+            queue.fetch(row, step.at_most)
+
+        return False, run
+
+    def _foreach(self, step: blocks.ForEach, name: str) -> Any:
+        program = self.prepare(step.steps, name)
+
+        def run(row: Row) -> Waits:
+            start = row.here()
+            row.passes += 1
+            try:
+                for delivery, number in row.batch:
+                    row.take_up(delivery, number)
+                    yield from walk(row, program)
+            finally:
+                row.let_go(start)
+
+        return self.instant(run, program)
+
+    def settle_over(self, act: Callable[[Delivery, int], None], last_first: bool = False) -> Any:
+        """Acknowledgements and refusals travel back over the queue's link while the consumer goes on; those of a whole batch
+        one after the other, `last_first` where what is handed back stands before the rest."""
+
+        def run(row: Row) -> None:
+            if row.actor >= 0 and row.delivery is None:
+                backwards = last_first and bool(row.batch) and row.batch[0][0].state.queue.requeue == "head"
+                for one, number in row.batch[::-1] if backwards else row.batch:
+                    act(one, number)
+                return
+            delivery, number = row.delivery, row.number
+            if delivery is None or delivery.settled:
+                return
+            back = delivery.state.travel_back
+            if back is None:
+                act(delivery, number)
+                return
+            assert row.part is not None
+            time = back(row.place, row.part)
+            if time is not None:
+                key = order.key(order.COMPLETION, row.message, self.engine.copy(row.message))
+                self.clock.at(self.clock._now + time, key, lambda _: arrive(delivery, number, key))
+
+        def arrive(delivery: Delivery, number: int, key: int) -> None:
+            at = delivery.state.queue.at
+            if at in self.faults.down:
+                return
+            if self.clock._now < self.faults.opens(at):
+                self.clock.at(self.faults.opens(at), key, lambda _: arrive(delivery, number, key))
+                return
+            act(delivery, number)
+
+        return False, run
+
+    def _ack(self, step: blocks.Ack, name: str) -> Any:
+        return self.settle_over(lambda delivery, number: delivery.state.settle(delivery, number))
+
+    def _nack(self, step: blocks.Nack, name: str) -> Any:
+        def act(delivery: Delivery, number: int) -> None:
+            if not step.delay or delivery.state.last(number):
+                delivery.state.hand_back(delivery, number)
+            elif delivery.out and delivery.number == number:
+                cancel(delivery.timer)
+                key = order.key(order.TIMER, delivery.message, self.engine.copy(delivery.message), 1)
+                delivery.state.await_ack(delivery, number, self.clock._now + step.delay, key)
+
+        return self.settle_over(act, last_first=True)
+
+    def _read(self, step: blocks.Read, name: str) -> Any:
+        table = self.tables[step.table]
+
+        def run(row: Row) -> None:
+            row.level, row.version = table.cell(row.message)
+            row.result = OK
+
+        return False, run
+
+    def _write(self, step: blocks.Write, name: str) -> Any:
+        table = self.tables[step.table]
+
+        def run(row: Row) -> None:
+            table.cell(row.message)[:] = row.level, row.version
+            row.result = OK
+
+        return False, run
+
+    def _writeifnewer(self, step: blocks.WriteIfNewer, name: str) -> Any:
+        table = self.tables[step.table]
+        then, otherwise = self.prepare(step.then, name), self.prepare(step.otherwise, name)
+
+        def run(row: Row) -> Waits:
+            cell = table.cell(row.message)
+            row.result = OK
+            if row.version > cell[1]:
+                cell[:] = row.level, row.version
+                yield from walk(row, then)
+            else:
+                yield from walk(row, otherwise)
+
+        return self.instant(run, then, otherwise)
+
+    def _add(self, step: blocks.Add, name: str) -> Any:
+        table = self.tables[step.table]
+
+        def run(row: Row) -> None:
+            cell = table.cell(row.message)
+            cell[0] += self.engine.quantities[row.message]
+            cell[1] += 1
+            row.level, row.version = cell
+
+        return False, run
+
+    def _take(self, step: blocks.Take, name: str) -> Any:
+        table = self.tables[step.table]
+        then, otherwise = self.prepare(step.then, name), self.prepare(step.otherwise, name)
+
+        def run(row: Row) -> Waits:
+            cell, quantity = table.cell(row.message), self.engine.quantities[row.message]
+            if cell[0] < quantity:
+                yield from walk(row, otherwise)
+                return
+            cell[0] -= quantity
+            if step.versioned:
+                cell[1] += 1
+                row.level, row.version = cell
+            row.result = OK
+            yield from walk(row, then)
+
+        return self.instant(run, then, otherwise)
+
+    def _once(self, step: blocks.Once, name: str) -> Any:
+        table, program = self.tables[step.table], self.prepare(step.steps, name)
+
+        def run(row: Row) -> Waits:
+            known = table.results.get(row.message)
+            if known is not None:
+                row.result, row.level, row.version = known
+                return
+            yield from walk(row, program)
+            table.results[row.message] = row.result, row.level, row.version
+
+        return self.instant(run, program)
+
+    def _respond(self, step: blocks.Respond, name: str) -> Any:
+        records, query = self.records, bool(step.answer_from)
+
+        def run(row: Row) -> None:
+            message = row.message
+            result = row.result if step.result is None else RESPONSES.index(step.result)
+            if query and result == OK and math.isnan(records.responded[message]):
+                records.answer[message], records.version[message] = row.level, row.version
+                records.read_from[message] = step.answer_from
+                records.noted[message] |= ANSWERED
+            records.respond(message, self.clock._now, result)
+
+        return False, run
+
+    def _apply(self, step: blocks.Apply, name: str) -> Any:
+        records = self.records
+
+        def run(row: Row) -> None:
+            message = row.message
+            if step.sign:
+                records.version[message] = row.version
+            delivery = row.number or row.attempt
+            change = step.sign * self.engine.quantities[message]
+            records.effect(
+                message, step.effect, step.store, self.engine.skus[message], row.version, change, self.clock._now, delivery
+            )
+            row.result = OK
+
+        return False, run
+
+    def _reject(self, step: blocks.Reject, name: str) -> Any:
+        def run(row: Row) -> None:
+            self.records.noted[row.message] |= REJECTED
+            row.result = REFUSED
+
+        return False, run
+
+    def _supersede(self, step: blocks.Supersede, name: str) -> Any:
+        def run(row: Row) -> None:
+            self.records.noted[row.message] |= SUPERSEDED
+            row.result = OK
+
+        return False, run
+
+    def _mark(self, step: blocks.Mark, name: str) -> Any:
+        times = self.records.marks.setdefault(step.name, [math.nan] * len(self.engine.arrivals))
+
+        def run(row: Row) -> None:
+            if math.isnan(times[row.message]):
+                times[row.message] = self.clock._now
+
+        return False, run
+
+    def _point(self, step: blocks.Point, name: str) -> Any:
+        here = [fault for fault in self.faults.strikes if fault.kind.point == step.name]
+
+        def run(row: Row) -> Waits:
+            for fault in here:
+                if fault.happens(row.place):
+                    part = row.part
+                    self.faults.strike(fault, fault.lasts(row.place), row.message, running=row)
+                    if isinstance(fault.kind, Death) and part is not None and part.name == fault.kind.part:
+                        raise Ended
+            until = self.faults.paused.get(row.part, -math.inf)
+            if self.clock._now < until:
+                yield row.sleep_until(until)
+
+        if any(isinstance(fault.kind, Pause) for fault in here):
+            return run
+        return self.instant(run)
