@@ -19,6 +19,7 @@ import pytest
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, KINDS, STOCK, TAKEN
 from simlib.engines import ENGINES, compiled
 from simlib.engines import simpy as simpy_engine
+from simlib.engines.simpy import engine, pools, queues
 from simlib.errors import RunFailed
 from simlib.history import SCHEMAS, History, to_table
 from simlib.metrics import unit_of
@@ -171,7 +172,7 @@ class Watch:
 Watch.running = Watch()
 
 
-class WatchedMember(simpy_engine.Member):
+class WatchedMember(pools.Member):
     """A pool's member that notes when each row comes, is served, and goes."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -199,7 +200,7 @@ class WatchedMember(simpy_engine.Member):
         self.present.left.append(self.clock.now)
 
 
-class WatchedQueue(simpy_engine.QueueState):
+class WatchedQueue(queues.QueueState):
     """A queue that notes when each delivery comes, is handed out, is handed back or settled."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -329,8 +330,8 @@ _simpy, _compiled = simpy_engine.run, compiled.run
 def _laws() -> Iterator[None]:
     """Every history that is simulated in a test obeys the laws, and is the same on both engines."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simpy_engine, "Member", WatchedMember)
-        patch.setattr(simpy_engine, "QueueState", WatchedQueue)
+        patch.setattr(pools, "Member", WatchedMember)
+        patch.setattr(engine, "QueueState", WatchedQueue)
         patch.setitem(ENGINES, "simpy", lambda *arguments: _by_both(*arguments)[0])
         patch.setitem(ENGINES, "compiled", _fast)
         yield

@@ -143,8 +143,8 @@ def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any
     broker = field.default if field else None
     known = ARCHITECTURES.get(architecture)
     of = ARCHITECTURES[known.times_of].parameters.variant(overrides) if known and known.times_of else variant
-    shared = _times(Parameters)
-    for file, names in zip(calibration_files(architecture, broker), (shared, _times(of) - shared), strict=True):
+    shared = times(Parameters)
+    for file, names in zip(calibration_files(architecture, broker), (shared, times(of) - shared), strict=True):
         one = _calibration(file)
         for name in one.parameters if one else ():
             if name not in names:
@@ -155,7 +155,7 @@ def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any
     return make(model, {**measured, **overrides})
 
 
-def _times(model: type[Parameters]) -> set[str]:
+def times(model: type[Parameters]) -> set[str]:
     """The parameters that are distributions of times."""
     fields = model.model_fields.items()
     return {name for name, field in fields if any(getattr(one, "func", None) is distribution for one in field.metadata)}
@@ -174,4 +174,5 @@ __all__ = [
     "calibration_files",
     "load",
     "make",
+    "times",
 ]

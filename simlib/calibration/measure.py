@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from simlib import api, draws, paths
+from simlib import api, architectures, draws, paths
+from simlib.architectures.parameters import times
 from simlib.brokers import processes
 from simlib.calibration.validate import Effort, HeldOut, Point
 from simlib.domain import KINDS, STOCK_QUERY, STOCK_UPDATE
@@ -93,9 +94,14 @@ class Measurement:
                 History(messages=rows.filter(pc.equal(rows["run"], run["run"])), **empty, meta=run) for run in chosen
             ]
             if histories:
-                values = (self.architecture, self.broker, chosen[0]["rate"], load, chosen[0]["parameters"])
+                values = (self.architecture, self.broker, chosen[0]["rate"], load, self._set(chosen[0]["parameters"]))
                 points.append(Point(*values, histories, self.read("pace.json", {})))
         return points
+
+    def _set(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """What a twin was set to, of the parameters that its run names; its times are what is to be found out."""
+        found_out = times(architectures.get(self.architecture).parameters.variant(parameters))
+        return {name: value for name, value in parameters.items() if name not in found_out}
 
 
 def measure(
@@ -107,8 +113,6 @@ def measure(
     Raises MissingPart or BadInput where a real part is absent or cannot be used, RunFailed where a run fails.
     """
     case = api.case(architecture, plan.scenario, params, engine="live")
-    from simlib import architectures
-
     of = Measurement(architecture, getattr(case.parameters, "broker", None))
     paths.writable(of.folder)
     effort = plan.effort

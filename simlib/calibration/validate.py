@@ -72,6 +72,7 @@ class Point:
     rate: float
     load: float
     parameters: dict[str, Any]
+    """What the twin was set to. The model's times are those of the calibration."""
     histories: list[History]
     pace: dict[str, float]
     """How the machine alone slows down by itself: see `engines.machine.paced`."""

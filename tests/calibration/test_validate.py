@@ -1,10 +1,15 @@
-"""A validation runs on a model of the machine that was measured on, which slows down by itself."""
+"""A validation runs on a model of the machine that was measured on, which slows down by itself, with the calibration's times."""
+
+import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from simlib import api
-from simlib.calibration.validate import on_machine
+from simlib import api, paths
+from simlib.calibration.measure import Measurement
+from simlib.calibration.validate import held_out, on_machine
 from simlib.engines import machine
 
 PACE = {"share": 0.08, "episodes_per_second": 0.5, "factor": 2.5, "seconds": 30.0}
@@ -28,3 +33,20 @@ def test_other_seeds_are_slow_at_other_times_and_a_steady_machine_never():
     steady = machine.paced(np.arange(0, 5, 0.001), np.full(5000, 0.001))
     for pace in (steady, {}):
         assert on_machine(case, pace, 1) is case.scenario
+
+
+def test_a_point_keeps_what_the_twin_was_set_to_and_leaves_its_times_to_the_calibration(tmp_path, monkeypatch):
+    plan = held_out()
+    monkeypatch.setattr(paths, "MEASUREMENTS", tmp_path)
+    case = api.case("message_queue", "steady", {"broker": "rabbitmq", "consumers": 3, "store": "70 ms"}, 100)
+    measurement, run = Measurement("message_queue", "rabbitmq"), {"run": "0.3-0", "load": 0.3, "rate": 100.0}
+    rows = case.run(1).messages
+    measurement.write("held_out.json", [{**json.loads(json.dumps(case.meta)), **run}])
+    pq.write_table(
+        rows.append_column("run", pa.array(["0.3-0"] * rows.num_rows)), measurement.folder / "held_out.parquet"
+    )
+    (point,) = measurement.points(plan)
+    kept = api.case("message_queue", "steady", point.parameters).parameters
+    assert kept == case.parameters.replace(
+        store=api.case("message_queue", "steady", {"broker": "rabbitmq"}).parameters.store
+    )

@@ -110,7 +110,8 @@ class Faults:
                 later(self.refusing, part, until)
         else:
             self.stand_still(part, until)
-        self.engine.clock.at(until, order.key(order.FAULT, len(self.engine.records.fault_rows), 1), lambda _: self.passed(kind, part))
+        key = order.key(order.FAULT, len(self.engine.records.fault_rows), 1)
+        self.engine.clock.at(until, key, lambda _: self.passed(kind, part))
 
     def passed(self, kind: Strike, part: Part) -> None:
         """A fault is over."""
@@ -138,7 +139,9 @@ class Faults:
                 self._lose_sight(queue, restart)
         for row in [row for row in self.engine.acting.values() if row.part is part and row is not running]:
             self.engine.kill(row)
-        for row in sorted((row for row in self.engine.rows if row.part is part), key=lambda row: (row.message, row.copy)):
+        for row in sorted(
+            (row for row in self.engine.rows if row.part is part), key=lambda row: (row.message, row.copy)
+        ):
             if row is not running:
                 self.engine.kill(row)
         for table, state in self.engine.tables.items():

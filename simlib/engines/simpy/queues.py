@@ -109,7 +109,11 @@ class QueueState:
 
     def hands_out(self) -> bool:
         """Not while its part is down or shut, nor while its consumers' is down, or their connection known to be closed."""
-        return not self.closed and self.engine.faults.serves(self.queue.at) and self.consumers_at not in self.engine.faults.down
+        return (
+            not self.closed
+            and self.engine.faults.serves(self.queue.at)
+            and self.consumers_at not in self.engine.faults.down
+        )
 
     def available(self) -> int:
         """How many deliveries an actor could receive."""

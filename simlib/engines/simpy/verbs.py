@@ -15,8 +15,23 @@ from simlib.engines.simpy.clock import cancel
 from simlib.engines.simpy.links import travel
 from simlib.engines.simpy.queues import Delivery
 from simlib.engines.simpy.rows import (
-    ANSWER, FAILED, OK, REFUSED, TIMED_OUT, Chosen, Ended, Expired, Failed, Join, Program, Row, Served, Timer, Waits,
-    note_failure, walk,
+    ANSWER,
+    FAILED,
+    OK,
+    REFUSED,
+    TIMED_OUT,
+    Chosen,
+    Ended,
+    Expired,
+    Failed,
+    Join,
+    Program,
+    Row,
+    Served,
+    Timer,
+    Waits,
+    note_failure,
+    walk,
 )  # fmt: skip
 from simlib.errors import RunFailed
 from simlib.flow import blocks
@@ -127,13 +142,13 @@ class Verbs:
         return run
 
     def _send(self, step: blocks.Send, name: str) -> Any:
-        travel = travel(self.engine, step.link, step.stream or f"{name}.{step.link.name}.send")
+        journey = travel(self.engine, step.link, step.stream or f"{name}.{step.link.name}.send")
         one, other = step.link.ends
 
         def run(row: Row) -> Waits:
             start = row.part
             assert start is not None
-            time = travel(row.place, start)
+            time = journey(row.place, start)
             if time is None:
                 raise Ended
             row.part = None
@@ -160,7 +175,11 @@ class Verbs:
 
     def field(self, name: str) -> Callable[[Row], float]:
         """How a field of a row is read."""
-        columns = {"kind": self.engine.kind_codes, "sku": self.engine.skus, "session": self.engine.arrivals.session.tolist()}
+        columns = {
+            "kind": self.engine.kind_codes,
+            "sku": self.engine.skus,
+            "session": self.engine.arrivals.session.tolist(),
+        }
         columns |= {"quantity": self.engine.quantities, "poison": self.engine.poisoned}
         if name in columns:
             column = columns[name]
@@ -547,7 +566,14 @@ class Verbs:
             delivery = row.number or row.attempt
             change = step.sign * self.engine.quantities[message]
             records.effect(
-                message, step.effect, step.store, self.engine.skus[message], row.version, change, self.clock._now, delivery
+                message,
+                step.effect,
+                step.store,
+                self.engine.skus[message],
+                row.version,
+                change,
+                self.clock._now,
+                delivery,
             )
             row.result = OK
 
