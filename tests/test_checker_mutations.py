@@ -28,8 +28,10 @@ MESSAGES = 500
 AT_MOST = 8
 """Messages that a mutation changes."""
 _COPY = {"stale", "unseen_write", "oversold", "undersold"}
-WEAK = {"rest": set(), "message_queue": _COPY, "outbox": _COPY}
-"""What happens in each architecture though nothing fails: a queue's shop answers from a copy, and before accounting did."""
+WEAK = {"rest": set(), **dict.fromkeys(("message_queue", "outbox", "batch_exchange"), _COPY)}
+"""What happens in each architecture though nothing fails: a shop answers from a copy, and before accounting did."""
+PLAIN = {"batch_exchange": {"coalesce": False, "transaction": "record", "interval": 0.5}}
+"""What lets each change be sent and written for itself: the mutations take one away and leave the others."""
 FIRST = 1e-6
 """A moment, s: shorter than anything takes."""
 
@@ -59,7 +61,7 @@ def sound() -> list[History]:
 
 def default(name: str, **changes: Any) -> dict[str, Any]:
     """The parameters that are assumed, but for the changes: those of a calibration would change the runs."""
-    return make(architectures.get(name).parameters, changes).model_dump()
+    return make(architectures.get(name).parameters, PLAIN.get(name, {}) | changes).model_dump()
 
 
 @pytest.mark.parametrize("name", architectures.names())

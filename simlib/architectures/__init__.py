@@ -79,6 +79,7 @@ ARCHITECTURES = {
         Architecture("rest", "Rest"),
         Architecture("message_queue", "MessageQueue"),
         Architecture("outbox", "Outbox", times_of="message_queue"),
+        Architecture("batch_exchange", "BatchExchange", times_of="rest"),
     )
 }
 

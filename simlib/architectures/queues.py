@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from simlib.architectures.copied import Copied
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
-from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, Side, arrive, leave, sides
-from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.architectures.sides import Side
 from simlib.flow import (
     RESULT,
     Backoff,
@@ -19,9 +19,7 @@ from simlib.flow import (
     Pool,
     Queue,
     Steps,
-    Table,
     ack,
-    apply,
     branch,
     call,
     delay,
@@ -29,12 +27,10 @@ from simlib.flow import (
     nack,
     point,
     publish,
-    reject,
     reply,
     rescue,
     retry,
     spawn,
-    supersede,
 )
 from simlib.flow.model import Requeue
 from simlib.quantities import Duration
@@ -159,13 +155,14 @@ class ClassicQueue(RabbitMQ):
         )  # fmt: skip
 
 
-class Exchange:
-    """The two sides and the broker between them, with a queue each way. What publishes is left to the architecture: `row` is
-    what it writes in the transaction of an effect, `insert` the work for that, `then` what it does when that is committed."""
+class Exchange(Copied):
+    """The two sides and the broker between them, with a queue each way. What publishes is left to the architecture."""
+
+    p: Queues
 
     def __init__(self, flow: Flow, p: Queues, scenario: Scenario) -> None:
-        self.flow, self.p, self.scenario = flow, p, scenario
-        (self.accounting, self.shop), broker = sides(flow, p), flow.part("broker")
+        super().__init__(flow, p, scenario, idempotent_receiver=p.idempotent_receiver, write_if_newer=p.write_if_newer)
+        broker = flow.part("broker")
         self.left = flow.link(self.accounting.part, broker, p.uplink)
         self.right = flow.link(broker, self.shop.part, p.uplink)
         self.updates_log, self.orders_log = (broker.pool(f"{name}_log", capacity=1) for name in ("updates", "orders"))
@@ -175,55 +172,14 @@ class Exchange:
         queue |= {"prefetch": p.prefetch, "automatic_ack": not p.manual_ack, "dead_letter": p.park}
         self.updates = broker.queue("updates", link=self.right, **queue)
         self.orders = broker.queue("orders", link=self.left, **queue)
-        self.stock = self.accounting.part.table("stock", stocked=True)
-        self.copy = self.shop.part.table("copy", stocked=True)
-        self.handled_here = self.accounting.part.table("accounting.handled", key="message")
-        self.handled_there = self.shop.part.table("shop.handled", key="message")
-
-    def accept_updates(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> None:
-        """Accounting changes its stock, and answers."""
-        side = self.accounting
-        self.flow.source(STOCK_UPDATE, at=side.part, steps=[
-            *arrive(self.p, "update"), *side.receive("update.accounting"),
-            *side.commit("update.accounting", insert), self.stock.add(), apply(ISSUED, STOCK, sign=1), *row,
-            point("update.committed"), *then,
-            *side.answer("update.accounting"), *leave(self.p, "update"),
-        ])  # fmt: skip
-
-    def accept_orders(self, promised: Steps) -> None:
-        """The shop takes in orders, and answers with a promise."""
-        self.flow.source(
-            ORDER, at=self.shop.part, steps=[*arrive(self.p, "order"), *self.shop.receive("order.shop"), *promised]
-        )
-
-    def promise(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> Steps:
-        """The shop promises the units that its copy shows, and answers; or refuses."""
-        refused = [reject(), *self.shop.answer("order.shop.refused"), *leave(self.p, "order.refused")]
-        promised = [*row, point("order.committed"), *then, *self.answer_order()]
-        return [*self.shop.commit("order.shop", insert), self.copy.take(promised, otherwise=refused, versioned=False)]
-
-    def answer_order(self) -> Steps:
-        """The customer knows."""
-        return [*self.shop.answer("order.shop"), *leave(self.p, "order")]
-
-    def accept_queries(self) -> None:
-        """The shop answers from its copy."""
-        shop = self.shop
-        self.flow.source(STOCK_QUERY, at=shop.part, steps=[
-            *arrive(self.p, "query"), *shop.receive("query.shop"),
-            rescue([*shop.handle(self.scenario), *shop.read("query.shop"), self.copy.read()], otherwise=[]),
-            *shop.answer("query.shop"), *leave(self.p, "query", answer_from=COPY),
-        ])  # fmt: skip
 
     def consume_updates(self) -> None:
         """The shop writes its copy."""
-        p, shop, scenario = self.p, self.shop, self.scenario
+        p, shop = self.p, self.shop
         self.flow.consumers(self.updates, at=shop.part, count=p.consumers, steps=[
             *shop.work(p.consume_client, "updates.take"), point("updates.delivered"),
             rescue([
-                branch(IS_ORDER, shop.handle(scenario, ANNOUNCEMENT_WORK), otherwise=shop.handle(scenario)),
-                *shop.commit("updates.shop"),
-                branch(IS_ORDER, self.write_copy(ANNOUNCED), otherwise=self.write_copy(COPIED)), point("updates.applied"),
+                *self.handle_change(), *shop.commit("updates.shop"), *self.write_change(), point("updates.applied"),
                 *shop.work(p.consume_client, "updates.ack"), ack(),
             ], otherwise=[*shop.work(p.consume_client, "updates.nack"), nack(self.redelivery_delay)]),
         ])  # fmt: skip
@@ -231,28 +187,15 @@ class Exchange:
     def consume_orders(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> None:
         """Accounting takes the units, or rejects the order."""
         p, side = self.p, self.accounting
-        take = [self.stock.take([apply(TAKEN, STOCK, sign=-1), *row], otherwise=[reject()])]
         self.flow.consumers(self.orders, at=side.part, count=p.consumers, steps=[
             *side.work(p.consume_client, "orders.take"), point("orders.delivered"),
             rescue([
                 *side.handle(self.scenario), *side.commit("orders.accounting", insert),
-                *self.once(self.handled_here, take), point("orders.applied"),
+                *self.take(row), point("orders.applied"),
                 *then,
                 *side.work(p.consume_client, "orders.ack"), ack(),
             ], otherwise=[*side.work(p.consume_client, "orders.nack"), nack(self.redelivery_delay)]),
         ])  # fmt: skip
-
-    def once(self, table: Table, steps: Steps) -> Steps:
-        """The steps once for each message where the receiver is idempotent."""
-        return [table.once(steps)] if self.p.idempotent_receiver else steps
-
-    def write_copy(self, effect: str) -> Steps:
-        """The shop's copy gets a level, if that is newer."""
-        written = [apply(effect, COPY)]
-        if not self.p.write_if_newer:
-            return self.once(self.handled_there, [self.copy.write(), *written])
-        older = [supersede()] if effect == COPIED else []
-        return self.once(self.handled_there, [self.copy.write_if_newer(written, otherwise=older)])
 
     def publish(self, label: str, here: Side, reply_wanted: bool = False, unconfirmed: Steps = ()) -> Steps:
         """A side publishes to the queue that the other reads: see `send`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simlib.architectures.parameters import Parameters
-from simlib.distributions import Distribution
 from simlib.domain import ORDER, STOCK_UPDATE
 from simlib.flow import KIND, POISONED, Flow, Part, Pool, Steps, branch, by_attempt, delay, fail, respond
+from simlib.flow.blocks import Time
 from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, Scenario
 
 ANNOUNCEMENT_WORK = "announcement_work"
@@ -32,7 +32,7 @@ class Side:
     machine: Machine
     parameters: Parameters
 
-    def work(self, time: Distribution, stream: str) -> Steps:
+    def work(self, time: Time, stream: str) -> Steps:
         """Processor work: in the side's one event loop, on a core of the machine."""
         return [self.part.cpu.seize(), self.machine.cores.serve(time, stream=stream), self.part.cpu.release()]
 

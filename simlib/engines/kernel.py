@@ -41,7 +41,7 @@ OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refu
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
 CRASH, POWER_LOSS, OUTAGE, SLOWDOWN, PAUSE, PARTITION = range(len(FAULTS))
 EQUAL, DIFFERENT, LESS, AT_MOST, MORE, AT_LEAST = range(len(COMPARISONS))
-KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH = range(len(FIELDS))
+KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH, NTH = range(len(FIELDS))
 
 RUNNING, ASLEEP, SERVED, QUEUED, JOINING, CALLING = range(6)
 """Where a row is: not waiting (or about to be resumed), in a delay, in a service, in a list, at a join, at a call."""
@@ -86,7 +86,7 @@ TABLES = {
     "lists": record("first last member"),
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
-        "back_one back_other one requeue_back closed watchers waiting",
+        "back_one back_other one requeue_back closed watchers waiting coalesce",
         ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8,
     ),
     "slots": record("out idle first last"),
@@ -124,7 +124,7 @@ TABLES = {
     "agenda": record("row seq"),
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
-        "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes",
+        "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth",
         due=F8,
     ),
     "free_rows": record("value"),
@@ -523,8 +523,10 @@ def read_field(s, r, field):  # type: ignore[no-untyped-def]
         x = row.level
     elif field == VERSION:
         x = row.version
-    else:
+    elif field == BATCH:
         x = row.batch
+    else:
+        x = row.nth
     return x
 
 
@@ -633,7 +635,7 @@ def new_row(s, message, part, place, pc):  # type: ignore[no-untyped-def]
     row.at = row.thrown = row.depth = row.holding = 0
     row.version = row.delivery = row.answer_row = row.group = row.consumer = row.join = -1
     row.actor = row.hand = row.cursor = -1
-    row.batch = row.passes = 0
+    row.batch = row.passes = row.nth = 0
     return r
 
 
@@ -690,7 +692,7 @@ def put_down(s, r):  # type: ignore[no-untyped-def]
 def let_go(row, frame):  # type: ignore[no-untyped-def]
     """As `simpy.Row.let_go`."""
     row.message = row.delivery = row.answer_row = -1
-    row.copy = row.number = 0
+    row.copy = row.number = row.nth = 0
     row.place, row.attempt = frame.place, frame.attempt
 
 
@@ -1102,6 +1104,7 @@ def take_up(s, r):  # type: ignore[no-untyped-def]
     row.level, row.version, row.result = delivery.level, delivery.version, delivery.result
     row.answer_row, row.answer_call = delivery.answer_row, delivery.answer_call
     row.attempt = row.number = entry.number
+    row.nth += 1
 
 
 @njit(cache=True)
@@ -1184,6 +1187,24 @@ def put_in(s, q, d, at_head):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def overtake(s, q, d):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.overtake`: deliveries are numbered as they were published."""
+    queue = queue_at(s, q)
+    if not queue.coalesce:
+        return
+    sku, other = message_at(s, delivery_at(s, d).message).sku, queue.ready
+    while other >= 0:
+        if other != d and message_at(s, delivery_at(s, other).message).sku == sku:
+            older = min(other, d)
+            take_out(s, q, older)
+            tell(s, queue.meter, 0, -1, 0, 0)
+            message_at(s, delivery_at(s, older).message).noted |= SUPERSEDED
+            close(s, older)
+            return
+        other = delivery_at(s, other).next
+
+
+@njit(cache=True)
 def publish(s, r, q):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.publish`."""
     row, queue, now = row_at(s, r), queue_at(s, q), s.now
@@ -1207,6 +1228,7 @@ def publish(s, r, q):  # type: ignore[no-untyped-def]
     delivery.answer_row, delivery.answer_call, delivery.ticket = row.answer_row, row.answer_call, 0
     delivery.published = now
     put_in(s, q, d, False)
+    overtake(s, q, d)
     dispatch(s, q)
 
 
@@ -1245,6 +1267,7 @@ def put_back(s, d):  # type: ignore[no-untyped-def]
     else:
         returned(s, d)
         put_in(s, q, d, queue_at(s, q).requeue_back == 0)
+        overtake(s, q, d)
 
 
 @njit(cache=True)

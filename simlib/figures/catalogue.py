@@ -18,6 +18,7 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "queue, reply awaited",
     },
     "outbox": {"ru": "исходящие через базу (outbox)", "en": "transactional outbox"},
+    "batch_exchange": {"ru": "обмен файлами по расписанию", "en": "scheduled exchange of files"},
     # kinds of message, named as what happens to them
     "stock_update": {"ru": "изменение остатка", "en": "stock update"},
     "order": {"ru": "заказ", "en": "order"},
@@ -269,6 +270,15 @@ TEXTS: dict[str, dict[Language, str]] = {
     },
     "parameter:tail": {"ru": "от фиксации до чтения журнала базы", "en": "from a commit until the log's reader has it"},
     "parameter:answered_on": {"ru": "чем отвечают на заказ", "en": "what answers an order"},
+    "parameter:exchange": {"ru": "что выгружается в магазин", "en": "what a file to the shop holds"},
+    "parameter:interval": {"ru": "между запусками обмена", "en": "between two runs of the exchange"},
+    "parameter:runs": {"ru": "одновременных запусков в одну сторону", "en": "runs of one direction at once"},
+    "parameter:file": {"ru": "работа процессора на файл", "en": "CPU to make or read a file"},
+    "parameter:record": {"ru": "работа процессора на запись файла", "en": "CPU to write or read a record of a file"},
+    "parameter:registration": {"ru": "регистрация изменения в базе", "en": "the database's work to register a change"},
+    "parameter:coalesce": {"ru": "из изменений товара выгружается последнее", "en": "of the changes of a SKU only the last is sent"},
+    "parameter:transaction": {"ru": "что фиксируется и повторяется целиком", "en": "what is committed, and fails, as a whole"},
+    "parameter:retry_after": {"ru": "пауза перед повторной загрузкой файла", "en": "before a file that failed is read again"},
     # the explorer
     "explorer:title": {"ru": "Что будет, если изменить параметр?", "en": "What happens when a parameter moves?"},
     "explorer:seed": {"ru": "зерно случайных чисел", "en": "seed"},

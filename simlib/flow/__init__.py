@@ -16,6 +16,7 @@ from simlib.flow.blocks import (
     BATCH,
     DELIVERY,
     KIND,
+    NTH,
     POISONED,
     RESULT,
     Affine,
@@ -54,9 +55,9 @@ from simlib.flow.blocks import (
 from simlib.flow.model import Actor, Consumers, Flow, Link, Part, Pool, Queue, Source, Table
 
 __all__ = [
-    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "POISONED", "RESULT", "Actor", "Affine", "Backoff", "Condition", "Constant",
-    "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Lognormal", "Part",
-    "Pool", "Quantiles", "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch",
+    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "NTH", "POISONED", "RESULT", "Actor", "Affine", "Backoff", "Condition",
+    "Constant", "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Lognormal",
+    "Part", "Pool", "Quantiles", "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch",
     "by_attempt", "call", "choose", "delay", "every", "fail", "for_each", "fork", "mark", "nack", "point", "publish",
     "receive", "reject", "repeat", "reply", "rescue", "respond", "retry", "spawn", "supersede", "timeout", "wait_until",
 ]  # fmt: skip

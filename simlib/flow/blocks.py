@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from simlib.flow.model import Link, Pool, Queue, Table
 
 FIELDS = (
-    "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch",
+    "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch", "nth",
 )  # fmt: skip
 """What a condition can read: columns of the message, counters of the path, the registers of the row: `result` (of
 the last call, index into `domain.RESPONSES`), `level` and `version` (of the last cell read or written, as carried in
-messages); and `batch`, how many deliveries an actor has in hand."""
+messages); and `batch`, how many deliveries an actor has in hand, `nth`, which of them it is at in a `for_each`, 1 the first."""
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -74,8 +74,8 @@ def _code(field: str, value: float | str) -> float:
     return names.index(value)
 
 
-KIND, RESULT, POISONED, DELIVERY, ATTEMPT, BATCH = (
-    Field(name) for name in ("kind", "result", "poison", "delivery", "attempt", "batch")
+KIND, RESULT, POISONED, DELIVERY, ATTEMPT, BATCH, NTH = (
+    Field(name) for name in ("kind", "result", "poison", "delivery", "attempt", "batch", "nth")
 )
 
 
@@ -304,7 +304,7 @@ class WaitUntil(Step):
 @dataclass(frozen=True)
 class Receive(Step):
     """An actor takes in hand what is ready in a queue, at most so many, as one batch, which may be empty; what it had in
-    hand before it puts down."""
+    hand before it puts down. The queue may be elsewhere: what asking takes is for the steps around to say."""
 
     queue: Queue
     at_most: int | None = None

@@ -278,8 +278,8 @@ class _Walk:
                 return self.settled(held)
             case Reply():
                 return Ways({}, tuple(unit for unit in held if not isinstance(unit, Waiting)))
-            case Publish(queue=queue):
-                return Ways({Program(queue): 1.0}, held)
+            case Publish(queue=queue):  # what is superseded is delivered to nobody
+                return Ways({} if queue.coalesce else {Program(queue): 1.0}, held)
             case Fail():
                 return Ways({}, held, on=0.0, fails=1.0)
             case Choose(stages=stages):

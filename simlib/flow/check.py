@@ -396,9 +396,6 @@ class Checker:
                 self.here(queue, "queue", state)
                 self.published[queue] = None
                 return [state]
-            case Receive(queue=queue) | WaitUntil(queue=queue):
-                self.here(queue, "queue", state)
-                return [state]
             case ForEach(steps=steps):
                 return [state, *self.each(steps, state, replace(inner, answers=True, row="consumer"))]
             case Ack() | Nack():
@@ -479,8 +476,8 @@ class Checker:
         """What a condition or a time reads is there."""
         if scope.row == "actor" and field not in ("attempt", "batch", "result"):
             raise self.bad(f"field '{field}' in an actor, which has no message in hand: read it inside for_each")
-        if field == "batch" and (scope.actor is None or scope.row not in ("actor", "consumer")):
-            raise self.bad("field 'batch' where there is none: only an actor has a batch in hand")
+        if field in ("batch", "nth") and (scope.actor is None or scope.row not in ("actor", "consumer")):
+            raise self.bad(f"field '{field}' where there is none: only an actor has a batch in hand")
 
     def keyed(self, pool: Pool, alone: bool) -> None:
         """A member is chosen by the key of a message."""

@@ -111,7 +111,8 @@ class Queue:
     (when the part is up again at the latest), delivers again what they held, and takes no acknowledgement of it any more;
     None: what they held comes again by `ack_wait` alone. Nothing is handed out to a part that is down: its machine closed the
     connection. `flush_every`: what is published is flushed to disk so often, s; None: each
-    before its confirm.
+    before its confirm. `coalesce`: of the ready deliveries of one SKU only the last published stays; those before it are
+    superseded.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Queue:
     requeue: Requeue = "head"
     detected_after: float | None = None
     flush_every: float | None = None
+    coalesce: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -424,3 +424,134 @@ def test_outbox_relay_that_tails_the_log_is_sooner_and_spares_the_database():
     polled, tailed = (measure(history("outbox", workload(60), 600, publisher=publisher)) for publisher in RELAYS)
     assert tailed["delivery_time_p50.stock_update"] < 0.5 * polled["delivery_time_p50.stock_update"]
     assert tailed["utilisation.database_log"] < polled["utilisation.database_log"]
+
+
+# --- batch exchange ---------------------------------------------------------------------------------------------------
+
+UNGUARDED = {"idempotent_receiver": False, "write_if_newer": False}
+UNHEARD = {"timeout": 0.05, "retry_after": 0.1, "max_deliveries": 100}
+"""A side that asks gives up soon, and tries again for long."""
+
+
+def late(messages, kind="stock_update"):
+    """From issue to effect."""
+    of_kind = messages[messages["kind"] == kind]
+    return (of_kind["applied"] - of_kind["issued"]).dropna()
+
+
+def test_batch_exchange_delivers_half_an_interval_and_the_cost_of_a_run_later():
+    """Changes are Poisson, so the next run is as far away as a uniform draw; a run costs a and b for each record, twice."""
+    interval, rate, work = 2.0, 2, 0.002
+    calm = workload(rate, only="stock_update", goods=MANY_SKUS, handler_work=Constant(work))
+    messages = columns("batch_exchange", calm, 2000, interval=interval, file="50 ms", record="1 ms")
+    cost = messages["applied"] % interval
+    records = messages.groupby("applied")["message"].transform("size")
+    fixed = cost - 2 * (0.05 + 0.001 * records) - work * records
+    assert fixed.between(0.003, 0.01).all(), "a few transactions and requests"
+    assert late(messages).mean() == pytest.approx(interval / 2 + cost.mean(), rel=0.03)
+    assert (late(messages) - cost).std() == pytest.approx(interval / 12**0.5, rel=0.05)
+
+
+def test_batch_exchange_shows_what_is_older_the_longer_the_interval():
+    stale, oldest = zip(*(
+        [measure(history("batch_exchange", workload(60), 1500, interval=interval))[name]
+         for name in ("stale_read_fraction", "age_of_information_max")] for interval in (0.5, 2.0, 8.0)
+    ), strict=True)  # fmt: skip
+    assert 0 < stale[0] < stale[1] < stale[2]
+    assert oldest[0] < 1.5 and 2.0 < oldest[1] < 4.0 and 8.0 < oldest[2]
+
+
+@pytest.mark.parametrize("only", ["stock_update", "order"])
+def test_batch_exchange_reads_a_file_again_as_a_whole_and_doubles_it_unless_the_receiver_is_idempotent(only):
+    deaf = workload(20, only=only, goods=MANY_SKUS, **lossy(0.3, "accounting-shop"))
+    doubled = columns("batch_exchange", deaf, 200, interval=0.5, **UNHEARD, **UNGUARDED)
+    again = doubled["duplicates"] > 0
+    assert again.sum() > 20
+    assert (again.groupby(doubled["applied"]).nunique() == 1).all(), "all of a file, or none"
+    once = columns("batch_exchange", deaf, 200, interval=0.5, **UNHEARD)
+    assert (once["duplicates"] == 0).all() and set(once["outcome"]) == {"applied"}
+    assert once["deliveries"].max() > 3
+
+
+def test_batch_exchange_side_that_dies_over_a_file_reads_it_again():
+    dying = workload(
+        20, only="order", goods=MANY_SKUS,
+        faults=(Crash(part="accounting", point="accounting.import.written", probability=0.02, restart=0.1),),
+    )  # fmt: skip
+    doubled, once = (
+        columns("batch_exchange", dying, 200, interval=0.5, max_deliveries=100, idempotent_receiver=guard)
+        for guard in (False, True)
+    )
+    assert (doubled["duplicates"] > 0).sum() > 5
+    assert (once["duplicates"] == 0).all() and set(once["outcome"]) == {"applied"}
+
+
+def test_batch_exchange_record_that_fails_fails_its_file_unless_each_is_a_transaction():
+    poisoned = workload(20, only="stock_update", goods=MANY_SKUS, faults=(Poison(probability=0.02),))
+    tries = {"interval": 1.0, "retry_after": 0.05, "max_deliveries": 3}
+    whole, alone, dropped = (
+        columns("batch_exchange", poisoned, 300, transaction=transaction, park=park, **tries)
+        for transaction, park in (("file", True), ("record", True), ("record", False))
+    )
+    bad = set(alone.index[alone["outcome"] == "dead_lettered"])
+    assert 2 < len(bad) < 20 and set(alone["outcome"]) == {"applied", "dead_lettered"}
+    aside = set(whole.index[whole["outcome"] == "dead_lettered"])
+    assert bad < aside and len(aside) > 5 * len(bad), "what stood in a file with one of them"
+    assert set(dropped.index[dropped["outcome"] == "lost"]) == bad
+
+
+def test_batch_exchange_commits_once_a_file_unless_each_record_is_a_transaction():
+    together, apart = (
+        measure(history("batch_exchange", workload(40), 800, interval=2.0, transaction=transaction))
+        for transaction in ("file", "record")
+    )
+    assert apart["utilisation.database_log"] > 1.3 * together["utilisation.database_log"]
+
+
+def test_batch_exchange_sends_the_last_change_of_a_sku_alone_where_it_coalesces():
+    busy = workload(60, only="stock_update", goods=Goods(skus=20))
+    each, last = (history("batch_exchange", busy, 900, interval=2.0, coalesce=coalesce) for coalesce in (False, True))
+    outcomes = last.messages.to_pandas()["outcome"]
+    files = last.effects.to_pandas().query("effect == 'copied'").groupby("time").size()
+    assert files.max() <= 20 and (outcomes == "superseded").sum() > 500
+    assert (each.messages.to_pandas()["outcome"] == "applied").all()
+    assert measure(last)["utilisation.shop.cpu"] < 0.5 * measure(each)["utilisation.shop.cpu"]
+    level = [made.effects.to_pandas().query("store == 'copy'").groupby("sku")["version"].max() for made in (each, last)]
+    assert (level[0] == level[1]).all(), "the copy ends the same"
+
+
+def test_batch_exchange_of_all_there_is_costs_as_much_as_there_are_goods():
+    changes = {"interval": 4.0, "record": "0.5 ms"}
+    full, delta = (
+        [late(columns("batch_exchange", workload(5, only="stock_update", goods=Goods(skus=skus, zipf=0.0)), 100,
+                      exchange=exchange, **changes)).mean() for skus in (100, 2100)]
+        for exchange in ("full", "delta")
+    )  # fmt: skip
+    assert full[1] - full[0] == pytest.approx(2 * 2000 * 0.0005, rel=0.05)
+    assert delta[1] == pytest.approx(delta[0], rel=0.02)
+
+
+def test_batch_exchange_runs_that_overlap_hide_a_long_way():
+    far = workload(10, only="stock_update", goods=MANY_SKUS)
+    one, four = (
+        late(columns("batch_exchange", far, 200, interval=0.5, network="1 s", timeout=10.0, runs=runs)).median()
+        for runs in (1, 4)
+    )
+    assert one > 1.2 * four
+
+
+def test_batch_exchange_runs_that_overlap_write_old_levels_over_new_ones_unless_the_copy_knows_versions():
+    tangled = workload(40, only="stock_update", goods=ONE_SKU)
+    overlapping = {"interval": 0.1, "network": "exponential(300 ms)", "timeout": 10.0, "runs": 8}
+    blind, knowing = (
+        history("batch_exchange", tangled, 300, **overlapping, write_if_newer=newer).check().counts["reordered"]
+        for newer in (False, True)
+    )
+    assert blind > 5 and knowing == 0
+
+
+def test_batch_exchange_keeps_what_rest_fails_while_the_shop_is_down():
+    struck = workload(50, only="stock_update", faults=(Crash(part="shop", at=(2.0,), restart=1.0),))
+    called, exchanged = (columns(name, struck, 300) for name in ("rest", "batch_exchange"))
+    assert (called["outcome"] == "failed").sum() > 20
+    assert set(exchanged["outcome"]) <= {"applied", "superseded"} and set(exchanged["response"]) == {"ok"}

@@ -148,6 +148,29 @@ EQUAL = {
         "without an outbox when handlers fail": (80, FLAKY, DUAL),
         "without an outbox when confirms come late": (80, {}, DUAL | {"confirm_timeout": 0.003, "confirm_retries": 1}),
     },
+    "batch_exchange": {
+        "at low load": (20, {}, {"interval": 0.7}),
+        "at moderate load": (150, {}, {"interval": 0.5}),
+        "when each change is sent": (80, {}, {"interval": 0.5, "coalesce": False}),
+        "when all there is is sent": (60, {}, {"interval": 0.8, "exchange": "full"}),
+        "when records fail their file": (30, {"handler_failure": 0.02}, {"interval": 0.5, "retry_after": 0.03}),
+        "when records fail alone": (60, FLAKY, {"interval": 0.5, "transaction": "record"}),
+        "when files are set aside": (30, FLAKY, {"interval": 0.3, "retry_after": 0.03, "max_deliveries": 2}),
+        "when runs are late": (100, {}, {"interval": 0.1, "file": "exponential(80 ms)"}),
+        "when runs overlap": (100, FLAKY, {"interval": 0.1, "network": "exponential(0.1 s)", "runs": 3}),
+        "when sides do not hear": (
+            40,
+            {},
+            {
+                "interval": 0.5,
+                "timeout": 0.003,
+                "retry_after": 0.03,
+                "idempotent_receiver": False,
+                "write_if_newer": False,
+            },
+        ),
+        "when goods are sold out": (100, {"goods": SCARCE}, {"interval": 0.5}),
+    },
 }
 
 
@@ -204,5 +227,5 @@ def test_oracles_share_nothing_with_the_blocks_and_the_engine(name):
             imported |= {f"simlib.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module)
-    standard = {"__future__", "collections.abc", "dataclasses", "functools", "typing"}
+    standard = {"__future__", "collections.abc", "dataclasses", "functools", "itertools", "typing"}
     assert imported <= KNOWN | standard

@@ -10,8 +10,10 @@ import pytest
 from simlib.flow import (
     BATCH,
     DELIVERY,
+    NTH,
     Affine,
     Backoff,
+    Field,
     Flow,
     Queue,
     Steps,
@@ -187,3 +189,41 @@ def test_draws_of_an_actor_do_not_begin_again_when_it_does(run_at, effects_of) -
     struck = [Crash(part="host", point="here", probability=1.0, restart=0.5)]
     happened = effects_of(run_at(flow, [float(k) for k in range(20)], faults=struck))
     assert len(happened) == 20
+
+
+def test_an_actor_knows_which_of_its_batch_it_is_at_each_time_that_it_goes_through_it(run_at, effects_of) -> None:
+    named = [branch(NTH.equals(1), [apply("first")], [branch(NTH.at_least(3), [apply("late")], [delay(0.25)])])]
+    flow = read_by(lambda jobs: [wait_until(jobs, 3), receive(jobs), for_each(named), for_each(named[:1]), ack()])
+    happened = effects_of(run_at(flow, [0.0, 0.0, 0.0]))
+    assert happened == [(0, "first", 0.0), (2, "late", 0.25), (0, "first", 0.25), (2, "late", 0.5)]
+
+
+def test_an_actor_receives_from_a_queue_that_is_kept_elsewhere_unless_that_part_is_down(run_at, effects_of) -> None:
+    flow = Flow("elsewhere")
+    here, there = flow.part("here"), flow.part("there")
+    jobs = there.queue("jobs")
+    flow.source("job", at=there, steps=[publish(jobs)])
+    flow.actor("reader", at=here, steps=[wait_until(jobs), delay(0.5), receive(jobs), *DONE])
+    struck = [Crash(part="there", at=(2.25,), restart=1.0)]
+    assert effects_of(run_at(flow, [0.0, 2.0], faults=struck)) == [(0, "done", 0.5), (1, "done", 3.75)]
+
+
+COALESCED = {"coalesce": True}
+
+
+def test_of_the_ready_changes_of_one_sku_only_the_last_stays_at_its_own_place(run_at, effects_of) -> None:
+    flow = read_by(lambda jobs: [every(10.0), receive(jobs), *DONE], **COALESCED)
+    history = run_at(flow, [0.0, 1.0, 2.0, 3.0, 11.0], skus=[1, 2, 1, 3, 1])
+    assert effects_of(history) == [(1, "done", 10.0), (2, "done", 10.0), (3, "done", 10.0), (4, "done", 20.0)]
+    assert history.messages["outcome"].to_pylist() == ["superseded", *["applied"] * 4]
+
+
+@pytest.mark.parametrize(("requeue", "order"), [("head", [1, 2]), ("back", [2, 1])])
+def test_what_is_handed_back_is_overtaken_by_what_was_published_meanwhile(run_at, effects_of, requeue, order) -> None:
+    each = for_each([branch(Field("quantity").equals(2), [delay(5.0), fail()]), apply("done")])
+    flow = read_by(
+        lambda jobs: [every(10.0), receive(jobs), rescue([each, ack()], [nack()])], requeue=requeue, **COALESCED
+    )
+    history = run_at(flow, [0.0, 1.0, 12.0], skus=[1, 2, 1], quantities=[2, 1, 1])
+    assert history.messages["outcome"].to_pylist() == ["superseded", "applied", "applied"]
+    assert effects_of(history) == [(message, "done", 20.0) for message in order]

@@ -36,6 +36,7 @@ from simlib.flow import (
     BATCH,
     DELIVERY,
     KIND,
+    NTH,
     POISONED,
     RESULT,
     Affine,
@@ -119,7 +120,7 @@ class Composer:
                 ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
                 dead_letter=random.random() < 0.5, deduplicate=random.choice((None, None, 1.0)),
                 requeue=random.choice(("head", "back")), detected_after=random.choice((None, 0.0, 0.5, 1.0)),
-                flush_every=random.choice((None, 1.0, 1.5)),
+                flush_every=random.choice((None, 1.0, 1.5)), coalesce=random.random() < 0.2,
             )
             for i in range(2)
         ]  # fmt: skip
@@ -137,7 +138,7 @@ class Composer:
             "inbox", prefetch=random.choice((None, None, 1, 2)), automatic_ack=random.random() < 0.2,
             ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
             deduplicate=random.choice((None, None, 1.0)), requeue=random.choice(("head", "back")),
-            detected_after=random.choice((None, 0.0, 0.5, 1.0)),
+            detected_after=random.choice((None, 0.0, 0.5, 1.0)), coalesce=random.random() < 0.3,
         )  # fmt: skip
         at = random.choice(self.parts)
         self.travels = False  # an actor stays where it is, or its part's crash would start another
@@ -178,7 +179,8 @@ class Composer:
         begin = random.choice(
             (every(0.5), every(0.3), wait_until(self.inbox, 1), wait_until(self.inbox, 2), delay(0.5))
         )
-        each = for_each(self.steps(2, handling=True))
+        first = branch(NTH.equals(1), self.steps(1, handling=True))
+        each = for_each([*random.choice(([], [first])), *self.steps(2, handling=True)])
         match random.randint(0, 4):
             case 0:
                 each = timeout(self.time(), [each], [point("there")])

@@ -387,7 +387,7 @@ def test_a_queue_is_read_by_consumers_or_by_actors_at_one_part_without_a_link() 
             w.flow.check()
 
     refused("receives from queue 'inbox', which has consumers", consumed=True)
-    refused("queue 'inbox' is at part 'here', the row at 'there'", part="there")
+    refused("actors at two parts receive from queue 'inbox'", part="there")
     refused("receives from queue 'inbox', which delivers over a link", far=True)
     w = world()
     w.flow.source("job", at=w.here, steps=[publish(w.jobs)])

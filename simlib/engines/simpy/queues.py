@@ -10,7 +10,7 @@ import simpy
 
 from simlib import draws
 from simlib.engines import order
-from simlib.engines.records import DEAD_LETTERED
+from simlib.engines.records import DEAD_LETTERED, SUPERSEDED
 from simlib.engines.simpy.clock import cancel
 from simlib.engines.simpy.links import travel
 from simlib.engines.simpy.rows import Row, Waits, Watchers
@@ -84,9 +84,11 @@ class QueueState:
         copy = self.published.get(row.message, 0)
         self.published[row.message] = copy + 1
         self.engine.records.alive[row.message] += 1
-        self.ready.append(Delivery(self, row, copy))
+        delivery = Delivery(self, row, copy)
         self.count += 1
+        self.ready.append(delivery)
         self.meter.change(now, waiting=1)
+        self.overtake(delivery)
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -258,6 +260,21 @@ class QueueState:
         else:
             self.ready.append(delivery)
         self.meter.change(self.engine.clock._now, waiting=1)
+        self.overtake(delivery)
+
+    def overtake(self, delivery: Delivery) -> None:
+        """A delivery became ready: of those of one SKU only the last published stays, where the queue coalesces them."""
+        if not self.queue.coalesce:
+            return
+        skus = self.engine.skus
+        for other in self.ready:
+            if other is not delivery and skus[other.message] == skus[delivery.message]:
+                older = other if other.nth < delivery.nth else delivery
+                self.ready.remove(older)
+                self.meter.change(self.engine.clock._now, waiting=-1)
+                self.engine.records.noted[older.message] |= SUPERSEDED
+                self._close(older)
+                return
 
     def _returned(self, delivery: Delivery) -> None:
         cancel(delivery.timer)

@@ -54,7 +54,7 @@ class Row:
 
     __slots__ = (
         "actor", "answer_to", "at", "attempt", "batch", "calls", "copy", "delivery", "due", "engine", "event", "held", "join",
-        "level", "main", "message", "next", "number", "part", "passes", "place", "result", "scopes", "steps", "version",
+        "level", "main", "message", "next", "nth", "number", "part", "passes", "place", "result", "scopes", "steps", "version",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, message: int, part: Part | None, place: int) -> None:
@@ -62,7 +62,7 @@ class Row:
         self.copy = self.attempt = self.number = self.result = self.scopes = self.calls = 0
         self.level, self.version, self.due = 0, -1, 0.0
         self.main = False
-        self.actor, self.passes = -1, 0
+        self.actor, self.passes, self.nth = -1, 0, 0
         self.batch: list[tuple[Delivery, int]] = []
         self.held: list[Member] = []
         self.delivery: Delivery | None = None
@@ -151,10 +151,12 @@ class Row:
             self.place = draws.fold(self.place, self.passes - 1)
         self.level, self.version, self.result = delivery.level, delivery.version, delivery.result
         self.answer_to, self.attempt, self.number = delivery.answer_to, number, number
+        self.nth += 1
 
     def let_go(self, start: Start) -> None:
         """An actor works for no message any more."""
-        self.message, self.delivery, self.copy, self.number, self.answer_to = -1, None, 0, 0, None
+        self.message, self.delivery, self.answer_to = -1, None, None
+        self.copy = self.number = self.nth = 0
         self.place, self.attempt = start[:2]
 
     def put_down(self) -> None:

@@ -1,0 +1,85 @@
+"""The sides where the shop answers from a copy of its own: what the architectures share in which changes reach it later."""
+
+from __future__ import annotations
+
+from simlib.architectures.parameters import Parameters
+from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, arrive, leave, sides
+from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.flow import Flow, Steps, Table, apply, branch, point, reject, rescue, supersede
+from simlib.scenario import Scenario
+
+
+class Copied:
+    """The two sides and their goods. How a change reaches the other side is left to the architecture: `row` is what it writes
+    in the transaction of the change, `insert` the work for that, `then` what it does when that is committed."""
+
+    def __init__(
+        self, flow: Flow, p: Parameters, scenario: Scenario, *, idempotent_receiver: bool, write_if_newer: bool
+    ) -> None:
+        self.flow, self.p, self.scenario = flow, p, scenario
+        self.idempotent_receiver, self.write_if_newer = idempotent_receiver, write_if_newer
+        self.accounting, self.shop = sides(flow, p)
+        self.stock = self.accounting.part.table("stock", stocked=True)
+        self.copy = self.shop.part.table("copy", stocked=True)
+        self.handled_here = self.accounting.part.table("accounting.handled", key="message")
+        self.handled_there = self.shop.part.table("shop.handled", key="message")
+
+    def accept_updates(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> None:
+        """Accounting changes its stock, and answers."""
+        side = self.accounting
+        self.flow.source(STOCK_UPDATE, at=side.part, steps=[
+            *arrive(self.p, "update"), *side.receive("update.accounting"),
+            *side.commit("update.accounting", insert), self.stock.add(), apply(ISSUED, STOCK, sign=1), *row,
+            point("update.committed"), *then,
+            *side.answer("update.accounting"), *leave(self.p, "update"),
+        ])  # fmt: skip
+
+    def accept_orders(self, promised: Steps) -> None:
+        """The shop takes in orders, and answers with a promise."""
+        self.flow.source(
+            ORDER, at=self.shop.part, steps=[*arrive(self.p, "order"), *self.shop.receive("order.shop"), *promised]
+        )
+
+    def promise(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> Steps:
+        """The shop promises the units that its copy shows, and answers; or refuses."""
+        refused = [reject(), *self.shop.answer("order.shop.refused"), *leave(self.p, "order.refused")]
+        promised = [*row, point("order.committed"), *then, *self.answer_order()]
+        return [*self.shop.commit("order.shop", insert), self.copy.take(promised, otherwise=refused, versioned=False)]
+
+    def answer_order(self) -> Steps:
+        """The customer knows."""
+        return [*self.shop.answer("order.shop"), *leave(self.p, "order")]
+
+    def accept_queries(self) -> None:
+        """The shop answers from its copy."""
+        shop = self.shop
+        self.flow.source(STOCK_QUERY, at=shop.part, steps=[
+            *arrive(self.p, "query"), *shop.receive("query.shop"),
+            rescue([*shop.handle(self.scenario), *shop.read("query.shop"), self.copy.read()], otherwise=[]),
+            *shop.answer("query.shop"), *leave(self.p, "query", answer_from=COPY),
+        ])  # fmt: skip
+
+    def handle_change(self) -> Steps:
+        """The shop's work for a change: an update, or what an order made."""
+        changed, ordered = self.shop.handle(self.scenario), self.shop.handle(self.scenario, ANNOUNCEMENT_WORK)
+        return [branch(IS_ORDER, ordered, otherwise=changed)]
+
+    def write_change(self) -> Steps:
+        """The shop's copy gets a level, if that is newer."""
+        return [branch(IS_ORDER, self._write(ANNOUNCED), otherwise=self._write(COPIED))]
+
+    def _write(self, effect: str) -> Steps:
+        written = [apply(effect, COPY)]
+        if not self.write_if_newer:
+            return self.once(self.handled_there, [self.copy.write(), *written])
+        older = [supersede()] if effect == COPIED else []
+        return self.once(self.handled_there, [self.copy.write_if_newer(written, otherwise=older)])
+
+    def take(self, row: Steps = ()) -> Steps:
+        """Accounting takes the units, or rejects the order."""
+        taken = [apply(TAKEN, STOCK, sign=-1), *row]
+        return self.once(self.handled_here, [self.stock.take(taken, otherwise=[reject()])])
+
+    def once(self, table: Table, steps: Steps) -> Steps:
+        """The steps once for each message where the receiver is idempotent."""
+        return [table.once(steps)] if self.idempotent_receiver else steps
