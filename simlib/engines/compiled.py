@@ -21,7 +21,7 @@ from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
 from simlib.errors import RunFailed
 from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
-from simlib.flow.model import Flow
+from simlib.flow.model import Flow, Key
 from simlib.history import ATTEMPTS, History, coded
 from simlib.scenario import FAULTS, POISON, Arrivals, Loss, Outage, Partition, Poison, Scenario, Slowdown
 
@@ -198,6 +198,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         for _ in range(count):
             slots.append((0, len(lists), NOWHERE, NOWHERE))
             lists.append((NOWHERE, NOWHERE, NOWHERE))
+    cells = _cells(flow, lowered, arrivals, scenario, lists)
     meters = _empty("meters", len(flow.pools) + len(flow.queues))
     meters["width"] = meters["edge"] = width_of(arrivals)
     meters["bins"] = 1
@@ -213,30 +214,52 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         "bins": _empty("bins", 4 * BINS * len(meters)),
         "published": _empty("published", len(queues) * len(arrivals)),
         "seen": _filled("seen", len(queues) * len(arrivals), -math.inf),
-        **_cells(flow, lowered, arrivals, scenario),
+        **cells,
     }
 
 
-def _cells(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario | None) -> dict[str, Any]:
-    """The tables' cells, as many as are used, with the stock they begin with."""
-    skus = int(arrivals.sku.max()) + 1
-    units = scenario.stock() if scenario else np.zeros(skus, np.int64)
-    parts = _numbers(flow.parts)
+def _cells(
+    flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario | None, lists: list[Any]
+) -> dict[str, Any]:
+    """The tables' cells, as many as are used, with the stock they begin with; and the lists of those who wait for one."""
+    units = scenario.stock() if scenario else np.zeros(0, np.int64)
+    parts, numberings = _numbers(flow.parts), dict[Any, tuple[int, np.ndarray]]()
     tables, stock = [], [np.zeros(0, np.int64)]
     for i, table in enumerate(flow.tables.values()):
-        by_message = table.key == "message"
-        size = 0 if i not in lowered.celled else len(arrivals) if by_message else max(skus, units.size)
+        key = size = 0
+        if i in lowered.celled:
+            if table.key not in numberings:
+                numberings[table.key] = len(numberings), _numbered(arrivals, table.key)
+            key, numbers = numberings[table.key]
+            size = max(int(numbers.max()) + 1, units.size * table.stocked)
         memory, first = lowered.memories.get(i, NOWHERE), sum(map(len, stock))
-        tables.append((by_message, table.durable, parts[table.at.name], memory, first, size))
+        watchers = len(lists) if i in lowered.awaited else NOWHERE
+        tables.append((key, table.durable, parts[table.at.name], memory, first, size, table.replicas, watchers))
+        if i in lowered.awaited:
+            lists += [(NOWHERE, NOWHERE, NOWHERE)] * (size * table.replicas)
         start = np.zeros(size, np.int64)
         if table.stocked:
             start[: units.size] = units[:size]
-        stock.append(start)
+        stock.append(np.tile(start, table.replicas))
     beginning = np.concatenate(stock)
     cells, initial = _empty("cells", beginning.size), _empty("stock", beginning.size)
     cells["level"] = initial["value"] = beginning
+    numbers = _empty("numbers", len(numberings) * len(arrivals))
+    if numberings:
+        numbers["value"] = np.concatenate([column for _, column in numberings.values()])
     memories = _empty("memories", len(lowered.memories) * len(arrivals))
-    return {"tables": tables, "stock": initial, "cells": cells, "memories": memories}
+    return {"tables": tables, "stock": initial, "cells": cells, "numbers": numbers, "memories": memories}
+
+
+def _numbered(arrivals: Arrivals, key: Key | tuple[Key, ...] | None) -> np.ndarray:
+    """The number of each message's cell in a replica of a table: by SKU the SKU itself, else in the order of what keys it."""
+    columns = {"sku": arrivals.sku, "session": arrivals.session, "message": np.arange(len(arrivals))}
+    if key == "sku":
+        return arrivals.sku
+    if key is None:
+        return np.zeros(len(arrivals), np.int64)
+    keys = [columns[one] for one in ((key,) if isinstance(key, str) else key)]
+    return np.unique(np.stack(keys), axis=1, return_inverse=True)[1].ravel()
 
 
 def _faults(flow: Flow, lowered: Lowered, scenario: Scenario | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from simlib.draws import QUANTILES, closed_form, fold, uniform
 from simlib.engines import order
 from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED
 from simlib.flow.blocks import COMPARISONS, FIELDS
-from simlib.flow.lowering import NOWHERE, OPERATION, SELECTS, UNWATCHED
+from simlib.flow.lowering import AT_RANDOM, BY_SESSION, NOWHERE, OPERATION, SELECTS, UNWATCHED
 from simlib.scenario import FAULTS
 
 (
@@ -35,13 +35,15 @@ from simlib.scenario import FAULTS
     FAIL, RESCUE, RESCUED, RETRY, NEXT_TRY, RETRIED, TIMEOUT, IN_TIME, BY_ATTEMPT, BY_ATTEMPT_END,
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
     TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
-    FOR_EACH, MEMBER,
+    FOR_EACH, MEMBER, UNTIL_CELL,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
 CRASH, POWER_LOSS, OUTAGE, SLOWDOWN, PAUSE, PARTITION = range(len(FAULTS))
 EQUAL, DIFFERENT, LESS, AT_MOST, MORE, AT_LEAST = range(len(COMPARISONS))
 KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH, NTH = range(len(FIELDS))
+CELLS = len(FIELDS)
+"""The first of the fields that are of cells: two of each table."""
 
 RUNNING, ASLEEP, SERVED, QUEUED, JOINING, CALLING = range(6)
 """Where a row is: not waiting (or about to be resumed), in a delay, in a service, in a list, at a join, at a call."""
@@ -80,7 +82,8 @@ TABLES = {
     "sources": record("start part"),
     # nouns: a member's first list of rows and how many `levels` of priority it has; a queue's slots (credit of one consumer
     # or of all) and its list of deliveries, and the list of those who wait for it to fill (where actors receive from it);
-    # where a table's cells are, and which of the memories of `once` is its own; the `number` of a group's first actor
+    # where a table's cells are, of how many replicas, by which of the `numbers` of messages, the lists of those who wait for
+    # each, and which of the memories of `once` is its own; the `number` of a group's first actor
     "pools": record("first members select turn"),
     "members": record("capacity limit busy requests meter list levels pool"),
     "lists": record("first last member"),
@@ -90,7 +93,8 @@ TABLES = {
         ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8,
     ),
     "slots": record("out idle first last"),
-    "tables": record("by_message durable at memory first size"),
+    "tables": record("key durable at memory first size replicas watchers"),
+    "numbers": record("value", I4),
     "stock": record("value"),
     "cells": record("level version"),
     "memories": record("known result level version", I4),
@@ -195,8 +199,35 @@ def of(name: str) -> Any:
 op_at, key_at, law_at, quantile_at, way_at, branch_at, choice_at, wait_at, source_at = map(
     of, ("code", "keys", "laws", "quantiles", "ways", "branches", "choices", "waits", "sources")
 )
-pool_at, member_at, line_at, queue_at, slot_at, table_at, stock_at, cell_at, memory_at, group_at, actor_at = map(
-    of, ("pools", "members", "lists", "queues", "slots", "tables", "stock", "cells", "memories", "groups", "actors")
+(
+    pool_at,
+    member_at,
+    line_at,
+    queue_at,
+    slot_at,
+    table_at,
+    stock_at,
+    cell_at,
+    number_at,
+    memory_at,
+    group_at,
+    actor_at,
+) = map(
+    of,
+    (
+        "pools",
+        "members",
+        "lists",
+        "queues",
+        "slots",
+        "tables",
+        "stock",
+        "cells",
+        "numbers",
+        "memories",
+        "groups",
+        "actors",
+    ),
 )
 meter_at, bin_at, part_at, strike_at, time_at, point_at, struck_here_at, fault_at = map(
     of, ("meters", "bins", "parts", "strikes", "times", "points", "struck_here", "faults")
@@ -499,6 +530,17 @@ def draw(s, law, stream, place):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def cell_of(s, r, t, replica, stream):  # type: ignore[no-untyped-def]
+    """The cell of a table that the row's message is about: as `simpy.Verbs.cell`."""
+    row, table = row_at(s, r), table_at(s, t)
+    if replica == BY_SESSION:
+        replica = message_at(s, row.message).session % table.replicas
+    elif replica == AT_RANDOM:
+        replica = np.int64(uniform(key_at(s, stream).value, row.place) * table.replicas)
+    return table.first + replica * table.size + number_at(s, table.key * s.messages_size + row.message).value
+
+
+@njit(cache=True)
 def read_field(s, r, field):  # type: ignore[no-untyped-def]
     """What a field of the row is."""
     row = row_at(s, r)
@@ -525,9 +567,19 @@ def read_field(s, r, field):  # type: ignore[no-untyped-def]
         x = row.version
     elif field == BATCH:
         x = row.batch
-    else:
+    elif field == NTH:
         x = row.nth
+    else:
+        which = field - CELLS
+        cell = cell_at(s, cell_of(s, r, which >> 1, 0, NOWHERE))
+        x = cell.version if which & 1 else cell.level
     return x
+
+
+@njit(cache=True)
+def linear(s, r, base, times, field):  # type: ignore[no-untyped-def]
+    """As `simpy.Verbs.value`."""
+    return base + times * read_field(s, r, field) if field >= 0 else base
 
 
 @njit(cache=True)
@@ -1371,7 +1423,7 @@ def settle_over(s, r, pc, kind):  # type: ignore[no-untyped-def]
 def clear(s, t):  # type: ignore[no-untyped-def]
     """As `simpy.TableState.clear`."""
     table = table_at(s, t)
-    for i in range(table.first, table.first + table.size):
+    for i in range(table.first, table.first + table.size * table.replicas):
         cell_at(s, i).level, cell_at(s, i).version = stock_at(s, i).value, 0
     if table.memory >= 0:
         for i in range(s.messages_size):
@@ -1576,8 +1628,9 @@ def plan(s, i, nth, over):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def holds(s, r, pc):  # type: ignore[no-untyped-def]
     """Whether the condition of a TEST holds for a row."""
-    comparison, value = op_at(s, pc).b, op_at(s, pc).real
-    x = read_field(s, r, op_at(s, pc).a)
+    op = op_at(s, pc)
+    comparison, value = op.b, linear(s, r, op.real, op.e, op.d)
+    x = read_field(s, r, op.a)
     if comparison == EQUAL:
         return x == value
     if comparison == DIFFERENT:
@@ -1620,10 +1673,20 @@ def note_effect(s, r, pc):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def cell_of(s, t, message):  # type: ignore[no-untyped-def]
-    """The cell of a table that a message is about."""
-    table = table_at(s, t)
-    return table.first + (message if table.by_message else message_at(s, message).sku)
+def change(s, t, i, level, version):  # type: ignore[no-untyped-def]
+    """As `simpy.Cell.change`: what those who wait for cell `i` of table `t` need stands in `due`."""
+    cell, table = cell_at(s, i), table_at(s, t)
+    cell.level, cell.version = level, version
+    if table.watchers < 0:
+        return
+    r = line_at(s, table.watchers + i - table.first).first
+    while r >= 0:
+        row = row_at(s, r)
+        following = row.next
+        if version >= row.due:
+            step_out(s, r)
+            wake(s, r, 0)
+        r = following
 
 
 @njit(cache=True)
@@ -1822,32 +1885,37 @@ def go(s, r):  # type: ignore[no-untyped-def]
 
         # state
         elif operation == READ:
-            cell = cell_of(s, a, row.message)
-            row.level, row.version, row.result = cell_at(s, cell).level, cell_at(s, cell).version, OK
+            cell = cell_at(s, cell_of(s, r, a, op.c, op.d))
+            row.level, row.version, row.result = cell.level, cell.version, OK
+        elif operation == UNTIL_CELL:
+            i, least = cell_of(s, r, a, op.c, op.d), linear(s, r, op.real, op.e, op.b)
+            if cell_at(s, i).version < least:
+                row.pc, row.due = pc, least
+                line_up(s, table_at(s, a).watchers + i - table_at(s, a).first, r)
+                return
         elif operation == WRITE:
-            cell = cell_of(s, a, row.message)
-            cell_at(s, cell).level, cell_at(s, cell).version, row.result = row.level, row.version, OK
-        elif operation == WRITE_IF_NEWER:
-            cell = cell_of(s, a, row.message)
+            change(s, a, cell_of(s, r, a, op.c, op.d), row.level, row.version)
             row.result = OK
-            if row.version > cell_at(s, cell).version:
-                cell_at(s, cell).level, cell_at(s, cell).version = row.level, row.version
+        elif operation == WRITE_IF_NEWER:
+            i = cell_of(s, r, a, op.c, op.d)
+            row.result = OK
+            if row.version > cell_at(s, i).version:
+                change(s, a, i, row.level, row.version)
             else:
                 row.pc = op.b
         elif operation == ADD:
-            cell = cell_of(s, a, row.message)
-            cell_at(s, cell).level += message_at(s, row.message).quantity
-            cell_at(s, cell).version += 1
-            row.level, row.version = cell_at(s, cell).level, cell_at(s, cell).version
+            i = cell_of(s, r, a, 0, NOWHERE)
+            row.level = cell_at(s, i).level + message_at(s, row.message).quantity
+            row.version = cell_at(s, i).version + 1
+            change(s, a, i, row.level, row.version)
         elif operation == TAKE:
-            cell, quantity = cell_of(s, a, row.message), message_at(s, row.message).quantity
-            if cell_at(s, cell).level < quantity:
+            i, quantity = cell_of(s, r, a, 0, NOWHERE), message_at(s, row.message).quantity
+            if cell_at(s, i).level < quantity:
                 row.pc = op.b
             else:
-                cell_at(s, cell).level -= quantity
+                change(s, a, i, cell_at(s, i).level - quantity, cell_at(s, i).version + op.c)
                 if op.c:
-                    cell_at(s, cell).version += 1
-                    row.level, row.version = cell_at(s, cell).level, cell_at(s, cell).version
+                    row.level, row.version = cell_at(s, i).level, cell_at(s, i).version
                 row.result = OK
         elif operation == ONCE:
             memory = memory_at(s, a * s.messages_size + row.message)

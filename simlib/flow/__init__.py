@@ -16,9 +16,12 @@ from simlib.flow.blocks import (
     BATCH,
     DELIVERY,
     KIND,
+    LEVEL,
     NTH,
     POISONED,
     RESULT,
+    SKU,
+    VERSION,
     Affine,
     Backoff,
     Condition,
@@ -55,9 +58,10 @@ from simlib.flow.blocks import (
 from simlib.flow.model import Actor, Consumers, Flow, Link, Part, Pool, Queue, Source, Table
 
 __all__ = [
-    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "NTH", "POISONED", "RESULT", "Actor", "Affine", "Backoff", "Condition",
-    "Constant", "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Lognormal",
-    "Part", "Pool", "Quantiles", "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch",
-    "by_attempt", "call", "choose", "delay", "every", "fail", "for_each", "fork", "mark", "nack", "point", "publish",
-    "receive", "reject", "repeat", "reply", "rescue", "respond", "retry", "spawn", "supersede", "timeout", "wait_until",
+    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor", "Affine",
+    "Backoff", "Condition", "Constant", "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow",
+    "Hyperexponential", "Link", "Lognormal", "Part", "Pool", "Quantiles", "Queue", "Source", "Step", "Steps", "Table",
+    "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "call", "choose", "delay", "every", "fail", "for_each",
+    "fork", "mark", "nack", "point", "publish", "receive", "reject", "repeat", "reply", "rescue", "respond", "retry",
+    "spawn", "supersede", "timeout", "wait_until",
 ]  # fmt: skip

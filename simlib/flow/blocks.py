@@ -12,14 +12,16 @@ from simlib.domain import KINDS, RESPONSES
 from simlib.errors import BadInput, unknown
 
 if TYPE_CHECKING:
-    from simlib.flow.model import Link, Pool, Queue, Table
+    from simlib.flow.model import Link, Pool, Queue, Replica, Table
 
 FIELDS = (
     "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch", "nth",
 )  # fmt: skip
 """What a condition can read: columns of the message, counters of the path, the registers of the row: `result` (of
 the last call, index into `domain.RESPONSES`), `level` and `version` (of the last cell read or written, as carried in
-messages); and `batch`, how many deliveries an actor has in hand, `nth`, which of them it is at in a `for_each`, 1 the first."""
+messages); and `batch`, how many deliveries an actor has in hand, `nth`, which of them it is at in a `for_each`, 1 the first.
+Beside them `TABLE.level` and `TABLE.version`, of the message's cell in a table (of its first replica)."""
+CELL_FIELDS = ("level", "version")
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -38,34 +40,65 @@ Steps = Sequence[Step]
 
 
 @dataclass(frozen=True)
+class Linear:
+    """A number, and so many times a field: `snapshots.version + 100`, `2 * LEVEL + 1`."""
+
+    base: float
+    times: int = 0
+    field: str = ""
+
+    def __add__(self, more: float) -> Linear:
+        return Linear(self.base + more, self.times, self.field)
+
+
+@dataclass(frozen=True)
 class Condition:
-    """A comparison of a field with a number."""
+    """A comparison of a field with a number, or with one that grows with another field."""
 
     field: str
     comparison: str
-    value: float
+    value: float | Linear
 
 
 class Field:
-    """A field to compare: `Field("result").equals("ok")`, `Field("attempt").at_least(2)`."""
+    """A field to compare: `RESULT.equals("ok")`, `ATTEMPT.at_least(2)`, `VERSION.at_least(snapshots.version + 100)`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def equals(self, value: float | str) -> Condition:
+    def __add__(self, more: float) -> Linear:
+        return Linear(more, 1, self.name)
+
+    def __rmul__(self, times: int) -> Linear:
+        return Linear(0.0, times, self.name)
+
+    def equals(self, value: Value | str) -> Condition:
         """True where the field has this value: a number, or a response's name for `result`, a kind's for `kind`."""
         return Condition(self.name, "==", _code(self.name, value))
 
-    def differs(self, value: float | str) -> Condition:
+    def differs(self, value: Value | str) -> Condition:
         """True where the field has another value."""
         return Condition(self.name, "!=", _code(self.name, value))
 
-    def at_least(self, value: float) -> Condition:
+    def at_least(self, value: Value) -> Condition:
         """True where the field is this or more."""
-        return Condition(self.name, ">=", value)
+        return Condition(self.name, ">=", _code(self.name, value))
 
 
-def _code(field: str, value: float | str) -> float:
+Value = float | Field | Linear
+"""What a field is compared with, or what a cell is waited for to reach."""
+
+
+def linear(value: Value) -> Linear:
+    """A value as a number and so many times a field."""
+    if isinstance(value, Field):
+        return value + 0.0
+    return value if isinstance(value, Linear) else Linear(float(value))
+
+
+def _code(field: str, value: Value | str) -> float | Linear:
+    if isinstance(value, Field):
+        return linear(value)
     if not isinstance(value, str):
         return value
     names = RESPONSES if field == "result" else KINDS
@@ -74,8 +107,9 @@ def _code(field: str, value: float | str) -> float:
     return names.index(value)
 
 
-KIND, RESULT, POISONED, DELIVERY, ATTEMPT, BATCH, NTH = (
-    Field(name) for name in ("kind", "result", "poison", "delivery", "attempt", "batch", "nth")
+KIND, SKU, RESULT, POISONED, DELIVERY, ATTEMPT, LEVEL, VERSION, BATCH, NTH = (
+    Field(name)
+    for name in ("kind", "sku", "result", "poison", "delivery", "attempt", "level", "version", "batch", "nth")
 )
 
 
@@ -338,6 +372,16 @@ class Read(Step):
     """The cell's level and version into the registers; `result` becomes ok."""
 
     table: Table
+    replica: Replica = 0
+
+
+@dataclass(frozen=True)
+class WaitForCell(Step):
+    """Wait until the cell's version is at least so much."""
+
+    table: Table
+    at_least: Linear
+    replica: Replica = 0
 
 
 @dataclass(frozen=True)
@@ -345,6 +389,7 @@ class Write(Step):
     """The registers into the cell; `result` becomes ok."""
 
     table: Table
+    replica: Replica = 0
 
 
 @dataclass(frozen=True)
@@ -355,6 +400,7 @@ class WriteIfNewer(Step):
     table: Table
     then: Steps = ()
     otherwise: Steps = ()
+    replica: Replica = 0
 
 
 @dataclass(frozen=True)

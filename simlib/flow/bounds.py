@@ -284,9 +284,13 @@ class _Walk:
                 return Ways({}, held, on=0.0, fails=1.0)
             case Choose(stages=stages):
                 return Ways({Program(stage, held): p for stage, p in stages if p > 0}, held, on=0.0)
-            case Branch(when=Condition(field="kind" | "poison" as field) as when, then=then, otherwise=otherwise):
+            case Branch(
+                when=Condition(field="kind" | "poison" as field, value=float() | int() as value) as when,
+                then=then,
+                otherwise=otherwise,
+            ):
                 known = self.code if field == "kind" else 0
-                return self.walk(then if COMPARISONS[when.comparison](known, when.value) else otherwise, held)
+                return self.walk(then if COMPARISONS[when.comparison](known, value) else otherwise, held)
             case Branch(when=Condition(), then=then, otherwise=otherwise):
                 return _smaller(self.walk(then, held), self.walk(otherwise, held))
             case Branch(when=float(p) | int(p), then=then, otherwise=otherwise):
@@ -371,7 +375,9 @@ class _Turn(_Walk):
                 return self.alone.walk(steps, held) if self.in_hand else Ways({}, held)
             case Repeat(steps=steps):
                 return self.walk(steps, held)
-            case Branch(when=Condition(field="batch", comparison=">=", value=value), then=then) if value <= 1:
+            case Branch(when=Condition(field="batch", comparison=">=", value=float() | int() as value), then=then) if (
+                value <= 1
+            ):
                 return self.walk(then, held)
         return super().step(step, held)
 

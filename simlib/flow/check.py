@@ -13,6 +13,7 @@ from simlib.distributions import Constant
 from simlib.domain import RESPONSES
 from simlib.errors import BadInput, unknown
 from simlib.flow.blocks import (
+    CELL_FIELDS,
     COMPARISONS,
     FIELDS,
     Ack,
@@ -30,6 +31,7 @@ from simlib.flow.blocks import (
     Fail,
     ForEach,
     Fork,
+    Linear,
     Mark,
     Nack,
     Once,
@@ -53,18 +55,34 @@ from simlib.flow.blocks import (
     Take,
     Time,
     Timeout,
+    WaitForCell,
     WaitUntil,
     Write,
     WriteIfNewer,
 )
-from simlib.flow.model import Actor, Flow, Link, Part, Pool, Queue, Requeue, Select, Table, children, everything
+from simlib.flow.model import (
+    Actor,
+    Choice,
+    Flow,
+    Key,
+    Link,
+    Part,
+    Pool,
+    Queue,
+    Replica,
+    Requeue,
+    Select,
+    Table,
+    children,
+    everything,
+)  # fmt: skip
 
 NOUNS: dict[type, str] = {Pool: "pool", Link: "link", Queue: "queue", Table: "table"}
-WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Retry, Timeout, WaitUntil)
+WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Retry, Timeout, WaitUntil, WaitForCell)
 """Steps that may take time."""
 OF_A_MESSAGE = (
     Publish, Read, Write, WriteIfNewer, Add, Take, Once, Apply, Respond, Reject, Supersede, Mark, Reply, Call, Fork, Spawn,
-    ByAttempt, Send,
+    ByAttempt, Send, WaitForCell,
 )  # fmt: skip
 """Steps that an actor can do for a message alone."""
 BY_ATTEMPT, EACH = -1_000, -1_000_000
@@ -184,6 +202,13 @@ class Checker:
                 if time is not None:
                     above = option in ("ack_wait", "flush_every")
                     self.number(time, f"{option} of queue '{queue.name}'", above=above)
+        for table in flow.tables.values():
+            for key in (table.key,) if isinstance(table.key, str) else table.key or ():
+                if key not in get_args(Key):
+                    raise unknown(f"key of table '{table.name}'", str(key), get_args(Key))
+            if table.stocked and table.key != "sku":
+                raise self.bad(f"table '{table.name}' is stocked, but not by SKU: leave its key or its stock out")
+            self.number(table.replicas, f"replicas of table '{table.name}'", least=1, whole=True)
         for source in flow.sources.values():
             if source.population is not None:
                 self.number(source.population, f"population of source '{source.kind}'", least=1, whole=True)
@@ -193,10 +218,10 @@ class Checker:
                     )
             elif source.think is not None:
                 raise self.bad(f"source '{source.kind}' thinks, but has no population: give it one")
-        tables: tuple[dict[str, Any], ...] = (
+        nouns: tuple[dict[str, Any], ...] = (
             flow.pools, flow.queues, flow.tables, flow.sources, flow.consumer_groups, flow.actors,
         )  # fmt: skip
-        for noun in (noun for table in tables for noun in table.values() if noun.at is not None):
+        for noun in (noun for named in nouns for noun in named.values() if noun.at is not None):
             self.mine(noun.at, "part", flow.parts)
         for link in flow.links.values():
             for end in link.ends:
@@ -304,10 +329,14 @@ class Checker:
 
     def values(self, step: Step) -> None:
         """The numbers and words in a step."""
+        for field in _fields(step):
+            if field not in FIELDS and self.cell(field) is None:
+                cells = [f"{table}.{which}" for table in self.flow.tables for which in CELL_FIELDS]
+                raise unknown("field", field, [*FIELDS, *cells])
+        for linear in _linear(step):
+            self.number(linear.times, "how many times a field is compared with", whole=True)
         match step:
-            case Branch(when=Condition(field=field, comparison=comparison)):
-                if field not in FIELDS:
-                    raise unknown("field", field, FIELDS)
+            case Branch(when=Condition(comparison=comparison)):
                 if comparison not in COMPARISONS:
                     raise unknown("comparison", comparison, COMPARISONS)
             case Branch(when=probability):
@@ -341,9 +370,13 @@ class Checker:
                 self.number(count, f"at_least of a wait for queue '{queue.name}'", least=1, whole=True)
             case Receive(queue=queue, at_most=count) if count is not None:
                 self.number(count, f"at_most of what is received from queue '{queue.name}'", least=1, whole=True)
-            case Delay(duration=Affine(field=field)) | Serve(duration=Affine(field=field)):
-                if field not in FIELDS:
-                    raise unknown("field", field, FIELDS)
+            case (
+                Read(table=table, replica=replica)
+                | WaitForCell(table=table, replica=replica)
+                | Write(table=table, replica=replica)
+                | WriteIfNewer(table=table, replica=replica)
+            ):
+                self.replica(replica, table)
             case Fork(branches=branches, join=join):
                 self.number(
                     len(branches) if join is None else join, "join of a fork", least=1, most=len(branches), whole=True
@@ -357,6 +390,19 @@ class Checker:
             case Respond(result=str(result)) | Reply(result=str(result)):
                 if result not in RESPONSES:
                     raise unknown("result", result, RESPONSES)
+
+    def replica(self, replica: Replica, table: Table) -> None:
+        """A replica that a table has."""
+        what = f"replica of table '{table.name}'"
+        if not isinstance(replica, str):
+            self.number(replica, what, most=table.replicas - 1, whole=True)
+        elif replica not in get_args(Choice):
+            raise unknown(what, replica, get_args(Choice))
+
+    def cell(self, field: str) -> Table | None:
+        """The table that a field is of; None where it is none."""
+        table, _, which = field.rpartition(".")
+        return self.flow.tables.get(table) if which in CELL_FIELDS else None
 
     def path(self, steps: Steps, state: State, scope: Scope) -> None:
         """A row's whole path, at whose end it holds nothing."""
@@ -381,6 +427,8 @@ class Checker:
             state = self.draw(state, stream, deep)
         inner = replace(scope, floor=len(state.held))
         self.in_hand(step, scope)
+        for table in filter(None, map(self.cell, _fields(step))):
+            self.here(table, "table", state)
         match step:
             case Serve(pool=pool) | Seize(pool=pool):
                 self.here(pool, "pool", state)
@@ -389,7 +437,7 @@ class Checker:
                 return [state._replace(held=self.released(pool, state.held, scope))]
             case Send():
                 return [self.sent(step, state, scope)]
-            case Read(table=table) | Write(table=table) | Add(table=table):
+            case Read(table=table) | WaitForCell(table=table) | Write(table=table) | Add(table=table):
                 self.here(table, "table", state)
                 return [state]
             case Publish(queue=queue):
@@ -459,16 +507,10 @@ class Checker:
             case Choose():
                 if scope.actor is not None:
                     raise self.bad("an actor chooses a stage, which would end its loop: branch instead")
-            case Branch(when=Condition(field=field)):
-                self.field(field, scope)
-            case Delay(duration=Affine(field=field)):
-                self.field(field, scope)
-            case Serve(pool=pool, duration=duration):
-                if isinstance(duration, Affine):
-                    self.field(duration.field, scope)
+            case Serve(pool=pool) | Seize(pool=pool):
                 self.keyed(pool, alone)
-            case Seize(pool=pool):
-                self.keyed(pool, alone)
+        for field in _fields(step):
+            self.field(field, scope)
         if alone and isinstance(step, OF_A_MESSAGE):
             raise self.bad(f"{_name(step)} in an actor, which has no message in hand: do it inside for_each")
 
@@ -642,6 +684,25 @@ def _surely_waits(steps: Steps) -> bool:
         if isinstance(step, Rescue | Repeat) and _surely_waits(step.steps):
             return True
     return False
+
+
+def _linear(step: Step) -> Iterator[Linear]:
+    """What a step compares a field with, or waits for, where that grows with a field."""
+    match step:
+        case Branch(when=Condition(value=Linear() as value)) | WaitForCell(at_least=value) if value.field:
+            yield value
+
+
+def _fields(step: Step) -> Iterator[str]:
+    """The fields that a step reads."""
+    match step:
+        case (
+            Branch(when=Condition(field=field))
+            | Delay(duration=Affine(field=field))
+            | Serve(duration=Affine(field=field))
+        ):
+            yield field
+    yield from (value.field for value in _linear(step))
 
 
 def _random(duration: Time) -> bool:

@@ -14,8 +14,8 @@ from simlib.distributions import Constant, Distribution
 from simlib.domain import ISSUED, RESPONSES
 from simlib.errors import BadInput
 from simlib.flow import blocks
-from simlib.flow.blocks import COMPARISONS, FIELDS, Steps
-from simlib.flow.model import Flow, Link, Part, Pool, Queue, Table, everything
+from simlib.flow.blocks import CELL_FIELDS, COMPARISONS, FIELDS, Steps
+from simlib.flow.model import Flow, Link, Part, Pool, Queue, Replica, Table, everything
 from simlib.scenario import Strike
 
 OPERATIONS = (
@@ -23,7 +23,7 @@ OPERATIONS = (
     "FAIL", "RESCUE", "RESCUED", "RETRY", "NEXT_TRY", "RETRIED", "TIMEOUT", "IN_TIME", "BY_ATTEMPT", "BY_ATTEMPT_END",
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
     "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
-    "FOR_EACH", "MEMBER",
+    "FOR_EACH", "MEMBER", "UNTIL_CELL",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -32,6 +32,8 @@ MOST_STEPS, MOST_EFFECTS = 1 << 24, 62
 """More operations, or more different effects, than these do not fit the kernel."""
 NOWHERE = -1
 """The number of a part, link, queue or step that is not there."""
+BY_SESSION, AT_RANDOM = -1, -2
+"""In place of the number of a replica: how it is chosen."""
 UNWATCHED = -2
 """In place of the part whose speed a time goes by (NOWHERE: the one that the row is at): none."""
 
@@ -75,6 +77,8 @@ class Lowered:
     """Of the tables that `once` remembers in: which memory is whose."""
     celled: set[int]
     """The tables whose cells are used."""
+    awaited: set[int]
+    """Those whose cells are waited for."""
     effects: list[tuple[str, str]]
     """Effect and store."""
     answers: list[str]
@@ -107,6 +111,7 @@ class Lowering:
     points: dict[str, int] = field(default_factory=dict)
     memories: dict[int, int] = field(default_factory=dict)
     celled: set[int] = field(default_factory=set)
+    awaited: set[int] = field(default_factory=set)
     aside: list[tuple[list[int], int, Steps, str]] = field(default_factory=list)
     deepest: int = 0
 
@@ -144,6 +149,19 @@ class Lowering:
         """A table whose cells are used."""
         self.celled.add(self.tables[table])
         return self.tables[table]
+
+    def replica(self, table: Table, replica: Replica) -> tuple[int, int]:
+        """Which replica of a table: its number or how it is chosen, and the stream for that."""
+        if replica == "random":
+            return AT_RANDOM, self.stream(f"{table.name}.replica")
+        return (replica if isinstance(replica, int) else BY_SESSION), NOWHERE
+
+    def field_code(self, name: str) -> int:
+        """A field: by its place in FIELDS, or after them by table and place in CELL_FIELDS; NOWHERE for none."""
+        if name in FIELDS or not name:
+            return FIELDS.index(name) if name else NOWHERE
+        table, _, which = name.rpartition(".")
+        return len(FIELDS) + len(CELL_FIELDS) * self.cells(self.flow.tables[table]) + CELL_FIELDS.index(which)
 
     # --- operations -------------------------------------------------------------------------------------------------
 
@@ -200,7 +218,7 @@ class Lowering:
     def time(self, time: blocks.Time, stream: str, part: int) -> None:
         """A delay, as slow as the part is; of a time that grows with a field, the field, and how much it grows."""
         if isinstance(time, blocks.Affine):
-            law, field, per = self.law(time.base), FIELDS.index(time.field), time.per
+            law, field, per = self.law(time.base), self.field_code(time.field), time.per
         else:
             law, field, per = self.law(time), NOWHERE, 0.0
         self.add("DELAY", law, self.stream(stream), part, field, real=per)
@@ -239,8 +257,9 @@ class Lowering:
     def _branch(self, step: blocks.Branch, name: str, depth: int) -> None:
         when = step.when
         if isinstance(when, blocks.Condition):
-            comparison = list(COMPARISONS).index(when.comparison)
-            test, operand = self.add("TEST", FIELDS.index(when.field), comparison, real=float(when.value)), 3
+            comparison, value = list(COMPARISONS).index(when.comparison), blocks.linear(when.value)
+            other = self.field_code(value.field), value.times
+            test, operand = self.add("TEST", self.field_code(when.field), comparison, 0, *other, real=value.base), 3
         else:
             test, operand = self.add("DRAW", self.stream(step.stream or f"{name}.branch"), real=float(when)), 2
         self.fork_off(test, operand, step.then, step.otherwise, name, depth)
@@ -325,13 +344,19 @@ class Lowering:
         self.add("NACK", real=step.delay)
 
     def _read(self, step: blocks.Read, name: str, depth: int) -> None:
-        self.add("READ", self.cells(step.table))
+        self.add("READ", self.cells(step.table), 0, *self.replica(step.table, step.replica))
+
+    def _waitforcell(self, step: blocks.WaitForCell, name: str, depth: int) -> None:
+        value, cells = step.at_least, self.cells(step.table)
+        self.awaited.add(cells)
+        which = self.replica(step.table, step.replica)
+        self.add("UNTIL_CELL", cells, self.field_code(value.field), *which, value.times, real=value.base)
 
     def _write(self, step: blocks.Write, name: str, depth: int) -> None:
-        self.add("WRITE", self.cells(step.table))
+        self.add("WRITE", self.cells(step.table), 0, *self.replica(step.table, step.replica))
 
     def _writeifnewer(self, step: blocks.WriteIfNewer, name: str, depth: int) -> None:
-        test = self.add("WRITE_IF_NEWER", self.cells(step.table))
+        test = self.add("WRITE_IF_NEWER", self.cells(step.table), 0, *self.replica(step.table, step.replica))
         self.fork_off(test, 2, step.then, step.otherwise, name, depth)
 
     def _add(self, step: blocks.Add, name: str, depth: int) -> None:
@@ -428,6 +453,7 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
         queue_ways=queue_ways,
         memories=making.memories,
         celled=making.celled,
+        awaited=making.awaited,
         effects=list(making.effects),
         answers=list(making.answers),
         marks=list(making.marks),

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from simlib.distributions import Distribution, distribution
 from simlib.errors import BadInput
 from simlib.flow.blocks import (
+    VERSION,
     Add,
+    Field,
     Once,
     Read,
     Receive,
@@ -20,8 +22,11 @@ from simlib.flow.blocks import (
     Step,
     Steps,
     Take,
+    Value,
+    WaitForCell,
     Write,
     WriteIfNewer,
+    linear,
     timed,
 )
 from simlib.quantities import whole
@@ -31,6 +36,11 @@ if TYPE_CHECKING:
 
 Select = Literal["round_robin", "random", "two_choices", "least_requests", "key"]
 Requeue = Literal["head", "back"]
+Key = Literal["sku", "session", "message"]
+Choice = Literal["session", "random"]
+Replica = int | Choice
+"""Which replica of a table: one by its number, the one that the message's session sticks to, or any, drawn by place, so that
+a row meets the same one again from the same place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,25 +143,45 @@ class Queue:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Cells with a level and a version, by SKU or by message. Durable tables outlive a crash of their part."""
+    """Cells with a level and a version, by what messages have: their SKU, their session, themselves, or several of these; or
+    (None) one cell for all.
+
+    `replicas` have cells of their own, which know of each other what steps write. Durable tables outlive a crash of
+    their part.
+    """
 
     name: str
     at: Part
-    key: Literal["sku", "message"] = "sku"
+    key: Key | tuple[Key, ...] | None = "sku"
     stocked: bool = False
     durable: bool = True
+    replicas: int = 1
 
-    def read(self) -> Read:
+    @property
+    def level(self) -> Field:
+        """The level of the message's cell, to compare."""
+        return Field(f"{self.name}.level")
+
+    @property
+    def version(self) -> Field:
+        """The version of the message's cell, to compare."""
+        return Field(f"{self.name}.version")
+
+    def read(self, replica: Replica = 0) -> Read:
         """The cell into the registers."""
-        return Read(self)
+        return Read(self, replica)
 
-    def write(self) -> Write:
+    def wait_until(self, at_least: Value = VERSION, replica: Replica = 0) -> WaitForCell:
+        """Wait until the cell's version is at least this: by default as new as that in the register."""
+        return WaitForCell(self, linear(at_least), replica)
+
+    def write(self, replica: Replica = 0) -> Write:
         """The registers into the cell."""
-        return Write(self)
+        return Write(self, replica)
 
-    def write_if_newer(self, then: Steps = (), otherwise: Steps = ()) -> WriteIfNewer:
+    def write_if_newer(self, then: Steps = (), otherwise: Steps = (), replica: Replica = 0) -> WriteIfNewer:
         """The registers into the cell where their version is newer."""
-        return WriteIfNewer(self, then, otherwise)
+        return WriteIfNewer(self, then, otherwise, replica)
 
     def add(self) -> Add:
         """Add the message's quantity."""

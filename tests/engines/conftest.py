@@ -30,6 +30,7 @@ def _run_at(
     kinds: Sequence[str] | None = None,
     skus: Sequence[int] | None = None,
     quantities: Sequence[int] | None = None,
+    sessions: Sequence[int] | None = None,
     faults: Sequence[Fault] = (),
     units: int = 100,
     horizon: float = 1e6,
@@ -43,7 +44,7 @@ def _run_at(
         np.array(times, float),
         np.array([names.index(kind) for kind in kinds or names[:1] * n], np.int8),
         np.array(skus or [0] * n, np.int32),
-        np.full(n, -1, np.int32),
+        np.array(sessions or [-1] * n, np.int32),
         np.array(quantities or [1] * n, np.int32),
     )
     scenario = Scenario(

@@ -36,12 +36,14 @@ from simlib.flow import (
     BATCH,
     DELIVERY,
     KIND,
+    LEVEL,
     NTH,
     POISONED,
     RESULT,
+    SKU,
+    VERSION,
     Affine,
     Backoff,
-    Field,
     Flow,
     Steps,
     ack,
@@ -112,6 +114,12 @@ class Composer:
             part.table(f"{part.name}.store", stocked=random.random() < 0.7, durable=random.random() < 0.5)
             for part in self.parts
         ]
+        self.stores.append(
+            self.parts[0].table(
+                "copies", key=random.choice(("sku", "session", ("session", "sku"), None)), replicas=random.choice((1, 3)),
+                durable=random.random() < 0.5,
+            )
+        )  # fmt: skip
         self.memory = self.parts[1].table("memory", key="message", durable=random.random() < 0.5)
         self.queues = [
             self.parts[i].queue(
@@ -205,7 +213,8 @@ class Composer:
     def condition(self) -> Any:
         return self.random.choice((
             0.5, 0.2, KIND.equals("order"), RESULT.equals("ok"), RESULT.differs("failed"), POISONED.equals(1),
-            DELIVERY.at_least(2), ATTEMPT.at_least(2), Field("level").at_least(1), Field("sku").equals(1),
+            DELIVERY.at_least(2), ATTEMPT.at_least(2), LEVEL.at_least(1), SKU.equals(1), LEVEL.differs(2 * SKU + 1),
+            VERSION.at_least(self.stores[2].version), self.stores[0].level.at_least(self.stores[1].level + 1),
         ))  # fmt: skip
 
     def serve(self, depth: int, handling: bool) -> Steps:
@@ -223,9 +232,13 @@ class Composer:
 
     def store(self, depth: int, handling: bool) -> Steps:
         store = self.random.choice(self.stores)
+        one, other = (self.random.choice((0, store.replicas - 1, "session", "random")) for _ in range(2))
+        needed = self.random.choice((1, 2, VERSION, VERSION + 1, self.stores[0].version))
         inside: Steps = [apply("kept", store.name), mark("kept")]
         return [self.random.choice((
-            store.read(), store.write(), store.add(), store.write_if_newer(inside, [supersede()]),
+            store.read(one), store.write(one), store.add(), store.write_if_newer(inside, [supersede()], other),
+            store.wait_until(needed, one), timeout(self.time(), [store.wait_until(needed, other), *inside], [mark("late")]),
+            delay(Affine(0.5, 0.5, of=store.level)),
             store.take(inside, [reject()], versioned=self.random.random() < 0.5), self.memory.once(inside),
         ))]  # fmt: skip
 
@@ -325,7 +338,8 @@ class Composer:
         times = np.cumsum([random.choice(TIMES[1:]) for _ in range(n)])
         kinds = np.array([random.randint(0, 2) for _ in range(n)], np.int8)  # the third has no source
         skus, quantities = ([random.randint(0, 2) for _ in range(n)] for _ in range(2))
-        return Arrivals(times, kinds, *(np.array(column, np.int32) for column in (skus, [-1] * n, quantities)))
+        sessions = [random.randint(-1, 2) for _ in range(n)]
+        return Arrivals(times, kinds, *(np.array(column, np.int32) for column in (skus, sessions, quantities)))
 
 
 def agree(random: Random) -> None:

@@ -13,7 +13,9 @@ from simlib.errors import BadInput
 from simlib.flow import (
     BATCH,
     KIND,
+    LEVEL,
     RESULT,
+    VERSION,
     Affine,
     Backoff,
     Exponential,
@@ -168,6 +170,30 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     "a repeat for ever": (lambda w: [repeat([apply("done")], again=1.0)], "a repeat with again=1 never ends"),
     "a repeat above 1": (lambda w: [Repeat([apply("done")], again=2.0)], "again of a repeat"),
     "an unknown field": (lambda w: [branch(Condition("colour", "==", 1), [])], "unknown field 'colour'"),
+    "a field of no table": (
+        lambda w: [branch(VERSION.at_least(Field("stok.version")), [])],
+        "unknown field 'stok.version': did you mean 'stock.version'",
+    ),
+    "a cell that is elsewhere": (
+        lambda w: [*away(w), branch(LEVEL.at_least(w.stock.level), [])],
+        "table 'stock' is at part 'here', the row at 'there'",
+    ),
+    "a wait for a cell that is elsewhere": (
+        lambda w: [*away(w), w.stock.wait_until(1)],
+        "table 'stock' is at part 'here', the row at 'there'",
+    ),
+    "half a field": (
+        lambda w: [branch(LEVEL.at_least(0.5 * VERSION), [])],  # type: ignore[operator]
+        "how many times a field is compared with must be a whole number of at least 0, got 0.5",
+    ),
+    "a replica that is not there": (
+        lambda w: [w.stock.read(1)],
+        "replica of table 'stock' must be a whole number of between 0 and 0, got 1",
+    ),
+    "an unknown choice of a replica": (
+        lambda w: [w.stock.wait_until(1, "nearest")],  # type: ignore[arg-type]
+        "unknown replica of table 'stock' 'nearest'",
+    ),
     "an unknown comparison": (lambda w: [branch(Condition("kind", "=", 1), [])], "unknown comparison '='"),
     "an unknown response": (lambda w: [respond("okay")], "unknown result 'okay': did you mean 'ok'"),
     "negative retries": (lambda w: [retry(Backoff(retries=-1), [fail()])], "retries of a retry must be a whole number"),
@@ -453,6 +479,12 @@ NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
     "a queue at another flow's part": (
         lambda w: w.flow.queue("q", at=w.other.part("x")),
         "part 'x' belongs to another flow",
+    ),
+    "an unknown key": (lambda w: w.here.table("t", key=("sku", "sesion")), "did you mean 'session'"),
+    "a stock that is not by SKU": (lambda w: w.here.table("t", key="session", stocked=True), "stocked, but not by SKU"),
+    "no replica": (
+        lambda w: w.here.table("t", replicas=0),
+        "replicas of table 't' must be a whole number of at least 1",
     ),
     "no customers": (lambda w: w.flow.source("k", [], population=0), "population of source 'k'"),
     "customers and a rate": (lambda w: w.flow.source("k", [], population=1, interarrival=1), "give it one of them"),

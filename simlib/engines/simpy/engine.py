@@ -32,6 +32,7 @@ class Engine:
     def __init__(self, flow: Flow, arrivals: Arrivals, kinds: list[str], seed: int, scenario: Scenario | None) -> None:
         self.flow, self.arrivals, self.seed = flow, arrivals, seed
         self.skus: list[int] = arrivals.sku.tolist()
+        self.sessions: list[int] = arrivals.session.tolist()
         self.quantities: list[int] = arrivals.quantity.tolist()
         self.stock: list[int] | None = scenario.stock().tolist() if scenario else None
         self.horizon = scenario.horizon if scenario else math.inf

@@ -238,7 +238,7 @@ class Watchers:
     """The rows that wait until a level is high enough."""
 
     def __init__(self) -> None:
-        self.rows: dict[Row, int] = {}
+        self.rows: dict[Row, float] = {}
 
     def see(self, level: int) -> None:
         """Those for whom it is go on, and look for themselves."""

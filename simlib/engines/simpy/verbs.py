@@ -33,10 +33,11 @@ from simlib.engines.simpy.rows import (
     note_failure,
     walk,
 )  # fmt: skip
+from simlib.engines.simpy.tables import Cell
 from simlib.errors import RunFailed
 from simlib.flow import blocks
 from simlib.flow.blocks import Steps
-from simlib.flow.model import Pool
+from simlib.flow.model import Pool, Replica, Table
 from simlib.scenario import Death, Pause, Slowdown
 
 if TYPE_CHECKING:
@@ -170,23 +171,46 @@ class Verbs:
         if not isinstance(when, blocks.Condition):
             key, probability = draws.stream_key(self.seed, stream), float(when)
             return lambda row: draws.uniform(key, row.place) < probability
-        read, value, compare = self.field(when.field), when.value, blocks.COMPARISONS[when.comparison]
-        return lambda row: compare(read(row), value)
+        read, compare = self.field(when.field), blocks.COMPARISONS[when.comparison]
+        if not isinstance(when.value, blocks.Linear):
+            number = when.value
+            return lambda row: compare(read(row), number)
+        value = self.value(when.value)
+        return lambda row: compare(read(row), value(row))
+
+    def value(self, linear: blocks.Linear) -> Callable[[Row], float]:
+        """What a field is compared with, or a cell is waited for to reach."""
+        base, times = linear.base, linear.times
+        if not linear.field:
+            return lambda row: base
+        read = self.field(linear.field)
+        return lambda row: base + times * read(row)
 
     def field(self, name: str) -> Callable[[Row], float]:
         """How a field of a row is read."""
-        columns = {
-            "kind": self.engine.kind_codes,
-            "sku": self.engine.skus,
-            "session": self.engine.arrivals.session.tolist(),
-        }
+        columns = {"kind": self.engine.kind_codes, "sku": self.engine.skus, "session": self.engine.sessions}
         columns |= {"quantity": self.engine.quantities, "poison": self.engine.poisoned}
         if name in columns:
             column = columns[name]
             return lambda row: column[row.message]
         if name == "batch":
             return lambda row: len(row.batch)
+        table, _, which = name.rpartition(".")
+        if table:
+            cell, get = self.cell(self.engine.flow.tables[table]), attrgetter(which)
+            return lambda row: get(cell(row))
         return attrgetter("number" if name == "delivery" else name)
+
+    def cell(self, table: Table, replica: Replica = 0) -> Callable[[Row], Cell]:
+        """The cell that a row's message is about, in a replica of a table."""
+        cell, count = self.tables[table].cell, table.replicas
+        if replica == "session":
+            sessions = self.engine.sessions
+            return lambda row: cell(row.message, sessions[row.message] % count)
+        if replica == "random":
+            key = draws.stream_key(self.seed, f"{table.name}.replica")
+            return lambda row: cell(row.message, int(draws.uniform(key, row.place) * count))
+        return lambda row: cell(row.message, replica)
 
     def _branch(self, step: blocks.Branch, name: str) -> Any:
         test = self.test(step.when, step.stream or f"{name}.branch")
@@ -468,32 +492,43 @@ class Verbs:
         return self.settle_over(act, last_first=True)
 
     def _read(self, step: blocks.Read, name: str) -> Any:
-        table = self.tables[step.table]
+        its = self.cell(step.table, step.replica)
 
         def run(row: Row) -> None:
-            row.level, row.version = table.cell(row.message)
-            row.result = OK
+            cell = its(row)
+            row.level, row.version, row.result = cell.level, cell.version, OK
 
         return False, run
 
+    def _waitforcell(self, step: blocks.WaitForCell, name: str) -> Any:
+        its, at_least = self.cell(step.table, step.replica), self.value(step.at_least)
+
+        def run(row: Row) -> Waits:
+            cell = its(row)
+            while cell.version < (needed := at_least(row)):
+                cell.watchers.rows[row] = needed
+                yield cell.watchers
+
+        return run
+
     def _write(self, step: blocks.Write, name: str) -> Any:
-        table = self.tables[step.table]
+        its = self.cell(step.table, step.replica)
 
         def run(row: Row) -> None:
-            table.cell(row.message)[:] = row.level, row.version
+            its(row).change(row.level, row.version)
             row.result = OK
 
         return False, run
 
     def _writeifnewer(self, step: blocks.WriteIfNewer, name: str) -> Any:
-        table = self.tables[step.table]
+        its = self.cell(step.table, step.replica)
         then, otherwise = self.prepare(step.then, name), self.prepare(step.otherwise, name)
 
         def run(row: Row) -> Waits:
-            cell = table.cell(row.message)
+            cell = its(row)
             row.result = OK
-            if row.version > cell[1]:
-                cell[:] = row.level, row.version
+            if row.version > cell.version:
+                cell.change(row.level, row.version)
                 yield from walk(row, then)
             else:
                 yield from walk(row, otherwise)
@@ -501,29 +536,27 @@ class Verbs:
         return self.instant(run, then, otherwise)
 
     def _add(self, step: blocks.Add, name: str) -> Any:
-        table = self.tables[step.table]
+        its = self.cell(step.table)
 
         def run(row: Row) -> None:
-            cell = table.cell(row.message)
-            cell[0] += self.engine.quantities[row.message]
-            cell[1] += 1
-            row.level, row.version = cell
+            cell = its(row)
+            row.level, row.version = cell.level + self.engine.quantities[row.message], cell.version + 1
+            cell.change(row.level, row.version)
 
         return False, run
 
     def _take(self, step: blocks.Take, name: str) -> Any:
-        table = self.tables[step.table]
+        its = self.cell(step.table)
         then, otherwise = self.prepare(step.then, name), self.prepare(step.otherwise, name)
 
         def run(row: Row) -> Waits:
-            cell, quantity = table.cell(row.message), self.engine.quantities[row.message]
-            if cell[0] < quantity:
+            cell, quantity = its(row), self.engine.quantities[row.message]
+            if cell.level < quantity:
                 yield from walk(row, otherwise)
                 return
-            cell[0] -= quantity
+            cell.change(cell.level - quantity, cell.version + step.versioned)
             if step.versioned:
-                cell[1] += 1
-                row.level, row.version = cell
+                row.level, row.version = cell.level, cell.version
             row.result = OK
             yield from walk(row, then)
 
