@@ -144,7 +144,7 @@ TABLES = {
 }  # fmt: skip
 """The records of each table."""
 NUMBERS = (
-    "heaped first turns rows_free joins_free entries_free delivered effected struck open stopped following issues error key "
+    "heaped happens first turns rows_free joins_free entries_free delivered effected struck open stopped following issues error key "
     "stream of_message entity copy slot most_held most_scopes population think_law think_stream"
 )
 """The state's whole numbers: how much of each table is in use, the error and where it struck, limits, customers."""
@@ -180,7 +180,9 @@ def of(name: str) -> Any:
 
             def field(offset: int) -> Any:
                 place = builder.gep(start, [ir.Constant(whole, offset)])
-                return builder.load(builder.bitcast(place, whole.as_pointer()))
+                loaded = builder.load(builder.bitcast(place, whole.as_pointer()))
+                loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+                return loaded
 
             index = arguments[1]
             if config.BOUNDSCHECK:  # type: ignore[attr-defined]  # made when numba is imported
@@ -243,15 +245,60 @@ row_at, free_row_at, frame_at, held_at, delivery_at, entry_at, free_entry_at, jo
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
+@intrinsic
+def sooner(typing, time, key, other_time, other_key):  # type: ignore[no-untyped-def]
+    """Whether an event comes before another: one comparison without a jump, as the bits of times, which are not negative,
+    are in the order of the times."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def place(time, key):  # type: ignore[no-untyped-def]
+            wide = ir.IntType(128)
+            high = builder.zext(builder.bitcast(time, ir.IntType(64)), wide)
+            return builder.or_(builder.shl(high, ir.Constant(wide, 64)), builder.zext(key, wide))
+
+        return builder.icmp_unsigned("<", place(*arguments[:2]), place(*arguments[2:]))
+
+    return types.boolean(types.float64, types.int64, types.float64, types.int64), generate
+
+
 @njit(cache=True)
-def move(source, to):  # type: ignore[no-untyped-def]
+def put(s, i, time, key, what, more):  # type: ignore[no-untyped-def]
+    """An event at a place in the heap."""
+    new = event_at(s, i)
+    new.time, new.key, new.what, new.more = time, key, what, more
+
+
+@njit(cache=True)
+def move(s, i, to):  # type: ignore[no-untyped-def]
     """An event goes to another place in the heap."""
-    to.time, to.key, to.what, to.more = source.time, source.key, source.what, source.more
+    source = event_at(s, i)
+    put(s, to, source.time, source.key, source.what, source.more)
+
+
+@njit(cache=True)
+def sink(s, time, key, what, more):  # type: ignore[no-untyped-def]
+    """An event comes into the heap where its first was, and sinks to its place."""
+    n, i, k = s.heaped, 0, 1
+    while k < n:
+        below = event_at(s, k)
+        if k + 1 < n:
+            other = event_at(s, k + 1)
+            k += sooner(other.time, other.key, below.time, below.key)
+            below = event_at(s, k)
+        if sooner(time, key, below.time, below.key):
+            break
+        move(s, k, i)
+        i, k = k, 2 * k + 1
+    put(s, i, time, key, what, more)
 
 
 @njit(cache=True)
 def push(s, time, key, what, more):  # type: ignore[no-untyped-def]
-    """One more timed event."""
+    """One more timed event, in the place of the one that happens now where that is still there."""
+    if s.happens:
+        s.happens = 0
+        sink(s, time, key, what, more)
+        return
     i = s.heaped
     if i >= s.heap_size:
         s.error = HEAP_FULL
@@ -259,33 +306,21 @@ def push(s, time, key, what, more):  # type: ignore[no-untyped-def]
     s.heaped = i + 1
     while i > 0:
         above = event_at(s, (i - 1) >> 1)
-        if above.time < time or (above.time == time and above.key < key):
+        if sooner(above.time, above.key, time, key):
             break
-        move(above, event_at(s, i))
+        move(s, (i - 1) >> 1, i)
         i = (i - 1) >> 1
-    new = event_at(s, i)
-    new.time, new.key, new.what, new.more = time, key, what, more
+    put(s, i, time, key, what, more)
 
 
 @njit(cache=True)
 def drop(s):  # type: ignore[no-untyped-def]
-    """The first event is over: the last takes its place, and sinks."""
-    n = s.heaped - 1
-    s.heaped = n
-    last = event_at(s, n)
-    time, key, i = last.time, last.key, 0
-    while 2 * i + 1 < n:
-        k = 2 * i + 1
-        below = event_at(s, k)
-        if k + 1 < n:
-            other = event_at(s, k + 1)
-            if other.time < below.time or (other.time == below.time and other.key < below.key):
-                below, k = other, k + 1
-        if time < below.time or (time == below.time and key < below.key):
-            break
-        move(below, event_at(s, i))
-        i = k
-    move(last, event_at(s, i))
+    """What happened is over and nothing took its place in the heap: the last event does."""
+    s.happens = 0
+    s.heaped -= 1
+    if s.heaped > 0:
+        last = event_at(s, s.heaped)
+        sink(s, last.time, last.key, last.what, last.more)
 
 
 @njit(cache=True)
@@ -2081,12 +2116,12 @@ def run(s, events):  # type: ignore[no-untyped-def]
             if row_at(s, turn.row).seq == turn.seq:
                 resume(s, turn.row)
             continue
+        if s.happens:
+            drop(s)
         following, top = s.following, event_at(s, 0)
         if following < n:
             time = message_at(s, following).issued
-            if s.heaped == 0 or time < top.time or (
-                time == top.time and key_of(s, order.ARRIVAL, following, 0, 0) < top.key
-            ):  # fmt: skip
+            if s.heaped == 0 or sooner(time, key_of(s, order.ARRIVAL, following, 0, 0), top.time, top.key):
                 s.now, s.following = time, following + 1
                 if following + 1 == n and s.horizon < math.inf:
                     event(s, time + s.horizon, order.OBSERVER, 0, 0, 0, GIVE_UP, 0, 0)
@@ -2096,6 +2131,6 @@ def run(s, events):  # type: ignore[no-untyped-def]
             return stop(s)
         s.now, s.key = top.time, top.key
         what, more = top.what, top.more
-        drop(s)
+        s.happens = 1
         happen(s, what >> 40, what & 0xFFFFFFFFFF, more)
     return True
