@@ -60,6 +60,10 @@ NO_TIME, NO_KEY = 20, 21
 """Errors: a draw is no time, an event's key overflows."""
 
 
+inlined = njit(cache=True, forceinline=True)
+"""Of functions on the way of every event: a call costs more than what they do."""
+
+
 # --- the state ------------------------------------------------------------------------------------------------------
 
 
@@ -261,14 +265,14 @@ def sooner(typing, time, key, other_time, other_key):  # type: ignore[no-untyped
     return types.boolean(types.float64, types.int64, types.float64, types.int64), generate
 
 
-@njit(cache=True)
+@inlined
 def put(s, i, time, key, what, more):  # type: ignore[no-untyped-def]
     """An event at a place in the heap."""
     new = event_at(s, i)
     new.time, new.key, new.what, new.more = time, key, what, more
 
 
-@njit(cache=True)
+@inlined
 def move(s, i, to):  # type: ignore[no-untyped-def]
     """An event goes to another place in the heap."""
     source = event_at(s, i)
@@ -323,7 +327,7 @@ def drop(s):  # type: ignore[no-untyped-def]
         sink(s, last.time, last.key, last.what, last.more)
 
 
-@njit(cache=True)
+@inlined
 def key_of(s, rank, entity, copy, slot):  # type: ignore[no-untyped-def]
     """As `order.key`."""
     if copy >= order.COPIES or slot >= order.SLOTS:
@@ -331,7 +335,7 @@ def key_of(s, rank, entity, copy, slot):  # type: ignore[no-untyped-def]
     return (np.int64(rank) << 60) | (np.int64(entity) << 26) | (np.int64(copy) << 6) | np.int64(slot)
 
 
-@njit(cache=True)
+@inlined
 def event(s, time, rank, entity, copy, slot, kind, of, more):  # type: ignore[no-untyped-def]
     """A timed event of a kind, of something with a number."""
     push(s, time, key_of(s, rank, entity, copy, slot), (np.int64(kind) << 40) | np.int64(of), more)
@@ -343,7 +347,7 @@ def put_off(s, time, kind, of, more):  # type: ignore[no-untyped-def]
     push(s, time, s.key, (np.int64(kind) << 40) | np.int64(of), more)
 
 
-@njit(cache=True)
+@inlined
 def say(s, row, seq):  # type: ignore[no-untyped-def]
     """One more entry on the agenda."""
     if s.turns >= s.agenda_size:
@@ -355,7 +359,7 @@ def say(s, row, seq):  # type: ignore[no-untyped-def]
     s.turns += 1
 
 
-@njit(cache=True)
+@inlined
 def wake(s, r, thrown):  # type: ignore[no-untyped-def]
     """The row goes on when its turn comes; with something thrown at it, or not."""
     row = row_at(s, r)
@@ -416,7 +420,7 @@ def advance(s, i):  # type: ignore[no-untyped-def]
         m.since = now
 
 
-@njit(cache=True)
+@inlined
 def tell(s, i, busy, waiting, unacknowledged, completed):  # type: ignore[no-untyped-def]
     """As `records.Meter.change`, now."""
     m = meter_at(s, i)
@@ -435,7 +439,7 @@ def tell(s, i, busy, waiting, unacknowledged, completed):  # type: ignore[no-unt
 # --- lists, pools ---------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inlined
 def line_up(s, i, r):  # type: ignore[no-untyped-def]
     """The row waits at the end of a list."""
     row, line = row_at(s, r), line_at(s, i)
@@ -447,7 +451,7 @@ def line_up(s, i, r):  # type: ignore[no-untyped-def]
     line.last = r
 
 
-@njit(cache=True)
+@inlined
 def step_out(s, r):  # type: ignore[no-untyped-def]
     """The row leaves its list."""
     row = row_at(s, r)
@@ -462,7 +466,7 @@ def step_out(s, r):  # type: ignore[no-untyped-def]
         line.last = row.last
 
 
-@njit(cache=True)
+@inlined
 def hold(s, r, member):  # type: ignore[no-untyped-def]
     """The row has a unit of the member."""
     row = row_at(s, r)
@@ -473,7 +477,7 @@ def hold(s, r, member):  # type: ignore[no-untyped-def]
     row.holding += 1
 
 
-@njit(cache=True)
+@inlined
 def pick(s, r, p, stream):  # type: ignore[no-untyped-def]
     """The member that a row goes to: as `simpy.PoolState.pick`."""
     pool = pool_at(s, p)
@@ -499,7 +503,7 @@ def pick(s, r, p, stream):  # type: ignore[no-untyped-def]
     return one if member_at(s, one).requests <= member_at(s, other).requests else other
 
 
-@njit(cache=True)
+@inlined
 def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
     """A unit at once (1), or in line for one (0), or too many are (-1): as `simpy.Member.take`."""
     member = member_at(s, i)
@@ -552,7 +556,7 @@ def unwind(s, r, held):  # type: ignore[no-untyped-def]
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inlined
 def draw(s, law, stream, place):  # type: ignore[no-untyped-def]
     """A draw of a law at a place of a stream: as `draws.sample`."""
     its, key = law_at(s, law), key_at(s, stream).value
@@ -564,7 +568,7 @@ def draw(s, law, stream, place):  # type: ignore[no-untyped-def]
     return closed_form(its.family, its.a, its.b, its.c, key, place)
 
 
-@njit(cache=True)
+@inlined
 def cell_of(s, r, t, replica, stream):  # type: ignore[no-untyped-def]
     """The cell of a table that the row's message is about: as `simpy.Verbs.cell`."""
     row, table = row_at(s, r), table_at(s, t)
@@ -575,7 +579,7 @@ def cell_of(s, r, t, replica, stream):  # type: ignore[no-untyped-def]
     return table.first + replica * table.size + number_at(s, table.key * s.messages_size + row.message).value
 
 
-@njit(cache=True)
+@inlined
 def read_field(s, r, field):  # type: ignore[no-untyped-def]
     """What a field of the row is."""
     row = row_at(s, r)
@@ -617,7 +621,7 @@ def linear(s, r, base, times, field):  # type: ignore[no-untyped-def]
     return base + times * read_field(s, r, field) if field >= 0 else base
 
 
-@njit(cache=True)
+@inlined
 def duration(s, r, law, stream, field, per):  # type: ignore[no-untyped-def]
     """A draw that must be a time, and more where it grows with a field."""
     row = row_at(s, r)
@@ -630,13 +634,13 @@ def duration(s, r, law, stream, field, per):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(cache=True)
+@inlined
 def entity(s, row):  # type: ignore[no-untyped-def]
     """As `simpy.Row.entity`."""
     return row.message if row.actor < 0 or row.message >= 0 else s.messages_size + row.actor
 
 
-@njit(cache=True)
+@inlined
 def sleep_until(s, r, time):  # type: ignore[no-untyped-def]
     """The row goes on at a time."""
     row = row_at(s, r)
@@ -644,7 +648,7 @@ def sleep_until(s, r, time):  # type: ignore[no-untyped-def]
     event(s, time, order.COMPLETION, entity(s, row), row.copy, 0, RESUME, r, row.seq)
 
 
-@njit(cache=True)
+@inlined
 def serve(s, r, due):  # type: ignore[no-untyped-def]
     """The row goes on when its service is done."""
     sleep_until(s, r, due)
@@ -652,43 +656,43 @@ def serve(s, r, due):  # type: ignore[no-untyped-def]
     row.at, row.due = SERVED, due
 
 
-@njit(cache=True)
+@inlined
 def is_down(s, part):  # type: ignore[no-untyped-def]
     """Whether the part's process is dead."""
     return part >= 0 and part_at(s, part).down == 1
 
 
-@njit(cache=True)
+@inlined
 def refuses(s, part):  # type: ignore[no-untyped-def]
     """As `simpy.Faults.refuses`."""
     return part >= 0 and (part_at(s, part).down == 1 or s.now < part_at(s, part).refuses)
 
 
-@njit(cache=True)
+@inlined
 def opens(s, part):  # type: ignore[no-untyped-def]
     """As `simpy.Faults.opens`."""
     return part_at(s, part).shut if part >= 0 else -math.inf
 
 
-@njit(cache=True)
+@inlined
 def serves(s, part):  # type: ignore[no-untyped-def]
     """As `simpy.Faults.serves`."""
     return part_at(s, part).down == 0 and s.now >= part_at(s, part).shut
 
 
-@njit(cache=True)
+@inlined
 def hands_out(s, queue):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.hands_out`."""
     return not queue.closed and serves(s, queue.at) and not is_down(s, queue.consumers_at)
 
 
-@njit(cache=True)
+@inlined
 def paused(s, part):  # type: ignore[no-untyped-def]
     """Until when the part stands still."""
     return part_at(s, part).paused if part >= 0 else -math.inf
 
 
-@njit(cache=True)
+@inlined
 def travel(s, way, place):  # type: ignore[no-untyped-def]
     """How long it takes; -1 where it is lost."""
     w = way_at(s, way)
@@ -699,7 +703,7 @@ def travel(s, way, place):  # type: ignore[no-untyped-def]
     return draw(s, w.law, w.stream, place)
 
 
-@njit(cache=True)
+@inlined
 def next_copy(s, message):  # type: ignore[no-untyped-def]
     """The number of the next row made for a message."""
     m = message_at(s, message)
@@ -898,7 +902,7 @@ def respond(s, message, response):  # type: ignore[no-untyped-def]
         m.responded, m.response = s.now, response
 
 
-@njit(cache=True)
+@inlined
 def enter(s, r, kind, pc):  # type: ignore[no-untyped-def]
     """The row goes into a scope."""
     row = row_at(s, r)
@@ -909,7 +913,7 @@ def enter(s, r, kind, pc):  # type: ignore[no-untyped-def]
     return frame
 
 
-@njit(cache=True)
+@inlined
 def leave(s, r):  # type: ignore[no-untyped-def]
     """The row goes out of its innermost scope, whose timer is nobody's from now on."""
     row = row_at(s, r)
@@ -1012,7 +1016,7 @@ def expire(s, r, ticket):  # type: ignore[no-untyped-def]
 # --- queues ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inlined
 def delivery_place(s, d, number):  # type: ignore[no-untyped-def]
     """As `simpy.Delivery.place`."""
     delivery = delivery_at(s, d)
@@ -1020,7 +1024,7 @@ def delivery_place(s, d, number):  # type: ignore[no-untyped-def]
     return fold(place, delivery.copy) if delivery.copy else place
 
 
-@njit(cache=True)
+@inlined
 def take_delivery(s, r, d, number):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.take`."""
     row, delivery = row_at(s, r), delivery_at(s, d)
@@ -1033,7 +1037,7 @@ def take_delivery(s, r, d, number):  # type: ignore[no-untyped-def]
     row.alive = 1
 
 
-@njit(cache=True)
+@inlined
 def reach(s, d, number, i):  # type: ignore[no-untyped-def]
     """A delivery reaches the consumers of a slot."""
     delivery_at(s, d)
@@ -1059,7 +1063,7 @@ def reach(s, d, number, i):  # type: ignore[no-untyped-def]
     slot.last = e
 
 
-@njit(cache=True)
+@inlined
 def arrive(s, d, more, key):  # type: ignore[no-untyped-def]
     """A delivery, its number and slot in `more`, comes to the consumers' part."""
     delivery = delivery_at(s, d)
@@ -1573,7 +1577,7 @@ def set_speed(s, part):  # type: ignore[no-untyped-def]
     part_at(s, part).slow = factor
 
 
-@njit(cache=True)
+@inlined
 def served_at(s, r):  # type: ignore[no-untyped-def]
     """The part that a service of the row goes by, which is the operation before the one to come."""
     at = op_at(s, row_at(s, r).pc - 1).c
@@ -1660,7 +1664,7 @@ def plan(s, i, nth, over):  # type: ignore[no-untyped-def]
 # --- the operations -------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inlined
 def holds(s, r, pc):  # type: ignore[no-untyped-def]
     """Whether the condition of a TEST holds for a row."""
     op = op_at(s, pc)
@@ -1724,7 +1728,7 @@ def change(s, t, i, level, version):  # type: ignore[no-untyped-def]
         r = following
 
 
-@njit(cache=True)
+@inlined
 def go(s, r):  # type: ignore[no-untyped-def]
     """Take a row from operation to operation until it waits or ends: each branch is one operation."""
     row = row_at(s, r)
@@ -1995,43 +1999,44 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 return
 
 
-@njit(cache=True)
+@inlined
 def resume(s, r):  # type: ignore[no-untyped-def]
-    """As `simpy.Row.resume`."""
+    """As `simpy.Row.resume`; the row that goes on, -1 for none."""
     row = row_at(s, r)
     row.seq += 1
     if entity(s, row) >= 0 and s.now < paused(s, row.part):
         sleep_until(s, r, paused(s, row.part))
-        return
+        return -1
     row.at = RUNNING
-    go(s, r)
+    return r
 
 
-@njit(cache=True)
+@inlined
 def issue(s, message):  # type: ignore[no-untyped-def]
-    """A message begins."""
+    """A message begins; the row that goes on, -1 for none."""
     m = message_at(s, message)
     part = source_at(s, m.kind).part
     if refuses(s, part):
         m.alive += 1
         respond(s, message, FAILED)
         ended(s, message)
-        return
+        return -1
     if s.now < opens(s, part):
         event(s, opens(s, part), order.ARRIVAL, message, 1, 0, ISSUE, message, 0)
-        return
+        return -1
     r = new_row(s, message, part, fold(0, message), source_at(s, m.kind).start)
     row_at(s, r).main = row_at(s, r).alive = 1
     m.alive += 1
-    go(s, r)
+    return r
 
 
-@njit(cache=True)
+@inlined
 def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
-    """A timed event."""
+    """A timed event; the row that goes on, -1 for none."""
+    r = -1
     if kind == RESUME:
         if row_at(s, of).seq == more:
-            resume(s, of)
+            r = resume(s, of)
     elif kind == EXPIRE:
         expire(s, of, more)
     elif kind == DELIVER:
@@ -2046,7 +2051,7 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
     elif kind == ACKED or kind == NACKED:
         at = queue_at(s, delivery_at(s, of).queue).at
         if is_down(s, at):
-            return
+            return r
         if s.now < opens(s, at):
             put_off(s, opens(s, at), kind, of, more)
         elif kind == ACKED:
@@ -2054,14 +2059,14 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         else:
             refuse(s, of, more >> 32, op_at(s, more & 0xFFFFFFFF).real)
     elif kind == ISSUE:
-        issue(s, of)
+        r = issue(s, of)
     elif kind == CUSTOMER:
         message = s.issues
         if message < s.messages_size:
             s.issues = message + 1
             m = message_at(s, message)
             m.customer, m.turn, m.issued = of, more, s.now
-            issue(s, message)
+            r = issue(s, message)
     elif kind == GIVE_UP:
         if s.stopped == 0:
             s.stopped = 1
@@ -2075,6 +2080,24 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         passed(s, of)
     elif kind == NOTICE:
         disconnect(s, of)
+    return r
+
+
+@inlined
+def arrival_is_next(s):  # type: ignore[no-untyped-def]
+    """Whether the message that follows comes before any other event."""
+    time, top = message_at(s, s.following).issued, event_at(s, 0)
+    return s.heaped == 0 or sooner(time, key_of(s, order.ARRIVAL, s.following, 0, 0), top.time, top.key)
+
+
+@inlined
+def arrival(s):  # type: ignore[no-untyped-def]
+    """The message that follows begins; the row that goes on, -1 for none."""
+    message = s.following
+    s.now, s.following = message_at(s, message).issued, message + 1
+    if message + 1 == s.messages_size and s.horizon < math.inf:
+        event(s, s.now + s.horizon, order.OBSERVER, 0, 0, 0, GIVE_UP, 0, 0)
+    return issue(s, message)
 
 
 @njit(cache=True, nogil=True)
@@ -2103,7 +2126,6 @@ def stop(s):  # type: ignore[no-untyped-def]
 def run(s, events):  # type: ignore[no-untyped-def]
     """Go on for so many events, until every message is settled, to the horizon, or until nothing more can happen; whether
     there is more to come."""
-    n = s.messages_size
     for _ in range(events):
         if s.error:
             return False
@@ -2113,24 +2135,18 @@ def run(s, events):  # type: ignore[no-untyped-def]
             s.turns -= 1
             if turn.row == STOP:
                 return stop(s)
-            if row_at(s, turn.row).seq == turn.seq:
-                resume(s, turn.row)
-            continue
-        if s.happens:
-            drop(s)
-        following, top = s.following, event_at(s, 0)
-        if following < n:
-            time = message_at(s, following).issued
-            if s.heaped == 0 or sooner(time, key_of(s, order.ARRIVAL, following, 0, 0), top.time, top.key):
-                s.now, s.following = time, following + 1
-                if following + 1 == n and s.horizon < math.inf:
-                    event(s, time + s.horizon, order.OBSERVER, 0, 0, 0, GIVE_UP, 0, 0)
-                issue(s, following)
-                continue
-        elif s.heaped == 0:
-            return stop(s)
-        s.now, s.key = top.time, top.key
-        what, more = top.what, top.more
-        s.happens = 1
-        happen(s, what >> 40, what & 0xFFFFFFFFFF, more)
+            r = resume(s, turn.row) if row_at(s, turn.row).seq == turn.seq else -1
+        else:
+            if s.happens:
+                drop(s)
+            if s.following < s.messages_size and arrival_is_next(s):
+                r = arrival(s)
+            elif s.heaped == 0:
+                return stop(s)
+            else:
+                top = event_at(s, 0)
+                s.now, s.key, s.happens = top.time, top.key, 1
+                r = happen(s, top.what >> 40, top.what & 0xFFFFFFFFFF, top.more)
+        if r >= 0:
+            go(s, r)
     return True
