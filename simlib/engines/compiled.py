@@ -283,7 +283,7 @@ def _faults(flow: Flow, lowered: Lowered, scenario: Scenario | None) -> dict[str
             NOWHERE if direction is None else parts[direction], isinstance(fault, Outage) and fault.mode == "refuse",
             len(times), len(fault.at), *drawn, fault.factor if isinstance(fault, Slowdown) else 1.0, fault.probability, -math.inf,
         ))  # fmt: skip
-        times += fault.at
+        times += (time + 0.0 for time in fault.at)
     points: list[Any] = []
     struck_here: list[int] = []
     for point in lowered.points:
@@ -304,8 +304,9 @@ def _messages(
     messages = _empty("messages", n)
     messages["version"] = messages["answer"] = -1
     messages["responded"] = messages["applied"] = math.nan
-    for name in ("issued", "kind", "sku", "session", "quantity"):
+    for name in ("kind", "sku", "session", "quantity"):
         messages[name] = getattr(arrivals, name)
+    messages["issued"] = arrivals.issued + 0.0
     codes = [KINDS.index(kind) if kind in KINDS else code for code, kind in enumerate(kinds)]
     messages["code"] = np.array(codes)[arrivals.kind]
     for poison in scenario.faults if scenario else ():

@@ -251,8 +251,8 @@ row_at, free_row_at, frame_at, held_at, delivery_at, entry_at, free_entry_at, jo
 
 @intrinsic
 def sooner(typing, time, key, other_time, other_key):  # type: ignore[no-untyped-def]
-    """Whether an event comes before another: one comparison without a jump, as the bits of times, which are not negative,
-    are in the order of the times."""
+    """Whether an event comes before another: one comparison without a jump, as the bits of times that are not negative (nor
+    -0.0) are in the order of the times."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         def place(time, key):  # type: ignore[no-untyped-def]
