@@ -80,6 +80,7 @@ ARCHITECTURES = {
         Architecture("message_queue", "MessageQueue"),
         Architecture("outbox", "Outbox", times_of="message_queue"),
         Architecture("batch_exchange", "BatchExchange", times_of="rest"),
+        Architecture("cqrs", "Cqrs", times_of="message_queue"),
     )
 }
 

@@ -14,13 +14,20 @@ class Copied:
     in the transaction of the change, `insert` the work for that, `then` what it does when that is committed."""
 
     def __init__(
-        self, flow: Flow, p: Parameters, scenario: Scenario, *, idempotent_receiver: bool, write_if_newer: bool
+        self,
+        flow: Flow,
+        p: Parameters,
+        scenario: Scenario,
+        *,
+        idempotent_receiver: bool,
+        write_if_newer: bool,
+        replicas: int = 1,
     ) -> None:
         self.flow, self.p, self.scenario = flow, p, scenario
         self.idempotent_receiver, self.write_if_newer = idempotent_receiver, write_if_newer
         self.accounting, self.shop = sides(flow, p)
         self.stock = self.accounting.part.table("stock", stocked=True)
-        self.copy = self.shop.part.table("copy", stocked=True)
+        self.copy = self.shop.part.table("copy", stocked=True, replicas=replicas)
         self.handled_here = self.accounting.part.table("accounting.handled", key="message")
         self.handled_there = self.shop.part.table("shop.handled", key="message")
 
@@ -50,12 +57,13 @@ class Copied:
         """The customer knows."""
         return [*self.shop.answer("order.shop"), *leave(self.p, "order")]
 
-    def accept_queries(self) -> None:
-        """The shop answers from its copy."""
+    def accept_queries(self, look: Steps = ()) -> None:
+        """The shop answers from its copy: by one read, or as the architecture looks at it."""
         shop = self.shop
+        look = look or [*shop.read("query.shop"), self.copy.read()]
         self.flow.source(STOCK_QUERY, at=shop.part, steps=[
             *arrive(self.p, "query"), *shop.receive("query.shop"),
-            rescue([*shop.handle(self.scenario), *shop.read("query.shop"), self.copy.read()], otherwise=[]),
+            rescue([*shop.handle(self.scenario), *look], otherwise=[]),
             *shop.answer("query.shop"), *leave(self.p, "query", answer_from=COPY),
         ])  # fmt: skip
 

@@ -155,23 +155,32 @@ class ClassicQueue(RabbitMQ):
         )  # fmt: skip
 
 
-class Exchange(Copied):
-    """The two sides and the broker between them, with a queue each way. What publishes is left to the architecture."""
+class Feed(Copied):
+    """The two sides and the broker between them, with a queue of accounting's changes, which the shop reads."""
 
     p: Queues
 
-    def __init__(self, flow: Flow, p: Queues, scenario: Scenario) -> None:
-        super().__init__(flow, p, scenario, idempotent_receiver=p.idempotent_receiver, write_if_newer=p.write_if_newer)
-        broker = flow.part("broker")
-        self.left = flow.link(self.accounting.part, broker, p.uplink)
-        self.right = flow.link(broker, self.shop.part, p.uplink)
-        self.updates_log, self.orders_log = (broker.pool(f"{name}_log", capacity=1) for name in ("updates", "orders"))
-        queue = asdict(p.semantics)
-        self.redelivery_delay = queue.pop("redelivery_delay")
-        del queue["buffered"]
-        queue |= {"prefetch": p.prefetch, "automatic_ack": not p.manual_ack, "dead_letter": p.park}
-        self.updates = broker.queue("updates", link=self.right, **queue)
-        self.orders = broker.queue("orders", link=self.left, **queue)
+    def __init__(self, flow: Flow, p: Queues, scenario: Scenario, replicas: int = 1) -> None:
+        super().__init__(
+            flow,
+            p,
+            scenario,
+            idempotent_receiver=p.idempotent_receiver,
+            write_if_newer=p.write_if_newer,
+            replicas=replicas,
+        )
+        self.broker = flow.part("broker")
+        self.left = flow.link(self.accounting.part, self.broker, p.uplink)
+        self.right = flow.link(self.broker, self.shop.part, p.uplink)
+        self.updates_log, self.updates = self.queue("updates", self.right)
+
+    def queue(self, name: str, link: Link) -> tuple[Pool, Queue]:
+        """A queue that hands out over a link, and its log on disk."""
+        semantics = asdict(self.p.semantics)
+        self.redelivery_delay = semantics.pop("redelivery_delay")
+        del semantics["buffered"]
+        semantics |= {"prefetch": self.p.prefetch, "automatic_ack": not self.p.manual_ack, "dead_letter": self.p.park}
+        return self.broker.pool(f"{name}_log", capacity=1), self.broker.queue(name, link=link, **semantics)
 
     def consume_updates(self) -> None:
         """The shop writes its copy."""
@@ -183,6 +192,18 @@ class Exchange(Copied):
                 *shop.work(p.consume_client, "updates.ack"), ack(),
             ], otherwise=[*shop.work(p.consume_client, "updates.nack"), nack(self.redelivery_delay)]),
         ])  # fmt: skip
+
+    def publish(self, label: str, here: Side, reply_wanted: bool = False, unconfirmed: Steps = ()) -> Steps:
+        """Accounting publishes a change: see `send`."""
+        return send(self.p, label, here, self.left, self.updates_log, self.updates, reply_wanted, unconfirmed)
+
+
+class Exchange(Feed):
+    """With a queue of the shop's orders too, which accounting reads. What publishes is left to the architecture."""
+
+    def __init__(self, flow: Flow, p: Queues, scenario: Scenario) -> None:
+        super().__init__(flow, p, scenario)
+        self.orders_log, self.orders = self.queue("orders", self.left)
 
     def consume_orders(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> None:
         """Accounting takes the units, or rejects the order."""
@@ -200,7 +221,7 @@ class Exchange(Copied):
     def publish(self, label: str, here: Side, reply_wanted: bool = False, unconfirmed: Steps = ()) -> Steps:
         """A side publishes to the queue that the other reads: see `send`."""
         if here is self.accounting:
-            return send(self.p, label, here, self.left, self.updates_log, self.updates, reply_wanted, unconfirmed)
+            return super().publish(label, here, reply_wanted, unconfirmed)
         return send(self.p, label, here, self.right, self.orders_log, self.orders, reply_wanted, unconfirmed)
 
 

@@ -19,6 +19,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     },
     "outbox": {"ru": "исходящие через базу (outbox)", "en": "transactional outbox"},
     "batch_exchange": {"ru": "обмен файлами по расписанию", "en": "scheduled exchange of files"},
+    "cqrs": {"ru": "CQRS (разделение записи и чтения)", "en": "CQRS"},
     # kinds of message, named as what happens to them
     "stock_update": {"ru": "изменение остатка", "en": "stock update"},
     "order": {"ru": "заказ", "en": "order"},
@@ -263,6 +264,11 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:publisher": {"ru": "кто публикует", "en": "what publishes"},
     "parameter:batch_size": {"ru": "строк за один приём", "en": "rows that a relay takes at once"},
     "parameter:insert": {"ru": "запись строки исходящих в базу", "en": "the database's work to write a row of the outbox"},
+    "parameter:read_your_writes": {"ru": "чем виден свой заказ", "en": "what shows customers their own orders"},
+    "parameter:replicas": {"ru": "реплики модели чтения", "en": "replicas of the read model"},
+    "parameter:replication": {"ru": "от реплики к следующей", "en": "from one replica to the next"},
+    "parameter:patience": {"ru": "терпение запроса", "en": "patience of a query for a version"},
+    "parameter:affinity": {"ru": "доля запросов к своей реплике", "en": "share of queries to the own replica"},
     "parameter:poll_interval": {"ru": "период опроса", "en": "between two polls of a relay"},
     "parameter:per_row": {
         "ru": "работа базы на каждую строку опроса и отметки",

@@ -3,6 +3,8 @@
 Every run also passes the checker: whatever goes wrong in an architecture, conservation and causality hold.
 """
 
+import math
+
 import pytest
 
 import simlib
@@ -36,6 +38,14 @@ def history(name, scenario, messages, **changes):
 def columns(*arguments, **changes):
     """The messages of such a run."""
     return history(*arguments, **changes).messages.to_pandas()
+
+
+def small_sale():
+    """A flash sale of four seconds."""
+    sale = load_scenario("flash_sale")
+    phases = (Phase(lasts=1, times=1), Phase(lasts=4, times=12))
+    goods = sale.goods.model_copy(update={"sale_units": 30})
+    return sale.model_copy(update={"arrivals": Profile(rate=50, phases=phases), "goods": goods})
 
 
 def lossy(probability, link, direction=None):
@@ -285,10 +295,7 @@ def test_queue_holds_what_rest_fails_while_the_shop_is_down():
 
 
 def test_queue_oversells_where_customers_are_answered_on_the_confirm_but_not_on_the_reply():
-    sale = load_scenario("flash_sale")
-    phases = (Phase(lasts=1, times=1), Phase(lasts=4, times=12))
-    goods = sale.goods.model_copy(update={"sale_units": 30})
-    rush = sale.model_copy(update={"arrivals": Profile(rate=50, phases=phases), "goods": goods})
+    rush = small_sale()
     runs = ("message_queue", {"answered_on": "confirm"}), ("message_queue", {"answered_on": "reply"}), ("rest", {})
     promised, told, asked = (
         measure(history(name, rush, rush.arrivals.needed(), **changes))["oversold_units"] for name, changes in runs
@@ -555,3 +562,127 @@ def test_batch_exchange_keeps_what_rest_fails_while_the_shop_is_down():
     called, exchanged = (columns(name, struck, 300) for name in ("rest", "batch_exchange"))
     assert (called["outcome"] == "failed").sum() > 20
     assert set(exchanged["outcome"]) <= {"applied", "superseded"} and set(exchanged["response"]) == {"ok"}
+
+
+# --- cqrs -------------------------------------------------------------------------------------------------------------
+
+CURIOUS = {"customers": 10, "goods": Goods(skus=20), "mix": Mix(stock_update=0.2, order=0.3, stock_query=0.5)}
+"""Few customers of few goods, who often look at what they have just ordered."""
+SCARCE = Goods(skus=20, zipf=0.0, units=2)
+LAGGING = {"replicas": 3, "replication": "100 ms"}
+NO_TIME = {
+    "uplink": 0,
+    "store": 0,
+    "publish_client": 0,
+    "consume_client": 0,
+    "commit": 0,
+    "read": 0,
+    "database_client": 0,
+}
+
+
+def unseen(made):
+    """How many queries did not see their customer's own order."""
+    return len(made.check().found["unseen_write"])
+
+
+def test_cqrs_queries_are_answered_while_accounting_is_down_where_those_of_rest_fail():
+    down = workload(50, only="stock_query", faults=(Crash(part="accounting", at=(1.0,), restart=2.0),))
+    rest, cqrs = (columns(name, down, 200)["response"] for name in ("rest", "cqrs"))
+    assert set(cqrs) == {"ok"} and (rest == "failed").sum() > 50
+
+
+def test_cqrs_with_a_projection_in_no_time_shows_nothing_stale():
+    busy = workload(100, **CURIOUS | {"handler_work": Constant(0.0)})
+    at_once, later = (
+        measure(history("cqrs", busy, 2000, **NO_TIME, **lag))["stale_read_fraction"]
+        for lag in ({"replication": 0}, LAGGING)
+    )
+    assert at_once == 0 and later > 0.1
+
+
+def test_cqrs_sells_no_more_than_there_is_where_the_message_queue_does():
+    rush = small_sale()
+    queue, cqrs = (
+        measure(history(name, rush, rush.arrivals.needed()))["oversold_units"] for name in ("message_queue", "cqrs")
+    )
+    assert queue > 0 and cqrs == 0
+
+
+def test_cqrs_commands_take_as_long_as_those_of_rest_where_nothing_else_is_done():
+    """To the bit: the event of a command is published after its answer."""
+    orders = workload(1, only="order", goods=SCARCE, handler_failure=0.1)
+    rest, cqrs = (columns(name, orders, 200) for name in ("rest", "cqrs"))
+    assert (rest["responded"] == cqrs["responded"]).all()
+    assert list(rest["response"]) == list(cqrs["response"]) and set(cqrs["response"]) == {"ok", "refused"}
+
+
+def test_cqrs_reads_are_stale_where_a_change_came_within_the_lag_of_their_replica():
+    """Changes of a SKU are Poisson of rate r, so that a replica that lags by L is stale with probability 1 − exp(−r·L) (the
+    staleness of a single replica in Bailis et al., PVLDB 5(8), 2012)."""
+    rate, skus, lag = 120, 10, 0.05
+    busy = workload(
+        rate, goods=Goods(skus=skus, zipf=0.0, units=10**6), mix=Mix(stock_update=0.5, order=0, stock_query=0.5), customers=10,
+        handler_work=Constant(0.0),
+    )  # fmt: skip
+    for replicas in (1, 3):
+        made = history("cqrs", busy, 20_000, **NO_TIME, replicas=replicas, replication=lag)
+        changes = 0.5 * rate / skus
+        expected = sum(1 - math.exp(-changes * k * lag) for k in range(replicas)) / replicas
+        assert measure(made)["stale_read_fraction"] == pytest.approx(expected, abs=0.01)
+
+
+def test_cqrs_tokens_show_customers_their_own_orders_and_make_them_wait():
+    curious = workload(60, **CURIOUS)
+    blind, knowing = (
+        history("cqrs", curious, 2000, read_your_writes=remedy, patience=5, **LAGGING) for remedy in ("none", "token")
+    )
+    assert unseen(blind) > 50 and unseen(knowing) == 0
+    slow, quick = (measure(made)["response_time_p95.stock_query"] for made in (knowing, blind))
+    assert slow > 5 * quick
+    assert measure(knowing)["stale_read_fraction"] > 0.1, "others' orders are as unseen as before"
+
+
+def test_cqrs_tokens_are_given_up_when_the_patience_is_over():
+    lossy_events = workload(60, **CURIOUS, **lossy(0.2, "accounting-broker", "accounting"))
+    token = {"read_your_writes": "token", "confirm": False}
+    patient, hasty = (history("cqrs", lossy_events, 1000, patience=patience, **token) for patience in ("2 s", "50 ms"))
+    waits = [
+        made.messages.to_pandas().query("kind == 'stock_query'").eval("responded - issued") for made in (patient, hasty)
+    ]
+    assert waits[0].max() > 2 and waits[1].max() < 0.5
+    assert set(patient.messages["response"].to_pylist()) <= {"ok", "refused"}, "what there is, late"
+
+
+def test_cqrs_sticky_reads_show_own_orders_within_one_replica_only():
+    curious = workload(60, **CURIOUS)
+    sticky = {"read_your_writes": "sticky", **LAGGING}
+    blind, astray, stuck = (
+        unseen(history("cqrs", curious, 2000, **changes)) for changes in (LAGGING, {**sticky, "affinity": 0.5}, sticky)
+    )
+    assert stuck == 0 < 0.3 * blind < astray < 0.8 * blind
+
+
+def test_cqrs_sticky_reads_cost_the_command_and_tokens_the_query():
+    curious = workload(30, **CURIOUS)
+    none, token, sticky = (
+        measure(history("cqrs", curious, 1000, read_your_writes=remedy, **LAGGING))
+        for remedy in ("none", "token", "sticky")
+    )
+    order, query = "response_time_p50.order", "response_time_mean.stock_query"
+    assert token[order] == none[order] and sticky[order] > none[order] + 0.001
+    assert sticky[query] == pytest.approx(none[query], rel=0.1) and token[query] > 1.5 * none[query]
+
+
+def test_cqrs_events_that_come_again_take_the_read_model_back_unless_it_knows_versions():
+    flaky = workload(60, only="stock_update", handler_failure=0.2, goods=ONE_SKU)
+    blind, knowing = (history("cqrs", flaky, 300, write_if_newer=w).check().counts for w in (False, True))
+    assert blind["reordered"] > 20 and knowing["reordered"] == 0
+
+
+def test_cqrs_events_without_confirm_are_lost_and_the_read_model_never_knows():
+    orders = workload(20, only="order", goods=MANY_SKUS, **lossy(0.1, "accounting-broker", "accounting"))
+    blind, sure = (
+        history("cqrs", orders, 200, confirm=c, confirm_timeout=0.05).check().found["half_done"] for c in (False, True)
+    )
+    assert len(blind) > 10 and not sure

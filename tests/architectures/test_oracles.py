@@ -24,7 +24,10 @@ KNOWN = {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domai
 """What an oracle may stand on, besides the standard library."""
 FLAKY = {"handler_failure": 0.1}
 RABBITMQ = {"broker": "rabbitmq"}
+TOKEN, STICKY = {"read_your_writes": "token"}, {"read_your_writes": "sticky"}
 TAILING, DUAL = {"publisher": "log_tailing"}, {"publisher": "dual_write"}
+FEW = {"customers": 10, "goods": Goods(skus=20)}
+"""So that customers often look at what they have just ordered."""
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
 
 
@@ -171,6 +174,31 @@ EQUAL = {
         ),
         "when goods are sold out": (100, {"goods": SCARCE}, {"interval": 0.5}),
     },
+    "cqrs": {
+        "at low load": (20, {}, {}),
+        "at moderate load": (150, FEW, {}),
+        "when handlers fail": (80, FLAKY | FEW, {}),
+        "when callers give up": (100, FEW, {"timeout": 0.006}),
+        "when callers give up and requests carry no key": (100, FEW, {"timeout": 0.006, "idempotency": False}),
+        "when goods are sold out": (100, {"goods": SCARCE}, {}),
+        "when events come again and nothing guards the read model": (
+            80,
+            FLAKY | FEW,
+            {"ack_wait": 0.01, "idempotent_receiver": False, "write_if_newer": False},
+        ),
+        "when confirms come late": (80, FEW, {"confirm_timeout": 0.003, "confirm_retries": 1, "deduplication": 0}),
+        "when events are parked": (80, {"handler_failure": 0.4} | FEW, {"max_deliveries": 2}),
+        "without confirms and acknowledgements": (80, FLAKY | FEW, {"confirm": False, "manual_ack": False}),
+        "with one replica": (80, FEW, {"replicas": 1}),
+        "with tokens": (80, FEW, TOKEN | {"replicas": 3}),
+        "with tokens and little patience": (
+            80,
+            FLAKY | FEW,
+            TOKEN | {"replication": "exponential(200 ms)", "patience": 0.1},
+        ),
+        "with sticky reads": (80, FLAKY | FEW, STICKY | {"replicas": 3, "affinity": 0.7}),
+        "with sticky reads of a read model that knows no versions": (80, FEW, STICKY | {"write_if_newer": False}),
+    },
 }
 
 
@@ -211,6 +239,12 @@ def test_oracles_meet_what_they_are_asked_to_show():
     deaf = {"confirm_timeout": 0.004, "confirm_retries": 0, "deduplication": 0, "idempotent_receiver": False}
     _, again = told_twice("outbox", steady, 1, 600, **deaf, write_if_newer=False)
     assert again["duplicates"].sum() > 20 and again["deliveries"].max() > 4
+    lagging = {"replication": "exponential(200 ms)"}
+    blind, *seeing = (
+        told_twice("cqrs", steady.model_copy(update=FEW), 1, 600, **lagging, **remedy)[1]["version"]
+        for remedy in ({}, TOKEN, STICKY)
+    )
+    assert all((seen > blind).sum() > 5 for seen in seeing)
     for name in architectures.names():
         _, scarce = told_twice(name, steady.model_copy(update={"goods": SCARCE}), 1, 600)
         assert (scarce["response"] == RESPONSES.index("refused")).sum() > 5

@@ -1,0 +1,94 @@
+"""Command query responsibility segregation: commands go to accounting, queries to a read model, which a projection writes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from simlib.architectures.parameters import Count, PositiveDuration, Time
+from simlib.architectures.queues import Feed, JetStream
+from simlib.architectures.rest.model import Rest, request
+from simlib.domain import STOCK, TAKEN
+from simlib.flow import RESULT, Flow, Step, Steps, apply, branch, delay, reject, spawn, timeout
+from simlib.flow.model import Replica
+from simlib.quantities import Probability
+from simlib.scenario import Scenario
+
+
+class Cqrs(JetStream, Rest):
+    """Parameters of CQRS: those of REST's calls for the commands, those of a queue for the projection."""
+
+    read_your_writes: Literal["none", "token", "sticky"] = Field(
+        "none",
+        description="what shows customers their own orders: nothing, a version to wait for, or a replica of their own",
+    )
+    replicas: Count = Field(2, description="replicas of the read model")
+    replication: Time = Field(
+        "20 ms", validate_default=True, description="from a replica of the read model to the next, which lags the more"
+    )
+    patience: PositiveDuration = Field(
+        0.5, description="after which a query that waits for a version is answered with what there is, s"
+    )
+    affinity: Probability = Field(1.0, description="share of queries that reach the replica their customer sticks to")
+
+
+class ReadSide(Feed):
+    """The shop with a read model of several replicas: the projection writes the first, and each is a copy of the one before."""
+
+    p: Cqrs
+
+    def __init__(self, flow: Flow, p: Cqrs, scenario: Scenario) -> None:
+        super().__init__(flow, p, scenario, replicas=p.replicas)
+        self.tokens = self.shop.part.table("tokens", key=("session", "sku"))
+
+    def write_change(self) -> Steps:
+        """Into the first replica, and from each into the next."""
+        onward: list[Step] = []
+        for k in range(1, self.p.replicas):
+            onward += [delay(self.p.replication, stream=f"replica.{k}"), self.write_replica(k)]
+        return [*super().write_change(), *([spawn(onward)] if onward else [])]
+
+    def write_replica(self, replica: Replica) -> Step:
+        """One replica gets what is in the registers, if that is newer."""
+        return self.copy.write_if_newer(replica=replica) if self.write_if_newer else self.copy.write(replica)
+
+    def remember(self) -> Steps:
+        """What makes an order that was taken visible to its customer."""
+        if self.p.read_your_writes == "token":
+            return [self.tokens.write()]
+        if self.p.read_your_writes == "sticky":
+            return [*self.shop.commit("order.shop.remember"), self.write_replica("session")]
+        return []
+
+    def look(self) -> Steps:
+        """Read a replica: any, any that is new enough, or the customer's own."""
+        p, copy, read = self.p, self.copy, self.shop.read("query.shop")
+        if p.read_your_writes == "token":
+            wait = timeout(p.patience, [copy.wait_until(replica="random")], otherwise=[])
+            return [self.tokens.read(), wait, *read, copy.read("random")]
+        if p.read_your_writes == "sticky":
+            own, any_ = [copy.read("session")], [copy.read("random")]
+            return [*read, branch(p.affinity, own, otherwise=any_, stream="query.affinity")]
+        return [*read, copy.read("random")]
+
+
+def build(p: Cqrs, scenario: Scenario) -> Flow:
+    """The flow of CQRS."""
+    flow = Flow("cqrs")
+    between = ReadSide(flow, p, scenario)
+    accounting, shop = between.accounting, between.shop
+    network = flow.link(accounting.part, shop.part, p.network)
+    connections = shop.part.pool("connections", capacity=p.connections)
+    event = spawn(between.publish("announce", accounting))
+    take = between.stock.take([apply(TAKEN, STOCK, sign=-1), event], otherwise=[reject()])
+    taken = between.handled_here.once([take]) if p.idempotency else take
+    command = [*accounting.handle(scenario), *accounting.commit("order.accounting"), taken]
+    between.accept_updates(then=between.publish("update", accounting))
+    between.accept_orders([
+        *request(p, "order", shop, connections, network, accounting, command),
+        branch(RESULT.equals("ok"), between.remember()), *between.answer_order(),
+    ])  # fmt: skip
+    between.accept_queries(between.look())
+    between.consume_updates()
+    return flow

@@ -1,0 +1,422 @@
+"""CQRS as a textbook would write it in SimPy: a service that takes commands, a store of events, a projection, replicas.
+
+It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
+other: commands that are called over HTTP and called again, events that are published with confirms, a projection that
+fails and gets them again, replicas that lag, and the three ways to read. A scenario's faults (loss, crash, poison) are
+left out. Numbers are drawn from the model's streams at the model's places, so that equal stories give equal times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import simpy
+
+from simlib import draws
+from simlib.distributions import Distribution
+from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.scenario import Scenario
+
+if TYPE_CHECKING:
+    from simlib.architectures.cqrs.model import Cqrs
+
+OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
+HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
+"""Streams of the handlers' work, which all architectures share."""
+Story = Generator[simpy.Event, Any, Any]
+
+
+class Answer(NamedTuple):
+    """What a command comes to: a response, and the level and version that it made."""
+
+    response: int
+    level: int = -1
+    version: int = -1
+
+
+@dataclass
+class Event:
+    """A change of accounting's stock, as it is published; `settled` when the projection has acknowledged it."""
+
+    message: int
+    level: int
+    version: int
+    settled: simpy.Event
+    copy: int = 0
+    deliveries: int = 0
+
+
+@dataclass
+class Delivery:
+    """One delivery of an event, by its number; `refused` when the projection handed it back."""
+
+    of: Event
+    number: int
+    place: int
+    refused: simpy.Event
+
+
+class Replica:
+    """One replica of the read model, which tells of every change of a SKU."""
+
+    def __init__(self, env: simpy.Environment, units: np.ndarray) -> None:
+        self.env = env
+        self.level, self.version = units.tolist(), [0] * len(units)
+        self.changed: dict[int, simpy.Event] = {}
+
+    def write(self, sku: int, level: int, version: int, if_newer: bool) -> bool:
+        """Another level; whether it was written."""
+        if if_newer and version <= self.version[sku]:
+            return False
+        self.level[sku], self.version[sku] = level, version
+        if sku in self.changed:
+            self.changed.pop(sku).succeed()
+        return True
+
+    def until(self, sku: int, version: int) -> Story:
+        """Wait for a version."""
+        while self.version[sku] < version:
+            yield self.changed.setdefault(sku, self.env.event())
+
+
+@dataclass
+class Side:
+    """A service: one event loop, its connections to its database."""
+
+    name: str
+    cpu: simpy.Resource
+    database: simpy.Resource
+
+
+@dataclass
+class Broker:
+    """JetStream's queue of events: it writes one at a time, and hands out as many as may be unacknowledged."""
+
+    disk: simpy.Resource
+    ready: simpy.PriorityStore
+    credit: simpy.Container
+    inbox: simpy.Store
+    appended: int = 0
+    returned: int = 0
+    times: dict[int, list[float]] = field(default_factory=dict)
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, p: Cqrs, scenario: Scenario, seed: int, messages: int) -> None:
+        self.p, self.scenario, self.seed = p, scenario, seed
+        self.env = env = simpy.Environment()
+        self.arrivals = scenario.draw(seed, messages)
+        self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
+        self.accounting, self.shop = (
+            Side(name, simpy.Resource(env), simpy.Resource(env, p.database_connections))
+            for name in ("accounting", "shop")
+        )
+        self.connections = simpy.Resource(env, p.connections)
+        credit = simpy.Container(env, p.prefetch, p.prefetch)
+        self.broker = Broker(simpy.Resource(env), simpy.PriorityStore(env), credit, simpy.Store(env))
+        self.level, self.made = scenario.stock().tolist(), [0] * len(scenario.stock())
+        self.keys: dict[int, Answer] = {}
+        self.projected: set[int] = set()
+        self.replicas = [Replica(env, scenario.stock()) for _ in range(p.replicas)]
+        self.tokens: dict[tuple[int, int], int] = {}
+        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
+        self.response, self.attempts, self.deliveries, self.duplicates, self.parked = np.zeros((5, messages), int)
+        self.version, self.answer = np.full((2, messages), -1)
+        self.done: set[tuple[int, str]] = set()
+        env.process(self.dispatch())
+        for _ in range(p.consumers):
+            env.process(self.project())
+        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
+        for message, kind in enumerate(self.arrivals.kind.tolist()):
+            env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
+
+    # --- what a visit costs
+
+    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
+        return self.env.timeout(distribution.draw(draws.stream_key(self.seed, stream))(place))
+
+    def uniform(self, stream: str, place: int) -> float:
+        return draws.uniform(draws.stream_key(self.seed, stream), place)
+
+    def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
+        """Work on one of the cores that both sides and the database share."""
+        with self.cores.request() as core:
+            yield core
+            yield self.time(distribution, stream, place)
+
+    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
+        with side.cpu.request() as turn:
+            yield turn
+            yield from self.on_a_core(distribution, stream, place)
+
+    def ask_database(self, side: Side, stream: str, place: int, commits: bool) -> Story:
+        with side.database.request() as connection:
+            yield connection
+            yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
+            yield from self.on_a_core(self.p.read, stream, place)
+            if commits:
+                with self.log.request() as turn:
+                    yield turn
+                    yield self.time(self.p.commit, f"{stream}.flush", place)
+            yield from self.work(side, self.p.database_client, f"{stream}.took", place)
+
+    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
+        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
+        place = draws.fold(draws.fold(0, message), attempt - 1)
+        yield from self.work(side, self.scenario.handler_work, stream, place)
+        return self.uniform(f"handler_failure.{stream}", place) >= self.scenario.handler_failure
+
+    # --- commands
+
+    def command(self, message: int, place: int) -> Story:
+        """The shop asks accounting to take the units, again where that fails."""
+        unheard = False
+        for attempt in range(self.p.retries + 1):
+            self.attempts[message] += 1
+            at = draws.fold(place, attempt)
+            call = self.env.process(self.call(message, attempt + 1, at))
+            ended = yield call | self.env.timeout(self.p.timeout)
+            if call not in ended:
+                call.interrupt("timed out")
+                unheard = True
+            elif ended[call].response != FAILED:
+                return ended[call]
+            if attempt < self.p.retries:
+                wait = min(self.p.backoff * 2.0**attempt, 60.0)
+                yield self.env.timeout(wait * self.uniform("order.backoff", at) if self.p.jitter else wait)
+        return Answer(TIMED_OUT if unheard else FAILED)
+
+    def call(self, message: int, attempt: int, place: int) -> Story:
+        try:
+            with self.connections.request() as connection:
+                yield connection
+                yield from self.work(self.shop, self.p.http_client, "order.client.send", place)
+                answered = self.env.event()
+                self.env.process(self.serve(message, attempt, place, answered))
+                answer = yield answered
+                end = "failed" if answer.response == FAILED else "took"
+                yield from self.work(self.shop, self.p.http_client, f"order.client.{end}", place)
+                return answer
+        except simpy.Interrupt:
+            return Answer(TIMED_OUT)
+
+    def serve(self, message: int, attempt: int, place: int, answered: simpy.Event) -> Story:
+        """Accounting's work, which goes on when nobody waits for the answer any more."""
+        accounting = self.accounting
+        yield self.time(self.p.network, "order.network.there.from.shop", place)
+        yield from self.work(accounting, self.p.http_server, "order.server.receive", place)
+        answer, page, way = Answer(FAILED), "failed", "failed"
+        if (yield from self.handle(accounting, HANDLER, message, attempt)):
+            yield from self.ask_database(accounting, "order.accounting.commit", place, commits=True)
+            answer, page, way = self.take(message, place), "server", "back"
+        yield from self.work(accounting, self.p.http_server, f"order.{page}.answer", place)
+        yield self.time(self.p.network, f"order.network.{way}.from.accounting", place)
+        answered.succeed(answer)
+
+    def take(self, message: int, place: int) -> Answer:
+        """The units are taken, and an event says so; or the order is refused. A known key gets its first answer."""
+        if self.p.idempotency and message in self.keys:
+            return self.keys[message]
+        answer = Answer(REFUSED)
+        if self.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]:
+            event = self.change(message, -1)
+            answer = Answer(OK, event.level, event.version)
+            self.happened(message, TAKEN)
+            self.env.process(self.publish("announce", event, place))
+        self.keys[message] = answer
+        return answer
+
+    def change(self, message: int, sign: int) -> Event:
+        """Accounting's stock changes by the message's quantity; the event of it."""
+        sku = self.arrivals.sku[message]
+        self.level[sku] += sign * int(self.arrivals.quantity[message])
+        self.made[sku] += 1
+        self.version[message] = self.made[sku]
+        return Event(message, self.level[sku], self.made[sku], self.env.event())
+
+    # --- events
+
+    def publish(self, label: str, event: Event, place: int) -> Story:
+        """Accounting publishes, and waits for the confirm where there is one; again where it does not come. The response."""
+        for attempt in range(self.p.confirm_retries + 1):
+            at = draws.fold(place, attempt) if self.p.confirm else place
+            self.attempts[event.message] += self.p.confirm and label == "update"
+            yield from self.work(self.accounting, self.p.publish_client, f"{label}.publish.send", at)
+            confirmed = self.env.event()
+            self.env.process(self.store(label, event, at, confirmed))
+            if not self.p.confirm:
+                return OK
+            yield confirmed | self.env.timeout(self.p.confirm_timeout)
+            if confirmed.triggered:
+                yield from self.work(self.accounting, self.p.publish_client, f"{label}.publish.took", at)
+                return OK
+        return TIMED_OUT
+
+    def store(self, label: str, event: Event, place: int, confirmed: simpy.Event) -> Story:
+        """What is published travels, is written, and confirmed; what the broker has already, it drops and confirms."""
+        broker = self.broker
+        yield self.time(self.p.uplink, f"{label}.publish.there.from.accounting", place)
+        with broker.disk.request() as turn:
+            yield turn
+            yield self.time(self.p.store, f"{label}.store", place)
+        times = broker.times.setdefault(event.message, [])
+        if not times or self.env.now - times[-1] > self.p.deduplication:
+            new = Event(event.message, event.level, event.version, self.env.event(), copy=len(times))
+            times.append(self.env.now)
+            broker.appended += 1
+            broker.ready.put(simpy.PriorityItem(broker.appended, new))
+        if self.p.confirm:
+            yield self.time(self.p.uplink, f"{label}.publish.back.from.broker", place)
+            confirmed.succeed()
+
+    def dispatch(self) -> Story:
+        """Hand out what is ready, as long as there is credit."""
+        while True:
+            yield self.broker.credit.get(1)
+            event = (yield self.broker.ready.get()).item
+            self.env.process(self.deliver(event))
+
+    def deliver(self, event: Event) -> Story:
+        """One delivery: its credit is back when it is settled, or back at the head of the queue, or parked."""
+        if not event.settled.triggered:
+            event.deliveries += 1
+            self.deliveries[event.message] += 1
+            place = draws.fold(draws.fold(0, event.message), event.deliveries - 1)
+            place = draws.fold(place, event.copy) if event.copy else place
+            delivery = Delivery(event, event.deliveries, place, self.env.event())
+            self.env.process(self.carry(delivery))
+            if self.p.manual_ack:
+                yield from self.await_acknowledgement(delivery)
+        yield self.broker.credit.put(1)
+
+    def carry(self, delivery: Delivery) -> Story:
+        yield self.time(self.p.uplink, "updates.deliver.from.broker", delivery.place)
+        yield self.broker.inbox.put(delivery)
+
+    def await_acknowledgement(self, delivery: Delivery) -> Story:
+        event, last = delivery.of, delivery.number == self.p.max_deliveries
+        yield event.settled | delivery.refused | self.env.timeout(self.p.ack_wait)
+        if delivery.refused.triggered and not last and self.p.redelivery_delay:
+            yield event.settled | self.env.timeout(self.p.redelivery_delay)
+        if event.settled.triggered:
+            return
+        if last:
+            self.parked[event.message] |= self.p.park
+        else:
+            self.broker.returned += 1
+            self.broker.ready.put(simpy.PriorityItem(-self.broker.returned, event))
+
+    # --- the projection
+
+    def project(self) -> Story:
+        """A consumer, for ever: take an event, write it into the read model, acknowledge it or hand it back."""
+        while True:
+            delivery = yield self.broker.inbox.get()
+            event, place = delivery.of, delivery.place
+            yield from self.work(self.shop, self.p.consume_client, "updates.take", place)
+            work = ANNOUNCEMENT if self.announced(event.message) else HANDLER
+            done = yield from self.handle(self.shop, work, event.message, delivery.number)
+            if done:
+                yield from self.ask_database(self.shop, "updates.shop.commit", place, commits=True)
+                self.write(event)
+                self.env.process(self.replicate(event, place))
+            answer = "ack" if done else "nack"
+            yield from self.work(self.shop, self.p.consume_client, f"updates.{answer}", place)
+            if self.p.manual_ack:
+                self.env.process(self.tell(delivery, event.settled if done else delivery.refused))
+
+    def announced(self, message: int) -> bool:
+        """Whether it is an order whose change of stock is told."""
+        return KINDS[self.arrivals.kind[message]] == ORDER
+
+    def write(self, event: Event) -> None:
+        """Into the first replica, where the event was not handled before."""
+        if event.message in self.projected and self.p.idempotent_receiver:
+            return
+        self.projected.add(event.message)
+        sku = int(self.arrivals.sku[event.message])
+        if self.replicas[0].write(sku, event.level, event.version, self.p.write_if_newer):
+            self.happened(event.message, ANNOUNCED if self.announced(event.message) else COPIED)
+
+    def replicate(self, event: Event, place: int) -> Story:
+        """Each further replica gets it from the one before."""
+        for k in range(1, self.p.replicas):
+            yield self.time(self.p.replication, f"replica.{k}", place)
+            sku = int(self.arrivals.sku[event.message])
+            self.replicas[k].write(sku, event.level, event.version, self.p.write_if_newer)
+
+    def tell(self, delivery: Delivery, what: simpy.Event) -> Story:
+        yield self.time(self.p.uplink, "updates.settle.from.shop", delivery.place)
+        if not what.triggered:
+            what.succeed()
+
+    # --- the three kinds of message
+
+    def update(self, message: int, place: int) -> Story:
+        yield from self.enter("update", self.accounting, message, place)
+        yield from self.ask_database(self.accounting, "update.accounting.commit", place, commits=True)
+        response = yield from self.publish("update", self.change(message, +1), place)
+        yield from self.leave("update", self.accounting, message, place, response)
+
+    def order(self, message: int, place: int) -> Story:
+        yield from self.enter("order", self.shop, message, place)
+        answer = yield from self.command(message, place)
+        sku, session = int(self.arrivals.sku[message]), int(self.arrivals.session[message])
+        if answer.response == OK and self.p.read_your_writes == "token":
+            self.tokens[session, sku] = answer.version
+        if answer.response == OK and self.p.read_your_writes == "sticky":
+            yield from self.ask_database(self.shop, "order.shop.remember.commit", place, commits=True)
+            own = self.replicas[session % self.p.replicas]
+            own.write(sku, answer.level, answer.version, self.p.write_if_newer)
+        yield from self.leave("order", self.shop, message, place, answer.response)
+
+    def query(self, message: int, place: int) -> Story:
+        yield from self.enter("query", self.shop, message, place)
+        response = FAILED
+        if (yield from self.handle(self.shop, HANDLER, message, 1)):
+            sku, session = int(self.arrivals.sku[message]), int(self.arrivals.session[message])
+            replica = self.replicas[int(self.uniform("copy.replica", place) * self.p.replicas)]
+            if self.p.read_your_writes == "token":
+                new = self.env.process(replica.until(sku, self.tokens.get((session, sku), 0)))
+                yield new | self.env.timeout(self.p.patience)
+            elif self.p.read_your_writes == "sticky" and self.uniform("query.affinity", place) < self.p.affinity:
+                replica = self.replicas[session % self.p.replicas]
+            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
+            response, self.answer[message], self.version[message] = OK, replica.level[sku], replica.version[sku]
+        yield from self.leave("query", self.shop, message, place, response)
+
+    def enter(self, label: str, side: Side, message: int, place: int) -> Story:
+        yield self.env.timeout(self.issued[message])
+        yield self.time(self.p.edge, f"{label}.edge.there", place)
+        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
+
+    def leave(self, label: str, side: Side, message: int, place: int, response: int) -> Story:
+        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.answer", place)
+        yield self.time(self.p.edge, f"{label}.edge.back", place)
+        self.responded[message], self.response[message] = self.env.now, response
+
+    def happened(self, message: int, effect: str) -> None:
+        self.duplicates[message] += (message, effect) in self.done
+        self.done.add((message, effect))
+        self.applied[message] = np.fmin(self.applied[message], self.env.now)
+
+
+def run(parameters: Cqrs, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
+    """One run, to the time when nothing is under way any more.
+
+    Arrays of shape (messages,): `issued`, `responded`, `applied` (first effect) in s, NaN where it did not happen;
+    `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
+    saw), -1 for none; `attempts` of the caller; `deliveries`; `duplicates`, effects that happened again; `parked`, 1
+    where it was parked.
+    """
+    simulation = Simulation(parameters, scenario, seed, messages)
+    simulation.env.run()
+    names = (
+        "issued", "responded", "applied", "response", "version", "answer", "attempts", "deliveries", "duplicates", "parked",
+    )  # fmt: skip
+    return {name: getattr(simulation, name) for name in names}
