@@ -17,7 +17,7 @@ from simlib import architectures
 from simlib.architectures.parameters import make
 from simlib.distributions import Distribution, Exponential
 from simlib.domain import RESPONSES
-from simlib.scenario import Goods, load_scenario
+from simlib.scenario import Goods, Mix, load_scenario
 from simlib.statistics import paired
 
 KNOWN = {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
@@ -239,10 +239,12 @@ def test_oracles_meet_what_they_are_asked_to_show():
     deaf = {"confirm_timeout": 0.004, "confirm_retries": 0, "deduplication": 0, "idempotent_receiver": False}
     _, again = told_twice("outbox", steady, 1, 600, **deaf, write_if_newer=False)
     assert again["duplicates"].sum() > 20 and again["deliveries"].max() > 4
-    lagging = {"replication": "exponential(200 ms)"}
+    curious, lagging = (
+        steady.model_copy(update=FEW | {"mix": Mix(stock_update=0.2, order=0.4, stock_query=0.4)}),
+        {"replication": "exponential(200 ms)"},
+    )
     blind, *seeing = (
-        told_twice("cqrs", steady.model_copy(update=FEW), 1, 600, **lagging, **remedy)[1]["version"]
-        for remedy in ({}, TOKEN, STICKY)
+        told_twice("cqrs", curious, 1, 600, **lagging, **remedy)[1]["version"] for remedy in ({}, TOKEN, STICKY)
     )
     assert all((seen > blind).sum() > 5 for seen in seeing)
     for name in architectures.names():
