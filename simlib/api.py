@@ -39,9 +39,8 @@ VERSION = "0.1.0"
 def version() -> str:
     """Version of the package with a hash of its code: what a result was made by."""
     digest = hashlib.blake2b(digest_size=6)
-    for file in sorted(paths.PACKAGE.rglob("*")):
-        if file.suffix in {".py", ".yaml", ".sql"}:
-            digest.update(file.relative_to(paths.PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    for name, file in paths.code().items():
+        digest.update(name.encode() + b"\0" + file.read_bytes())
     return f"{VERSION}+{digest.hexdigest()}"
 
 

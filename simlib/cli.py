@@ -439,6 +439,25 @@ def explore(
 
 
 @app.command()
+def new(
+    what: Annotated[str, typer.Argument(metavar="architecture")],
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    as_json: Json = False,
+) -> int:
+    """A folder for a new architecture, with a test that fails until it is filled in and says with what."""
+    from simlib.architectures.new import create
+
+    if what != "architecture":
+        raise unknown("thing to make", what, ["architecture"])
+    files = [str(file) for file in create(name)]
+    if as_json:
+        return _print({"architecture": name, "files": files, **_origin()})
+    _say("\n".join(files))
+    _say(f"what is to be filled in: python -m pytest {files[4]}")
+    return 0
+
+
+@app.command()
 def bench(
     pairs: Annotated[
         int,

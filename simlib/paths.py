@@ -10,6 +10,8 @@ from simlib.errors import BadInput
 HOME = Path(os.environ.get("SIMLIB_HOME", Path(__file__).resolve().parent.parent))
 """The project's folder; SIMLIB_HOME names another one (a rehearsal in a temporary folder)."""
 PACKAGE = Path(__file__).resolve().parent
+ARCHITECTURES = (HOME if "SIMLIB_HOME" in os.environ else PACKAGE) / "architectures"
+"""Where new architectures stand: with the others, or in the folder that SIMLIB_HOME names."""
 SCENARIOS = PACKAGE / "scenarios"
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 REPORT_SOURCE = PACKAGE.parent / "report"
@@ -22,6 +24,16 @@ VALIDATION = CALIBRATION / "validation.json"
 RESULTS = DATA / "results"
 FIGURES = HOME / "figures"
 REPORT = HOME / "report" / "build"
+
+
+def code() -> dict[str, Path]:
+    """The files that results come from, by their names: the package's, and those of the user's own architectures."""
+    return {
+        file.relative_to(root).as_posix(): file
+        for root, folder in ((PACKAGE, PACKAGE), (ARCHITECTURES.parent, ARCHITECTURES))
+        for file in sorted(folder.rglob("*"))
+        if file.suffix in {".py", ".yaml", ".sql"}
+    }
 
 
 def writable(folder: Path) -> None:

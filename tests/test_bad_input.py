@@ -55,6 +55,13 @@ COMMANDS = [
     ("run restt", "unknown architecture 'restt': did you mean 'rest'? known are …"),
     ("compare rest message_que", "unknown architecture 'message_que': did you mean 'message_queue'? known are …"),
     ("compare rest rest", "architecture 'rest' is named twice: name it once"),
+    ("new architecture rest", "the name 'rest' is taken: choose another"),
+    ("new architecture sides", "the name 'sides' is taken: choose another"),
+    (
+        "new architecture My-Own",
+        "the name of an architecture must be of lower-case letters, digits and _, and no word of Python, got 'My-Own': choose another",
+    ),
+    ("new scenario mine", "unknown thing to make 'scenario': known are architecture"),
     ("calibrate restt", "unknown architecture 'restt': did you mean 'rest'? known are …"),
     ("run rest --scenario stedy", "unknown scenario 'stedy': did you mean 'steady'? known are …"),
     ("run rest --scenario ../steady", "unknown scenario '../steady': did you mean 'steady'? known are …"),

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from simlib import paths
 from simlib.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -83,6 +84,18 @@ ARCHITECTURES = {
         Architecture("cqrs", "Cqrs", times_of="message_queue"),
     )
 }
+
+
+def class_name(name: str) -> str:
+    """The class of parameters of an architecture that has no other name for it."""
+    return "".join(map(str.capitalize, name.split("_")))
+
+
+if str(paths.ARCHITECTURES) not in __path__:
+    __path__.append(str(paths.ARCHITECTURES))
+    for file in sorted(paths.ARCHITECTURES.glob("*/model.py")):
+        own = file.parent.name
+        ARCHITECTURES.setdefault(own, Architecture(own, class_name(own)))
 
 
 def names() -> list[str]:

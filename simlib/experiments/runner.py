@@ -113,13 +113,9 @@ def key(entry: Entry) -> str:
 def code(without: Iterable[str] = ()) -> str:
     """A hash of the package's files but for those of some of its packages and modules."""
     left_out = tuple(without)
-    files = [
-        file
-        for file in sorted(paths.PACKAGE.rglob("*"))
-        if file.suffix in {".py", ".yaml", ".sql"}
-        and file.relative_to(paths.PACKAGE).parts[0].removesuffix(".py") not in left_out
-    ]
-    return digest(*(part for file in files for part in (file.relative_to(paths.PACKAGE).as_posix(), file.read_bytes())))
+    files = paths.code().items()
+    kept = [(name, file) for name, file in files if name.split("/")[0].removesuffix(".py") not in left_out]
+    return digest(*(part for name, file in kept for part in (name, file.read_bytes())))
 
 
 def digest(*parts: str | bytes) -> str:
