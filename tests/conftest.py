@@ -208,11 +208,9 @@ class WatchedQueue(queues.QueueState):
         self.present = Watch.running.of(self.name, "present")
         self.unsettled = Watch.running.of(self.name, "unacknowledged")
 
-    def publish(self, row: Any) -> None:
-        before = self.published.get(row.message)
-        super().publish(row)
-        if self.published[row.message] != before:
-            self.present.entered.append(self.engine.clock.now)
+    def _enter(self, delivery: Any) -> None:
+        super()._enter(delivery)
+        self.present.entered.append(self.engine.clock.now)
 
     def _lend(self, delivery: Any, slot: int) -> int:
         self.unsettled.entered.append(self.engine.clock.now)

@@ -82,6 +82,7 @@ ARCHITECTURES = {
         Architecture("outbox", "Outbox", times_of="message_queue"),
         Architecture("batch_exchange", "BatchExchange", times_of="rest"),
         Architecture("cqrs", "Cqrs", times_of="message_queue"),
+        Architecture("event_sourcing", "EventSourcing", times_of="rest"),
     )
 }
 

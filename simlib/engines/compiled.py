@@ -191,12 +191,12 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         queues.append((
             parts[queue.at.name], _or_none(queue.prefetch), queue.shared, queue.automatic_ack,
             _or_none(queue.max_deliveries), queue.dead_letter, len(flow.pools) + i, len(slots), count, 0, NOWHERE, NOWHERE,
-            consumers_at, *ways, queue.requeue == "back", 0, received.get(queue, NOWHERE), 0, queue.coalesce,
+            consumers_at, *ways, queue.requeue == "back", 0, received.get(queue, NOWHERE), 0, queue.coalesce, queue.log is not None,
             *(math.nan if time is None else time
               for time in (queue.ack_wait, queue.deduplicate, queue.detected_after, queue.flush_every)),
         ))  # fmt: skip
         for _ in range(count):
-            slots.append((0, len(lists), NOWHERE, NOWHERE))
+            slots.append((0, len(lists), NOWHERE, NOWHERE, -math.inf))
             lists.append((NOWHERE, NOWHERE, NOWHERE))
     cells = _cells(flow, lowered, arrivals, scenario, lists)
     meters = _empty("meters", len(flow.pools) + len(flow.queues))

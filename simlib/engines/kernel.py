@@ -35,7 +35,7 @@ from simlib.scenario import FAULTS
     FAIL, RESCUE, RESCUED, RETRY, NEXT_TRY, RETRIED, TIMEOUT, IN_TIME, BY_ATTEMPT, BY_ATTEMPT_END,
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
     TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
-    FOR_EACH, MEMBER, UNTIL_CELL,
+    FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
@@ -49,6 +49,8 @@ RUNNING, ASLEEP, SERVED, QUEUED, JOINING, CALLING = range(6)
 """Where a row is: not waiting (or about to be resumed), in a delay, in a service, in a list, at a join, at a call."""
 RESUME, EXPIRE, CUSTOMER, ISSUE, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, STRIKE, PASSED, NOTICE = range(12)
 """Kinds of timed event."""
+LOST = 2
+"""How a delivery is settled that went with the power."""
 STOP = -1
 """On the agenda: the run is over."""
 SCOPE = 16
@@ -93,10 +95,10 @@ TABLES = {
     "lists": record("first last member"),
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
-        "back_one back_other one requeue_back closed watchers waiting coalesce",
+        "back_one back_other one requeue_back closed watchers waiting coalesce keeps",
         ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8,
     ),
-    "slots": record("out idle first last"),
+    "slots": record("out idle first last", latest=F8),
     "tables": record("key durable at memory first size replicas watchers"),
     "numbers": record("value", I4),
     "stock": record("value"),
@@ -1089,6 +1091,14 @@ def first_entry(s, slot):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def drop_buffers(s, queue):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.part_crashed`."""
+    for i in range(queue.first, queue.first + queue.slots):
+        while slot_at(s, i).first >= 0:
+            ended(s, delivery_at(s, first_entry(s, slot_at(s, i)).delivery).message)
+
+
+@njit(cache=True)
 def returned(s, d):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState._returned`."""
     delivery = delivery_at(s, d)
@@ -1212,7 +1222,10 @@ def hand_out(s, d, i):  # type: ignore[no-untyped-def]
     if time < 0.0:
         ended(s, message)
         return
-    event(s, s.now + time, order.COMPLETION, message, copy, 0, DELIVER, d, more)
+    due = s.now + time
+    if queue.keeps:
+        due = slot_at(s, i).latest = max(due, np.nextafter(slot_at(s, i).latest, np.inf))
+    event(s, due, order.COMPLETION, message, copy, 0, DELIVER, d, more)
 
 
 @njit(cache=True)
@@ -1306,7 +1319,6 @@ def publish(s, r, q):  # type: ignore[no-untyped-def]
         seen_at(s, q * s.messages_size + message).value = now
     copy = published_at(s, q * s.messages_size + message).value
     published_at(s, q * s.messages_size + message).value = copy + 1
-    message_at(s, message).alive += 1
     d = s.delivered
     if d >= s.deliveries_size:
         s.error = DELIVERIES_FULL
@@ -1318,8 +1330,33 @@ def publish(s, r, q):  # type: ignore[no-untyped-def]
     delivery.level, delivery.version, delivery.result = row.level, row.version, row.result
     delivery.answer_row, delivery.answer_call, delivery.ticket = row.answer_row, row.answer_call, 0
     delivery.published = now
+    message_at(s, message).alive += 1
     put_in(s, q, d, False)
     overtake(s, q, d)
+    dispatch(s, q)
+
+
+@njit(cache=True)
+def seek(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.seek`: what was lost with the power is gone for good."""
+    queue = queue_at(s, q)
+    drop_buffers(s, queue)
+    for d in range(s.delivered):
+        delivery = delivery_at(s, d)
+        if delivery.queue != q or delivery.settled == LOST:
+            continue
+        if delivery.settled:
+            delivery.settled = 0
+            m = message_at(s, delivery.message)
+            if m.alive == 0:
+                s.open += 1
+            m.alive += 1
+        elif delivery.out:
+            returned(s, d)
+        else:
+            take_out(s, q, d)
+            tell(s, queue.meter, 0, -1, 0, 0)
+        put_in(s, q, d, False)
     dispatch(s, q)
 
 
@@ -1380,13 +1417,15 @@ def power_lost(s, q):  # type: ignore[no-untyped-def]
     flushed = math.floor(s.now / queue.flush_every) * queue.flush_every
     for d in range(s.delivered):
         delivery = delivery_at(s, d)
-        if delivery.queue == q and not delivery.settled and delivery.published > flushed:
-            if not delivery.out:
-                take_out(s, q, d)
-                tell(s, queue.meter, 0, -1, 0, 0)
-            if not math.isnan(queue.deduplicate):
-                seen_at(s, q * s.messages_size + delivery.message).value = -math.inf
-            close(s, d)
+        if delivery.queue == q and delivery.published > flushed:
+            if not delivery.settled:
+                if not delivery.out:
+                    take_out(s, q, d)
+                    tell(s, queue.meter, 0, -1, 0, 0)
+                if not math.isnan(queue.deduplicate):
+                    seen_at(s, q * s.messages_size + delivery.message).value = -math.inf
+                close(s, d)
+            delivery.settled = LOST
 
 
 @njit(cache=True)
@@ -1497,9 +1536,7 @@ def crash(s, part, restart, running, power):  # type: ignore[no-untyped-def]
                 if r >= 0 and row_at(s, r).message < 0:
                     kill(s, r)
             queue = queue_at(s, group.queue)
-            for i in range(queue.first, queue.first + queue.slots):
-                while slot_at(s, i).first >= 0:
-                    ended(s, delivery_at(s, first_entry(s, slot_at(s, i)).delivery).message)
+            drop_buffers(s, queue)
             if queue.detected_after < restart:
                 time = s.now + queue.detected_after
                 event(s, time, order.FAULT, s.struck, 2 + group.queue, 0, NOTICE, group.queue, 0)
@@ -1908,6 +1945,16 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 row.pc = pc
                 line_up(s, queue_at(s, a).watchers, r)
                 return
+        elif operation == APPEND:
+            i = cell_of(s, r, a, 0, NOWHERE)
+            if op.c and row.version != cell_at(s, i).version:
+                row.pc = op.d
+            else:
+                row.level = cell_at(s, i).level + op.b * message_at(s, row.message).quantity
+                row.version = cell_at(s, i).version + 1
+                change(s, a, i, row.level, row.version)
+        elif operation == SEEK:
+            seek(s, a)
         elif operation == FETCH:
             put_down(s, r)
             fetch(s, r, a, op.b)

@@ -20,6 +20,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "outbox": {"ru": "исходящие через базу (outbox)", "en": "transactional outbox"},
     "batch_exchange": {"ru": "обмен файлами по расписанию", "en": "scheduled exchange of files"},
     "cqrs": {"ru": "CQRS (разделение записи и чтения)", "en": "CQRS"},
+    "event_sourcing": {"ru": "порождение событий (event sourcing)", "en": "event sourcing"},
     # kinds of message, named as what happens to them
     "stock_update": {"ru": "изменение остатка", "en": "stock update"},
     "order": {"ru": "заказ", "en": "order"},
@@ -285,6 +286,35 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:coalesce": {"ru": "из изменений товара выгружается последнее", "en": "of the changes of a SKU only the last is sent"},
     "parameter:transaction": {"ru": "что фиксируется и повторяется целиком", "en": "what is committed, and fails, as a whole"},
     "parameter:retry_after": {"ru": "пауза перед повторной загрузкой файла", "en": "before a file that failed is read again"},
+    "parameter:append": {"ru": "запись события в базу", "en": "the database's work to write an event"},
+    "parameter:per_event": {
+        "ru": "работа на каждое прочитанное событие",
+        "en": "the work for each event that is read, and applied",
+    },
+    "parameter:snapshot_every": {"ru": "событий между снимками", "en": "events between two snapshots"},
+    "parameter:snapshot": {"ru": "запись снимка в базу", "en": "the database's work to write a snapshot"},
+    "parameter:concurrency": {"ru": "что хранит поток от гонок", "en": "what keeps a stream from races"},
+    "parameter:conflict_retries": {"ru": "повторов после конфликта версий", "en": "further tries after a conflict of versions"},
+    "parameter:conflict_backoff": {
+        "ru": "пауза перед первым повтором после конфликта",
+        "en": "before the first try after a conflict",
+    },
+    "parameter:group_commit": {"ru": "общая запись на диск", "en": "one flush for all who wait"},
+    "parameter:subscription_client": {
+        "ru": "процессор на приём события подписки",
+        "en": "CPU to take an event from the subscription",
+    },
+    "parameter:session_timeout": {
+        "ru": "обрыв подписки замечается через",
+        "en": "until it is noticed that the subscription is closed",
+    },
+    "parameter:event_retries": {"ru": "повторов события в проекции", "en": "further tries of an event by the projection"},
+    "parameter:event_backoff": {"ru": "пауза перед повтором события", "en": "before an event is tried again"},
+    "parameter:set_aside": {
+        "ru": "непосильное событие откладывается",
+        "en": "whether an event that fails is set aside",
+    },
+    "parameter:rebuild_every": {"ru": "период перестройки проекции", "en": "between two rebuilds of the projection"},
     # the explorer
     "explorer:title": {"ru": "Что будет, если изменить параметр?", "en": "What happens when a parameter moves?"},
     "explorer:seed": {"ru": "зерно случайных чисел", "en": "seed"},

@@ -50,18 +50,19 @@ from simlib.flow.blocks import (
     rescue,
     respond,
     retry,
+    seek,
     spawn,
     supersede,
     timeout,
     wait_until,
 )
-from simlib.flow.model import Actor, Consumers, Flow, Link, Part, Pool, Queue, Source, Table
+from simlib.flow.model import Actor, Consumers, Flow, Link, Log, Part, Pool, Queue, Source, Table
 
 __all__ = [
     "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor", "Affine",
     "Backoff", "Condition", "Constant", "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow",
-    "Hyperexponential", "Link", "Lognormal", "Part", "Pool", "Quantiles", "Queue", "Source", "Step", "Steps", "Table",
-    "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "call", "choose", "delay", "every", "fail", "for_each",
-    "fork", "mark", "nack", "point", "publish", "receive", "reject", "repeat", "reply", "rescue", "respond", "retry",
-    "spawn", "supersede", "timeout", "wait_until",
+    "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles", "Queue", "Source", "Step", "Steps",
+    "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "call", "choose", "delay", "every", "fail",
+    "for_each", "fork", "mark", "nack", "point", "publish", "receive", "reject", "repeat", "reply", "rescue", "respond",
+    "retry", "seek", "spawn", "supersede", "timeout", "wait_until",
 ]  # fmt: skip

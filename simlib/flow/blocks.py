@@ -12,7 +12,7 @@ from simlib.domain import KINDS, RESPONSES
 from simlib.errors import BadInput, unknown
 
 if TYPE_CHECKING:
-    from simlib.flow.model import Link, Pool, Queue, Replica, Table
+    from simlib.flow.model import Link, Log, Pool, Queue, Replica, Table
 
 FIELDS = (
     "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch", "nth",
@@ -322,7 +322,25 @@ class Reply(Step):
 
 @dataclass(frozen=True)
 class Publish(Step):
-    """Put a delivery of this message, with its registers, into a queue at this part."""
+    """Put a delivery of this message, with its registers, into a queue at this part; or append a record of it to a log.
+
+    A `sign` changes the level of the log's stream by sign · quantity and makes a new version of it: both go into the registers
+    first. `expect`: where the stream is no longer at the version in the register, the others are done instead."""
+
+    to: Queue | Log
+    sign: Literal[-1, 0, 1] = 0
+    expect: bool = False
+    otherwise: Steps = ()
+
+    @property
+    def queues(self) -> list[Queue]:
+        """Where deliveries go: the queue, or those of the log's groups."""
+        return self.to.queues
+
+
+@dataclass(frozen=True)
+class Seek(Step):
+    """A log's group begins again at the first record: all of them come again, in their order, before what is new."""
 
     queue: Queue
 
@@ -534,8 +552,12 @@ def reply(result: str | None = None) -> Reply:
     return Reply(result)
 
 
-def publish(queue: Queue) -> Publish:
-    return Publish(queue)
+def publish(to: Queue | Log, sign: Literal[-1, 0, 1] = 0, expect: bool = False, otherwise: Steps = ()) -> Publish:
+    return Publish(to, sign, expect, otherwise)
+
+
+def seek(group: Queue) -> Seek:
+    return Seek(group)
 
 
 def wait_until(queue: Queue, at_least: int = 1) -> WaitUntil:

@@ -278,8 +278,10 @@ class _Walk:
                 return self.settled(held)
             case Reply():
                 return Ways({}, tuple(unit for unit in held if not isinstance(unit, Waiting)))
-            case Publish(queue=queue):  # what is superseded is delivered to nobody
-                return Ways({} if queue.coalesce else {Program(queue): 1.0}, held)
+            case Publish(expect=expect, otherwise=otherwise):  # what is superseded is delivered to nobody
+                delivered = {Program(queue): 1.0 for queue in step.queues if not queue.coalesce}
+                refused, done = self.walk(otherwise, held), Ways(delivered, held)
+                return _smaller(done, refused) if expect and refused.on else done
             case Fail():
                 return Ways({}, held, on=0.0, fails=1.0)
             case Choose(stages=stages):

@@ -45,6 +45,7 @@ from simlib.flow.blocks import (
     Rescue,
     Respond,
     Retry,
+    Seek,
     Seize,
     Send,
     Serve,
@@ -66,6 +67,7 @@ from simlib.flow.model import (
     Flow,
     Key,
     Link,
+    Log,
     Part,
     Pool,
     Queue,
@@ -77,7 +79,7 @@ from simlib.flow.model import (
     everything,
 )  # fmt: skip
 
-NOUNS: dict[type, str] = {Pool: "pool", Link: "link", Queue: "queue", Table: "table"}
+NOUNS: dict[type, str] = {Pool: "pool", Link: "link", Queue: "queue", Log: "log", Table: "table"}
 WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Retry, Timeout, WaitUntil, WaitForCell)
 """Steps that may take time."""
 OF_A_MESSAGE = (
@@ -202,6 +204,8 @@ class Checker:
                 if time is not None:
                     above = option in ("ack_wait", "flush_every")
                     self.number(time, f"{option} of queue '{queue.name}'", above=above)
+            if queue.log is not None:
+                self.grouped(queue)
         for table in flow.tables.values():
             for key in (table.key,) if isinstance(table.key, str) else table.key or ():
                 if key not in get_args(Key):
@@ -236,6 +240,19 @@ class Checker:
                         f"queue '{group.queue.name}' at '{group.queue.at.name}' delivers to '{group.at.name}' over link"
                         f" '{over.name}', which joins others: name the link between them"
                     )
+
+    def grouped(self, queue: Queue) -> None:
+        """A log's group has its deliveries in the log's order, from its position on."""
+        assert queue.log is not None
+        self.mine(queue.log, "log", self.flow.logs)
+        unfit = ("automatic_ack", "ack_wait", "max_deliveries", "deduplicate", "coalesce")
+        for option in (name for name in unfit if getattr(queue, name) not in (None, False)):
+            raise self.bad(f"queue '{queue.name}' is the group of a log, which has no {option}: leave it out")
+        if queue.requeue != "head" or queue.detected_after is None:
+            raise self.bad(
+                f"queue '{queue.name}' is the group of a log, which comes again from its position on, after a"
+                " session timeout: leave requeue out, and give it a detected_after"
+            )
 
     def mine(self, noun: Any, what: str, table: dict[str, Any]) -> None:
         """A noun must be one of this flow's own."""
@@ -377,6 +394,27 @@ class Checker:
                 | WriteIfNewer(table=table, replica=replica)
             ):
                 self.replica(replica, table)
+            case Publish(to=Queue(name=name) | Log(name=name, streams=None), sign=sign, expect=expect) if (
+                sign or expect
+            ):
+                raise self.bad(f"'{name}' has no streams to expect or change: publish to a log, and name its streams=")
+            case Publish(to=Log() as log, sign=0, expect=True):
+                raise self.bad(f"a record that changes nothing expects a version of log '{log.name}': give it a sign")
+            case Publish(to=Log(flush_every=float() | int()) as log, sign=1 | -1):
+                raise self.bad(
+                    f"log '{log.name}' loses with the power what was not flushed, but a stream cannot take a version"
+                    " back: flush each record (leave flush_every out)"
+                )
+            case Publish(to=Log() as log) if not log.queues:
+                raise self.bad(f"log '{log.name}' is read by nobody: give it a group, with consumers or an actor")
+            case Seek(queue=queue):
+                if queue.log is None:
+                    raise self.bad(f"queue '{queue.name}' keeps nothing to seek in: make it the group of a log")
+                if any(source.population is not None for source in self.flow.sources.values()):
+                    raise self.bad(
+                        f"what comes again of log '{queue.log.name}' is settled twice, for which the customers of"
+                        " a population would go on twice: let messages arrive"
+                    )
             case Fork(branches=branches, join=join):
                 self.number(
                     len(branches) if join is None else join, "join of a fork", least=1, most=len(branches), whole=True
@@ -440,9 +478,12 @@ class Checker:
             case Read(table=table) | WaitForCell(table=table) | Write(table=table) | Add(table=table):
                 self.here(table, "table", state)
                 return [state]
-            case Publish(queue=queue):
+            case Publish(to=to, expect=expect, otherwise=otherwise):
+                self.here(to, "log" if isinstance(to, Log) else "queue", state)
+                self.published |= dict.fromkeys(to.queues)
+                return [state, *self.walk(otherwise, [state], scope)] if expect else [state]
+            case Seek(queue=queue):
                 self.here(queue, "queue", state)
-                self.published[queue] = None
                 return [state]
             case ForEach(steps=steps):
                 return [state, *self.each(steps, state, replace(inner, answers=True, row="consumer"))]
@@ -536,7 +577,7 @@ class Checker:
         self.met.append(key)
         return state._replace(drawn=state.drawn | {key})
 
-    def here(self, noun: Pool | Queue | Table, what: str, state: State) -> None:
+    def here(self, noun: Pool | Queue | Log | Table, what: str, state: State) -> None:
         """What is at a part is used by who is there; rows at no part, and pools at none, are anywhere."""
         if state.part is not None and noun.at is not None and noun.at is not state.part:
             raise self.bad(
@@ -666,11 +707,8 @@ def _answered(steps: Steps) -> bool:
 
 def _lossy(steps: Steps) -> bool:
     """Whether something is sent over a link that loses."""
-    links = (
-        step.link if isinstance(step, Send) else step.queue.link
-        for step in everything(steps)
-        if isinstance(step, Send | Publish)
-    )
+    links: list[Link | None] = [step.link for step in everything(steps) if isinstance(step, Send)]
+    links += [queue.link for step in everything(steps) if isinstance(step, Publish) for queue in step.queues]
     return any(link is not None and link.loss > 0 for link in links)
 
 

@@ -206,8 +206,13 @@ def _publishers(flow: Flow) -> Iterator[tuple[Queue, Part]]:
         begins: list[Source | Consumers | Actor] = [
             *flow.sources.values(), *flow.consumer_groups.values(), *flow.actors.values(),
         ]  # fmt: skip
-        parts = dict.fromkeys(begin.at for begin in begins if Publish(queue) in _reached(flow, begin.steps))
+        parts = dict.fromkeys(begin.at for begin in begins if _publishes(flow, begin.steps, queue))
         yield from ((queue, part) for part in parts if part is not None and part is not queue.at)
+
+
+def _publishes(flow: Flow, steps: Steps, queue: Queue) -> bool:
+    """Whether something of a program publishes to the queue, or to the log whose group it is."""
+    return any(isinstance(step, Publish) and queue in step.queues for step in _reached(flow, steps))
 
 
 def _reached(flow: Flow, steps: Steps) -> Iterator[Step]:

@@ -15,7 +15,7 @@ from simlib.domain import ISSUED, RESPONSES
 from simlib.errors import BadInput
 from simlib.flow import blocks
 from simlib.flow.blocks import CELL_FIELDS, COMPARISONS, FIELDS, Steps
-from simlib.flow.model import Flow, Link, Part, Pool, Queue, Replica, Table, everything
+from simlib.flow.model import Flow, Link, Log, Part, Pool, Queue, Replica, Table, everything
 from simlib.scenario import Strike
 
 OPERATIONS = (
@@ -23,7 +23,7 @@ OPERATIONS = (
     "FAIL", "RESCUE", "RESCUED", "RETRY", "NEXT_TRY", "RETRIED", "TIMEOUT", "IN_TIME", "BY_ATTEMPT", "BY_ATTEMPT_END",
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
     "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
-    "FOR_EACH", "MEMBER", "UNTIL_CELL",
+    "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -321,7 +321,16 @@ class Lowering:
         self.add("REPLY", response(step.result))
 
     def _publish(self, step: blocks.Publish, name: str, depth: int) -> None:
-        self.add("PUBLISH", self.queues[step.queue])
+        refused = None
+        if isinstance(step.to, Log) and step.to.streams is not None and step.sign:
+            refused = self.add("APPEND", self.cells(step.to.streams), step.sign, int(step.expect))
+        for queue in step.queues:
+            self.add("PUBLISH", self.queues[queue])
+        if refused is not None and step.expect:
+            self.fork_off(refused, 4, (), step.otherwise, name, depth)
+
+    def _seek(self, step: blocks.Seek, name: str, depth: int) -> None:
+        self.add("SEEK", self.queues[step.queue])
 
     def _waituntil(self, step: blocks.WaitUntil, name: str, depth: int) -> None:
         self.add("UNTIL", self.queues[step.queue], step.at_least)

@@ -63,6 +63,10 @@ class Part:
         """A queue kept at this part; see `Flow.queue`."""
         return self.flow.queue(name, at=self, **options)
 
+    def log(self, name: str, **options: Any) -> Log:
+        """A log kept at this part; see `Flow.log`."""
+        return self.flow.log(name, at=self, **options)
+
     def table(self, name: str, **options: Any) -> Table:
         """A table kept at this part; see `Flow.table`."""
         return self.flow.table(name, at=self, **options)
@@ -122,7 +126,7 @@ class Queue:
     None: what they held comes again by `ack_wait` alone. Nothing is handed out to a part that is down: its machine closed the
     connection. `flush_every`: what is published is flushed to disk so often, s; None: each
     before its confirm. `coalesce`: of the ready deliveries of one SKU only the last published stays; those before it are
-    superseded.
+    superseded. `log`: it is that log's group: it keeps its deliveries when they are acknowledged, and they arrive in their order.
     """
 
     name: str
@@ -139,6 +143,12 @@ class Queue:
     detected_after: float | None = None
     flush_every: float | None = None
     coalesce: bool = False
+    log: Log | None = None
+
+    @property
+    def queues(self) -> list[Queue]:
+        """Where what is published to it goes."""
+        return [self]
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +207,31 @@ class Table:
 
 
 @dataclass(frozen=True, eq=False)
+class Log:
+    """Records of messages, kept at a part for good. Each of its groups has a queue of all of them, in their order, from where
+    they come again when the group's reader dies over them, or is sent back: an acknowledgement moves the group's position on,
+    and takes nothing away (J. Kreps, "The Log", 2013; a subscription of an event store; a consumer group of Kafka).
+
+    `streams`: the table whose cells hold, for each SKU, what its records add up to, and how many they are. `flush_every`: as in
+    `Queue`.
+    """
+
+    name: str
+    at: Part
+    streams: Table | None = None
+    flush_every: float | None = None
+
+    @property
+    def queues(self) -> list[Queue]:
+        """Those of its groups."""
+        return [queue for queue in self.at.flow.queues.values() if queue.log is self]
+
+    def group(self, name: str, **options: Any) -> Queue:
+        """Readers that share a position; options as in `Queue`, of which `detected_after` is the group's session timeout."""
+        return self.at.queue(name, log=self, flush_every=self.flush_every, **{"detected_after": 0.0, **options})
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """Where messages of a kind begin. Without `interarrival` and `population` they come from the scenario."""
 
@@ -248,6 +283,7 @@ class Flow:
     links: dict[str, Link] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
+    logs: dict[str, Log] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     consumer_groups: dict[str, Consumers] = field(default_factory=dict)
@@ -278,6 +314,10 @@ class Flow:
     def queue(self, name: str, *, at: Part, **options: Any) -> Queue:
         """A queue kept at a part; options as in `Queue`."""
         return _add(self.queues, name, Queue(name, at, **options), "queue")
+
+    def log(self, name: str, *, at: Part, **options: Any) -> Log:
+        """A log kept at a part; options as in `Log`."""
+        return _add(self.logs, name, Log(name, at, **options), "log")
 
     def table(self, name: str, *, at: Part, **options: Any) -> Table:
         """A table kept at a part; `stocked` starts with the scenario's units."""

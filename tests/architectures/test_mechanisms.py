@@ -686,3 +686,123 @@ def test_cqrs_events_without_confirm_are_lost_and_the_read_model_never_knows():
         history("cqrs", orders, 200, confirm=c, confirm_timeout=0.05).check().found["half_done"] for c in (False, True)
     )
     assert len(blind) > 10 and not sure
+
+
+# --- event sourcing ---------------------------------------------------------------------------------------------------
+
+ES = "event_sourcing"
+
+
+@pytest.mark.parametrize("concurrency", ["optimistic", "lock"])
+def test_event_sourcing_conflicts_grow_with_the_contention_of_one_stream_and_a_lock_has_none(concurrency):
+    tries = []
+    for skus in (1000, 20, 1):
+        updates = workload(50, only="stock_update", goods=Goods(skus=skus))
+        messages = columns(ES, updates, 400, concurrency=concurrency)
+        assert set(messages["response"]) == {"ok"}
+        tries.append(messages["attempts"].mean() - 1)
+    if concurrency == "optimistic":
+        assert tries[0] < 0.05 < tries[2] and tries == sorted(tries)
+    else:
+        assert tries == [0, 0, 0]
+
+
+def test_event_sourcing_fails_changes_that_conflict_unless_it_tries_again():
+    updates = workload(50, only="stock_update", goods=ONE_SKU)
+    never, often = (columns(ES, updates, 400, conflict_retries=n) for n in (0, 10))
+    assert (never["response"] == "failed").sum() > 20
+    assert set(never.loc[never["response"] == "failed", "outcome"]) == {"failed"}, "nothing was appended"
+    assert set(often["response"]) == {"ok"}
+
+
+def test_event_sourcing_takes_longer_with_each_event_unless_there_are_snapshots():
+    updates = workload(20, only="stock_update", goods=ONE_SKU)
+    times = {}
+    for every in (None, 10):
+        messages = columns(ES, updates, 400, snapshot_every=every, per_event="0.1 ms", conflict_backoff=0)
+        waited = messages["responded"] - messages["issued"]
+        times[every] = waited[:100].median(), waited[300:].median()
+    early, late = times[None]
+    assert late - early > 0.9 * 0.0002 * 250, "each event costs the server and the side"
+    early, late = times[10]
+    assert late < 1.2 * early < times[None][0] * 1.2
+
+
+def test_event_sourcing_flushes_many_appends_at_once():
+    updates = workload(150, only="stock_update")
+    slow = {"commit": "10 ms", "event_retries": 0}
+    alone, together = (history(ES, updates, 300, group_commit=g, **slow).messages.to_pandas() for g in (False, True))
+    alone, together = ((m["responded"] - m["issued"]).quantile(0.9) for m in (alone, together))
+    assert together < 0.2 < alone, "150 flushes a second of 10 ms are more than one disk can do"
+
+
+def test_event_sourcing_projects_what_was_appended_whatever_dies_after_it():
+    """Where accounting dies between its append and its answer, nobody was told; but there is no second write to be missed."""
+    crash = Crash(part="accounting", point="event.appended", probability=0.1, restart=0.05)
+    for only in ("stock_update", "order"):
+        made = history(ES, workload(10, only=only, faults=(crash,), goods=MANY_SKUS), 200)
+        assert made.faults.num_rows > 10
+        assert set(made.messages.to_pandas().loc[made.faults["message"].to_pylist(), "outcome"]) == {"applied"}
+        assert not made.check().found["half_done"] and not made.check().found["duplicated"]
+
+
+def test_event_sourcing_projection_that_was_down_catches_up_from_its_position():
+    crash = Crash(part="shop", point="event.projected", probability=0.03, restart=0.5)
+    messages = columns(ES, workload(50, only="stock_update", faults=(crash,), goods=ONE_SKU), 300)
+    assert set(messages["outcome"]) <= {"applied", "superseded"}
+    assert (messages["deliveries"] > 2).sum() > 10 and (messages["duplicates"] == 0).all()
+    updated = messages.sort_values("version")
+    assert updated["applied"].dropna().is_monotonic_increasing, "in the order of the log"
+
+
+@pytest.mark.parametrize("what", ["delivered again", "replayed"])
+def test_event_sourcing_replays_write_old_levels_again_unless_the_copy_knows_versions(what):
+    changes, faults = {"rebuild_every": 2.0}, ()
+    if what == "delivered again":
+        crash = Crash(part="shop", point="event.projected", probability=0.05, restart=0.05)
+        changes, faults = {"rebuild_every": None}, (crash,)
+    updates = workload(50, only="stock_update", faults=faults, goods=ONE_SKU)
+    blind, knowing = (history(ES, updates, 150, write_if_newer=w, **changes) for w in (False, True))
+    assert len(blind.check().found["duplicated"]) > 5
+    assert (len(blind.check().found["reordered"]) > 5) == (what == "replayed"), "the last is delivered again, or all"
+    assert not knowing.check().found["duplicated"] and not knowing.check().found["reordered"]
+
+
+def test_event_sourcing_rebuild_replays_all_events_and_holds_up_what_is_new():
+    steady = workload(100, goods=Goods(skus=20))
+    undisturbed, rebuilt = (history(ES, steady, 800, rebuild_every=t) for t in (None, 5.0))
+    before, after = (made.messages.to_pandas() for made in (undisturbed, rebuilt))
+    appended = before["kind"] != "stock_query"
+    early = appended & (before["responded"] < 4.5)
+    assert ((after["deliveries"] - before["deliveries"])[early] == 1).all()
+    later = appended & (before["issued"] > 5.1) & (before["issued"] < 6.0)
+    delays = [
+        (made["applied"] - made["issued"])[later & (made["kind"] == "stock_update")].median()
+        for made in (before, after)
+    ]
+    assert delays[1] > 20 * delays[0]
+    assert measure(rebuilt)["stale_read_fraction"] > 2 * measure(undisturbed)["stale_read_fraction"]
+
+
+def test_event_sourcing_poison_is_set_aside_or_holds_up_the_rest():
+    poisoned = workload(20, only="stock_update", faults=(Poison(probability=0.05),), horizon=2.0)
+    aside = columns(ES, poisoned, 100, event_backoff=0.01)
+    assert 2 < (aside["outcome"] == "dead_lettered").sum() < 15
+    assert set(aside["outcome"]) <= {"applied", "superseded", "dead_lettered"}
+    stuck = columns(ES, poisoned, 100, event_backoff=0.1, set_aside=False)
+    first = aside.index[aside["outcome"] == "dead_lettered"][0]
+    assert (stuck.loc[stuck.index > first + 5, "outcome"] == "in_flight").all()
+
+
+def test_event_sourcing_projection_tries_again_what_it_failed_on():
+    flaky = workload(50, only="stock_update", handler_failure=0.3)
+    aside = [(columns(ES, flaky, 300, event_retries=n)["outcome"] == "dead_lettered").sum() for n in (0, 1, 8)]
+    assert aside[0] > 60 > 45 > aside[1] > aside[2] == 0
+
+
+def test_event_sourcing_orders_sent_again_are_taken_twice_unless_they_carry_a_key():
+    orders = workload(5, only="order", **SLOW)
+    impatient = {"timeout": 0.03, "retries": 1, "backoff": 0.01}
+    doubled, once = (columns(ES, orders, 60, **impatient, idempotency=key) for key in (False, True))
+    assert (doubled["duplicates"] > 0).sum() > 40
+    assert (once["duplicates"] == 0).all() and (once["outcome"] == "applied").sum() > 40

@@ -29,6 +29,8 @@ TAILING, DUAL = {"publisher": "log_tailing"}, {"publisher": "dual_write"}
 FEW = {"customers": 10, "goods": Goods(skus=20)}
 """So that customers often look at what they have just ordered."""
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
+CONSTANT = {"network": 0.0002}
+"""A link that keeps the order of what travels on it."""
 
 
 def oracle(name):
@@ -113,6 +115,27 @@ EQUAL = {
             FLAKY,
             RABBITMQ | {"answered_on": "reply", "confirm_timeout": 0.03},
         ),
+    },
+    "event_sourcing": {
+        "at low load": (20, {}, CONSTANT),
+        "at moderate load": (120, {}, CONSTANT),
+        "when handlers fail": (60, FLAKY, CONSTANT),
+        "when events are set aside": (
+            60,
+            {"handler_failure": 0.4},
+            CONSTANT | {"event_retries": 1, "event_backoff": 0.01},
+        ),
+        "when many change few goods": (100, {"goods": Goods(skus=3, zipf=0.0)}, CONSTANT),
+        "when conflicts are given up": (100, {"goods": Goods(skus=1)}, CONSTANT | {"conflict_retries": 1}),
+        "when streams are locked": (100, {"goods": Goods(skus=2)}, CONSTANT | {"concurrency": "lock"}),
+        "when each is flushed alone": (80, {}, CONSTANT | {"group_commit": False}),
+        "when replays are long": (60, {"goods": Goods(skus=3)}, CONSTANT | {"snapshot_every": 20, "per_event": 0.0002}),
+        "without snapshots": (60, {"goods": Goods(skus=3)}, CONSTANT | {"snapshot_every": None}),
+        "when callers give up": (80, {}, CONSTANT | {"timeout": 0.008}),
+        "when callers give up and requests carry no key": (80, {}, CONSTANT | {"timeout": 0.008, "idempotency": False}),
+        "when few events are under way": (80, FLAKY, {"network": 0.005, "prefetch": 2}),
+        "when the copy takes any version": (80, {}, CONSTANT | {"write_if_newer": False}),
+        "when goods are sold out": (100, {"goods": SCARCE}, CONSTANT),
     },
     "outbox": {
         "at low load": (20, {}, {}),

@@ -68,6 +68,7 @@ from simlib.flow import (
     rescue,
     respond,
     retry,
+    seek,
     spawn,
     supersede,
     timeout,
@@ -132,6 +133,14 @@ class Composer:
             )
             for i in range(2)
         ]  # fmt: skip
+        self.log = random.choice(self.parts).log(
+            "log", streams=random.choice(self.stores), flush_every=random.choice((None, None, 1.5))
+        )
+        self.log.group(
+            "group", link=random.choice((None, self.link)), prefetch=random.choice((None, 1, 2)),
+            detected_after=random.choice((0.0, 0.5)),
+        )  # fmt: skip
+        self.log.group("other group", detected_after=random.choice((0.0, 1.0)))
         self.publishes = self.travels = True
         stages = ("first", "second") if random.random() < 0.3 else ()
         for name in stages:
@@ -153,6 +162,7 @@ class Composer:
         for name in ("relay", "other relay")[: random.choice((1, 1, 2))]:
             flow.actor(name, at, self.turn(), count=random.choice((1, 1, 2)))
         self.queues.append(self.inbox)
+        self.read_log()
         self.publishes = self.travels = True
         ending = [choose({stage: 0.4 for stage in stages})] if stages else [respond(random.choice((None, "ok")))]
         for kind in KINDS[:2]:
@@ -160,6 +170,18 @@ class Composer:
             begun = apply("begun")  # so that whoever responds has a result to tell
             end = apply("end", "store", sign=random.choice((-1, 0, 1)))
             flow.source(kind, [begun, *self.steps(3), end, *ending], at=at)
+
+    def read_log(self) -> None:
+        """Consumers of one group of the log, an actor that reads the other, and one that seeks."""
+        random, (group, other) = self.random, self.log.queues
+        settled = branch(0.3, [nack(0.5)], [ack()])  # never at once: it would come again for ever
+        work = rescue([*self.steps(1), settled], [ack()])
+        self.flow.consumers(group, random.choice(self.parts), random.choice((1, 2)), [work])
+        at = random.choice(self.parts)
+        each = for_each(self.steps(1))
+        self.flow.actor("reader", at, [wait_until(other), receive(other, random.choice((None, 2))), each, settled])
+        if random.random() < 0.7:
+            self.flow.actor("operator", at, [every(random.choice((2.5, 7.0))), seek(random.choice((group, other)))])
 
     def time(self) -> Any:
         chance = self.random.random()
@@ -249,7 +271,14 @@ class Composer:
         return [self.random.choice((ack(), nack(0.5), nack()))] if handling else [apply("free")]
 
     def publish(self, depth: int, handling: bool) -> Steps:
-        return [publish(self.random.choice(self.queues))] if self.publishes else [apply("none")]
+        if not self.publishes:
+            return [apply("none")]
+        sign = self.random.choice((-1, 1))
+        return self.random.choice((
+            [publish(self.random.choice(self.queues))], [publish(self.random.choice(self.queues))], [publish(self.log)],
+            [publish(self.log, sign)], [publish(self.log, sign, expect=True, otherwise=[apply("conflict")])],
+            [self.log.streams.read(), *self.wait(depth, handling), publish(self.log, sign, expect=True, otherwise=[fail()])],
+        ))  # fmt: skip
 
     def strike(self, depth: int, handling: bool) -> Steps:
         return [point(self.random.choice(("here", "there")))]

@@ -68,7 +68,6 @@ NEEDS = {
     ),
     **dict.fromkeys(("R50_mesh_adds", "R51_istio_delta", "R53_mesh_cpu", "R56_mesh_chain"), "service_mesh"),
     **dict.fromkeys(("R60_saga_slope", "R62_orchestrator_bottleneck", "R63_saga_counts"), "saga"),
-    "R69_es_replay_linear": "event_sourcing",
 }  # fmt: skip
 """Relations of architectures that are not there yet."""
 AS_CASES = {"R79_fanout_max": ("fanout_max_exp", "forkjoin2_rho05", "forkjoin5_NT")}
@@ -440,6 +439,19 @@ def published(**changes: Any) -> pd.DataFrame:
 def three_sigma(values: np.ndarray) -> Any:
     """What the mean of independent values may be."""
     return pytest.approx(float(np.mean(values)), abs=3 * float(np.std(values)) / math.sqrt(values.size))
+
+
+@tells("R69_es_replay_linear")
+@pytest.mark.parametrize("every", [20, 100])
+def test_rehydration_takes_as_long_as_the_events_since_the_snapshot(every: int) -> None:
+    """Paired: the same changes of one SKU, whose events cost nothing, and something at the server and at the side."""
+    calm, per_event = only("stock_update", 0.2, goods=Goods(skus=1)), 0.0002
+    means = []
+    for cost in (0.0, per_event):
+        parameters = {"snapshot_every": every, "per_event": cost}
+        messages = simlib.run("event_sourcing", calm, parameters, messages=6 * every).messages
+        means.append(float(np.mean(messages["responded"].to_numpy() - messages["issued"].to_numpy())))
+    assert (means[1] - means[0]) / (2 * per_event) == pytest.approx((every - 1) / 2, rel=0.03)
 
 
 @tells("R70_at_most_vs_least")

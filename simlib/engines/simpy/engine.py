@@ -73,6 +73,11 @@ class Engine:
 
     closed_loop: Callable[[int], None] | None = None
 
+    def revive(self, message: int) -> None:
+        """Something of a message is about to be alive again: one that was settled is open."""
+        if not self.records.alive[message]:
+            self.open += 1
+
     def start(self, row: Row, program: Program) -> None:
         """A row is made; it begins when it is resumed."""
         self.records.alive[row.message] += 1

@@ -52,9 +52,11 @@ class QueueState:
         self.buffers: list[deque[tuple[Delivery, int]]] = []
         self.idle: list[deque[Row]] = []
         self.out: list[int] = []
+        self.latest: list[float] = []
         self.turn = self.count = 0
         self.held: dict[Delivery, None] = {}
         self.closed = False
+        self.kept: list[Delivery] | None = None if queue.log is None else []
         self.seen: dict[int, float] = {}
         self.published: dict[int, int] = {}
         self.consumers_at: Part | None = None
@@ -68,7 +70,7 @@ class QueueState:
         self.consumers_at = group.at
         count = 1 if self.queue.shared else group.count
         self.buffers, self.idle = [deque() for _ in range(count)], [deque() for _ in range(count)]
-        self.out = [0] * count
+        self.out, self.latest = [0] * count, [-math.inf] * count
 
     def attach_actor(self, actor: Actor) -> None:
         """Nothing is handed out: actors receive what they want, all under one limit."""
@@ -83,12 +85,35 @@ class QueueState:
             self.seen[row.message] = now
         copy = self.published.get(row.message, 0)
         self.published[row.message] = copy + 1
-        self.engine.records.alive[row.message] += 1
         delivery = Delivery(self, row, copy)
         self.count += 1
-        self.ready.append(delivery)
-        self.meter.change(now, waiting=1)
+        if self.kept is not None:
+            self.kept.append(delivery)
+        self._enter(delivery)
         self.overtake(delivery)
+        self.dispatch()
+
+    def _enter(self, delivery: Delivery) -> None:
+        """One more is ready, behind the rest."""
+        self.engine.records.alive[delivery.message] += 1
+        self.ready.append(delivery)
+        self.meter.change(self.engine.clock._now, waiting=1)
+
+    def seek(self) -> None:
+        """All that was ever published is ready, in its order; what is in hand or on its way comes again."""
+        assert self.kept is not None
+        self.part_crashed()
+        self.ready.clear()
+        for delivery in self.kept:
+            if delivery.settled:
+                delivery.settled = False
+                self.engine.revive(delivery.message)
+                self._enter(delivery)
+                continue
+            if delivery.out:
+                self._returned(delivery)
+                self.meter.change(self.engine.clock._now, waiting=1)
+            self.ready.append(delivery)
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -178,7 +203,10 @@ class QueueState:
             if time is None:
                 engine.ended(message)
             else:
-                engine.clock.at(engine.clock._now + time, order.key(order.COMPLETION, message, copy), arrive)
+                due = engine.clock._now + time
+                if self.kept is not None:
+                    due = self.latest[slot] = max(due, math.nextafter(self.latest[slot], math.inf))
+                engine.clock.at(due, order.key(order.COMPLETION, message, copy), arrive)
 
     def await_ack(self, delivery: Delivery, number: int, due: float, key: int) -> None:
         """Delivery `number` comes back when it is `due`, or when the queue's part goes on, where that stands still."""
@@ -302,6 +330,8 @@ class QueueState:
         if every is None:
             return
         flushed = math.floor(self.engine.clock._now / every) * every
+        if self.kept is not None:
+            self.kept = [delivery for delivery in self.kept if delivery.published <= flushed]
         for delivery in sorted([*self.ready, *self.held], key=lambda one: one.nth):
             if delivery.published > flushed:
                 if not delivery.out:

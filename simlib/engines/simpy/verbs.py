@@ -37,7 +37,7 @@ from simlib.engines.simpy.tables import Cell
 from simlib.errors import RunFailed
 from simlib.flow import blocks
 from simlib.flow.blocks import Steps
-from simlib.flow.model import Pool, Replica, Table
+from simlib.flow.model import Log, Pool, Replica, Table
 from simlib.scenario import Death, Pause, Slowdown
 
 if TYPE_CHECKING:
@@ -406,7 +406,34 @@ class Verbs:
         return False, run
 
     def _publish(self, step: blocks.Publish, name: str) -> Any:
-        return False, self.queues[step.queue].publish
+        queues = [self.queues[queue] for queue in step.queues]
+
+        def put(row: Row) -> None:
+            for queue in queues:
+                queue.publish(row)
+
+        if not isinstance(step.to, Log) or step.to.streams is None or not step.sign:
+            return False, put
+        its, otherwise = self.cell(step.to.streams), self.prepare(step.otherwise, name)
+
+        def run(row: Row) -> Waits:
+            stream = its(row)
+            if step.expect and row.version != stream.version:
+                yield from walk(row, otherwise)
+                return
+            row.level, row.version = stream.level + step.sign * self.engine.quantities[row.message], stream.version + 1
+            stream.change(row.level, row.version)
+            put(row)
+
+        return self.instant(run, otherwise)
+
+    def _seek(self, step: blocks.Seek, name: str) -> Any:
+        queue = self.queues[step.queue]
+
+        def run(row: Row) -> None:
+            queue.seek()
+
+        return False, run
 
     def _waituntil(self, step: blocks.WaitUntil, name: str) -> Any:
         queue = self.queues[step.queue]

@@ -1,0 +1,177 @@
+"""Event sourcing: accounting keeps the events of each SKU in place of its stock, and the shop's copy is a projection of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field as Parameter
+
+from simlib.architectures.copied import Copied
+from simlib.architectures.parameters import Count, PositiveDuration, Retries, Time, Truth
+from simlib.architectures.rest.model import Rest, request
+from simlib.architectures.sides import Side, arrive, leave
+from simlib.domain import ISSUED, STOCK, STOCK_UPDATE, TAKEN
+from simlib.flow import (
+    LEVEL,
+    Affine,
+    Backoff,
+    Field,
+    Flow,
+    Queue,
+    Steps,
+    Table,
+    ack,
+    apply,
+    branch,
+    call,
+    delay,
+    every,
+    fail,
+    for_each,
+    nack,
+    point,
+    publish,
+    receive,
+    reject,
+    reply,
+    retry,
+    seek,
+    spawn,
+    wait_until,
+)
+from simlib.quantities import Duration
+from simlib.scenario import Scenario
+
+
+class EventSourcing(Rest):
+    """Parameters of event sourcing; orders are sent to accounting as those of direct REST are."""
+
+    append: Time = Parameter(
+        "0.1 ms", validate_default=True, description="the database server's work to write an event"
+    )
+    per_event: Duration = Parameter(
+        0.00002, description="the database server's work for each event that is read, and the side's to apply it, s"
+    )
+    snapshot_every: Count | None = Parameter(
+        100, description="events of a stream between two snapshots; none: no snapshots"
+    )
+    snapshot: Time = Parameter(
+        "0.3 ms", validate_default=True, description="the database server's work to write a snapshot"
+    )
+    concurrency: Literal["optimistic", "lock"] = Parameter(
+        "optimistic", description="whether an append expects the version that was read, or the stream is locked before"
+    )
+    conflict_retries: Retries = Parameter(10, description="further tries of an append that another was faster than")
+    conflict_backoff: Duration = Parameter(0.002, description="before the first of them, doubled each time, s")
+    group_commit: Truth = Parameter(True, description="whether one flush serves all appends that wait for it")
+    subscription_client: Time = Parameter(
+        "0.1 ms", validate_default=True, description="CPU to take an event from the subscription"
+    )
+    prefetch: Count = Parameter(50, description="events that are under way to the projection")
+    session_timeout: Duration = Parameter(
+        0.005, description="after which accounting notices that the subscription is closed, s"
+    )
+    event_retries: Retries = Parameter(5, description="further tries of an event that the projection failed on")
+    event_backoff: Duration = Parameter(0.05, description="before each of them, s")
+    set_aside: Truth = Parameter(True, description="whether an event is then set aside, or holds up those behind it")
+    write_if_newer: Truth = Parameter(True, description="whether the copy refuses a version older than its own")
+    rebuild_every: PositiveDuration | None = Parameter(
+        None, description="between two rebuilds of the projection from the first event on; none: no rebuilds"
+    )
+
+
+def build(p: EventSourcing, scenario: Scenario) -> Flow:
+    """The flow of event sourcing."""
+    flow = Flow("event_sourcing")
+    between = Copied(flow, p, scenario, idempotent_receiver=False, write_if_newer=p.write_if_newer)
+    accounting, shop = between.accounting, between.shop
+    network = flow.link(accounting.part, shop.part, p.network)
+    to_accounting = shop.part.pool("connections", capacity=p.connections)
+    store = EventStore(flow, p, scenario, accounting, between.stock)
+
+    flow.source(STOCK_UPDATE, at=accounting.part, steps=[
+        *arrive(p, "update"), *accounting.receive("update.accounting"),
+        *store.append("update", store.event("update", +1, ISSUED), otherwise=[]),
+        *accounting.answer("update.accounting"), *leave(p, "update"),
+    ])  # fmt: skip
+    one_unit: Steps = [branch(LEVEL.at_least(Field("quantity")), store.event("order", -1, TAKEN), [reject()])]
+    decide = [between.handled_here.once(one_unit)] if p.idempotency else one_unit
+    appended = [*accounting.handle(scenario), *store.append("order", decide, otherwise=[fail()])]
+    between.accept_orders([
+        *request(p, "order", shop, to_accounting, network, accounting, appended), *between.answer_order()
+    ])  # fmt: skip
+    between.accept_queries()
+
+    subscription = store.events.group(
+        "subscription", link=network, prefetch=p.prefetch, detected_after=p.session_timeout
+    )
+    project(p, between, subscription)
+    if p.rebuild_every is not None:
+        flow.actor("rebuild", accounting.part, [every(p.rebuild_every), seek(subscription)])
+    return flow
+
+
+class EventStore:
+    """Accounting's events: a stream for each SKU, and how many there are since its snapshot."""
+
+    def __init__(self, flow: Flow, p: EventSourcing, scenario: Scenario, side: Side, stock: Table) -> None:
+        self.p, self.side, self.stock, part = p, side, stock, side.part
+        self.events = part.log("events", streams=stock)
+        self.since, self.none = part.table("events_since_snapshot"), part.table("no_events")
+        if p.concurrency == "lock":
+            self.locks = part.pool("streams", capacity=1, members=scenario.goods.skus, select="key")
+        if p.group_commit:
+            self.unflushed = part.queue("unflushed", detected_after=0.0)
+            log, flush = side.machine.log, delay(p.commit, stream="events.flush")
+            together = [log.seize(), receive(self.unflushed), flush, log.release(), for_each([reply("ok")]), ack()]
+            flow.actor("flusher", part, [wait_until(self.unflushed), *together])
+
+    def append(self, label: str, decide: Steps, otherwise: Steps) -> Steps:
+        """Read a stream, write what it leads to, decide; where another was faster all of it again, and in the end the others."""
+        attempt = [*self.load(label), *self.write(f"{label}.append", self.p.append), *decide, point("event.appended")]
+        if self.p.concurrency == "lock":
+            attempt = [self.locks.seize(), *attempt, self.locks.release()]
+        policy = Backoff(retries=self.p.conflict_retries, base=self.p.conflict_backoff, jitter=True)
+        return [retry(policy, attempt, otherwise=otherwise, stream=f"{label}.conflict")]
+
+    def load(self, label: str) -> Steps:
+        """The stream, as it is when the database begins to read it; its events since the snapshot are applied one by one."""
+        p, side = self.p, self.side
+        read = side.machine.cores.serve(Affine(p.read, p.per_event, of=self.since.version), stream=f"{label}.load")
+        replay = side.work(Affine("0 ms", p.per_event, of=self.since.version), f"{label}.replay")
+        return [*side.transact(f"{label}.load", [self.stock.read(), read]), *replay]
+
+    def write(self, label: str, insert: Time) -> Steps:
+        """A transaction that inserts a row and waits until it is flushed: alone, or with all who wait."""
+        p, machine = self.p, self.side.machine
+        alone = machine.log.serve(p.commit, stream=f"{label}.flush")
+        flush = call([publish(self.unflushed)]) if p.group_commit else alone
+        return self.side.transact(label, [machine.cores.serve(insert, stream=label), flush])
+
+    def event(self, label: str, sign: Literal[-1, 1], effect: str) -> Steps:
+        """One more event of a stream, and beside it a snapshot, when there are many since the last."""
+        optimistic = self.p.concurrency == "optimistic"
+        steps: Steps = [
+            publish(self.events, sign, expect=optimistic, otherwise=[fail("conflict")] if optimistic else []),
+            apply(effect, STOCK, sign=sign), self.since.add(),
+        ]  # fmt: skip
+        if self.p.snapshot_every is None:
+            return steps
+        written = [*self.write(f"{label}.snapshot", self.p.snapshot), self.none.read(), self.since.write()]
+        return [*steps, branch(self.since.version.at_least(self.p.snapshot_every), [spawn(written)])]
+
+
+def project(p: EventSourcing, between: Copied, subscription: Queue) -> None:
+    """The shop writes its copy, one event after the other; what it fails on it tries again before it goes on."""
+    shop, flow = between.shop, between.flow
+    attempt = [*between.handle_change(), *shop.commit("events.shop"), *between.write_change()]
+    settle: Steps = [nack()]
+    if p.set_aside:
+        aside = shop.part.queue("set_aside", max_deliveries=1)
+        flow.consumers(aside, at=shop.part, count=1, steps=[nack()])
+        settle = [publish(aside), ack()]
+    policy = Backoff(retries=p.event_retries if p.set_aside else 100, base=p.event_backoff, factor=1.0)
+    flow.consumers(subscription, at=shop.part, count=1, steps=[
+        *shop.work(p.subscription_client, "events.take"), point("event.delivered"),
+        retry(policy, [*attempt, point("event.projected"), ack()], otherwise=settle),
+    ])  # fmt: skip

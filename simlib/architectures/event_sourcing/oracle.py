@@ -1,0 +1,383 @@
+"""Event sourcing as a textbook would write it in SimPy: a list of events, a process that flushes, a process that projects.
+
+It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
+other: the happy path, failures of handlers and projection, orders that are asked for again, snapshots, and the pattern's
+signature fault, an append that another was faster than. A scenario's faults (loss, crash, poison) and rebuilds are left
+out, and a connection that keeps its order is one whose transit takes a constant time. Numbers are drawn from the model's
+streams at the model's places, so that equal stories give equal times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import simpy
+
+from simlib import draws
+from simlib.distributions import Distribution
+from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.scenario import Scenario
+
+if TYPE_CHECKING:
+    from simlib.architectures.event_sourcing.model import EventSourcing
+
+OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
+CONFLICT = -1
+HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
+"""Streams of the handlers' work, which all architectures share."""
+Story = Generator[simpy.Event, Any, Any]
+Decide = Callable[[int, int, int], int]
+"""What follows from the level and version of a stream, with the place of the draws: a response, or a conflict."""
+
+
+@dataclass
+class Event:
+    """What happened to the stock of a SKU: what it left, as which version; `number` of those of its message."""
+
+    message: int
+    level: int
+    version: int
+    number: int
+
+
+class Side:
+    """A service: one event loop, its connections to its database, its view of the goods."""
+
+    def __init__(self, env: simpy.Environment, name: str, p: EventSourcing, units: np.ndarray) -> None:
+        self.name = name
+        self.cpu = simpy.Resource(env)
+        self.database = simpy.Resource(env, p.database_connections)
+        self.level, self.version = units.tolist(), [0] * len(units)
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, p: EventSourcing, scenario: Scenario, seed: int, messages: int) -> None:
+        self.p, self.scenario, self.seed = p, scenario, seed
+        self.env = env = simpy.Environment()
+        self.arrivals = scenario.draw(seed, messages)
+        self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
+        self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
+        self.connections = simpy.Resource(env, p.connections)
+        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
+        self.response, self.attempts, self.duplicates, self.parked, self.deliveries = np.zeros((5, messages), int)
+        self.version, self.answer = np.full((2, messages), -1)
+        self.done: set[tuple[int, str]] = set()
+        self.taken: dict[int, int] = {}
+        self.since = [0] * scenario.goods.skus
+        self.locks = [simpy.Resource(env) for _ in range(scenario.goods.skus)]
+        self.unflushed: list[tuple[int, simpy.Event]] = []
+        self.flushes, self.awaited = 0, env.event()
+        self.appended: list[int] = [0] * messages
+        self.published, self.window = simpy.Store(env), simpy.Container(env, init=p.prefetch, capacity=p.prefetch)
+        self.inbox = simpy.Store(env)
+        for process in (self.flusher(), self.subscription(), self.projection()):
+            env.process(process)
+        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
+        for message, kind in enumerate(self.arrivals.kind.tolist()):
+            env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
+
+    # --- what a visit costs
+
+    def drawn(self, distribution: Distribution, stream: str, place: int) -> float:
+        return distribution.draw(draws.stream_key(self.seed, stream))(place)
+
+    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
+        return self.env.timeout(self.drawn(distribution, stream, place))
+
+    def uniform(self, stream: str, place: int) -> float:
+        return draws.uniform(draws.stream_key(self.seed, stream), place)
+
+    def on_a_core(self, time: float) -> Story:
+        """Work on one of the cores that both sides and the database share."""
+        with self.cores.request() as core:
+            yield core
+            yield self.env.timeout(time)
+
+    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
+        with side.cpu.request() as turn:
+            yield turn
+            yield from self.on_a_core(self.drawn(distribution, stream, place))
+
+    def transaction(self, side: Side, stream: str, place: int, *server: Story) -> Story:
+        """A connection, and what the database's client does around the work of the server."""
+        with side.database.request() as connection:
+            yield connection
+            yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
+            for story in server:
+                yield from story
+            yield from self.work(side, self.p.database_client, f"{stream}.took", place)
+
+    def flush(self, stream: str, place: int) -> Story:
+        with self.log.request() as turn:
+            yield turn
+            yield self.time(self.p.commit, stream, place)
+
+    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
+        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
+        place = draws.fold(draws.fold(0, message), attempt - 1)
+        yield from self.work(side, self.scenario.handler_work, stream, place)
+        return self.uniform(f"handler_failure.{stream}", place) >= self.scenario.handler_failure
+
+    # --- the event store
+
+    def append(self, label: str, message: int, place: int, decide: Decide, counts: bool) -> Story:
+        """Read the stream, write, decide: again where another was faster. The response; tries are counted or not."""
+        p, sku = self.p, self.arrivals.sku[message]
+        for attempt in range(p.conflict_retries + 1):
+            self.attempts[message] += counts
+            at = draws.fold(place, attempt)
+            if p.concurrency == "lock":
+                with self.locks[sku].request() as turn:
+                    yield turn
+                    response = yield from self.try_to_append(label, message, at, decide)
+            else:
+                response = yield from self.try_to_append(label, message, at, decide)
+            if response != CONFLICT:
+                return response
+            if attempt < p.conflict_retries:
+                wait = min(p.conflict_backoff * 2.0**attempt, 60.0)
+                yield self.env.timeout(wait * self.uniform(f"{label}.conflict", at))
+        return FAILED
+
+    def try_to_append(self, label: str, message: int, place: int, decide: Decide) -> Story:
+        p, side, sku = self.p, self.accounting, self.arrivals.sku[message]
+        seen: list[int] = []
+
+        def read() -> Story:
+            seen[:] = side.level[sku], side.version[sku]
+            with self.cores.request() as core:
+                yield core
+                drawn = self.drawn(p.read, f"{label}.load", place)
+                yield self.env.timeout(drawn + p.per_event * self.since[sku])
+
+        yield from self.transaction(side, f"{label}.load", place, read())
+        with side.cpu.request() as turn:
+            yield turn
+            with self.cores.request() as core:
+                yield core
+                yield self.env.timeout(p.per_event * self.since[sku])
+        yield from self.write(f"{label}.append", message, p.append, place)
+        return decide(place, *seen)
+
+    def write(self, label: str, message: int, insert: Distribution, place: int) -> Story:
+        """A row, which is flushed alone or with all that wait."""
+        flushed = self.wait_for_flush(message) if self.p.group_commit else self.flush(f"{label}.flush", place)
+        inserted = self.on_a_core(self.drawn(insert, label, place))
+        yield from self.transaction(self.accounting, label, place, inserted, flushed)
+
+    def wait_for_flush(self, message: int) -> Story:
+        done = self.env.event()
+        self.unflushed.append((message, done))
+        if not self.awaited.triggered:
+            self.awaited.succeed()
+        yield done
+
+    def flusher(self) -> Story:
+        """One flush for all who wait when the disk is free."""
+        while True:
+            place = draws.fold(draws.fold(0, -1), self.flushes)
+            self.flushes += 1
+            if not self.unflushed:
+                self.awaited = self.env.event()
+                yield self.awaited
+            with self.log.request() as turn:
+                yield turn
+                together, self.unflushed = self.unflushed, []
+                for message, _ in together:
+                    self.deliveries[message] += 1
+                yield self.time(self.p.commit, "events.flush", place)
+            for _, done in together:
+                done.succeed()
+
+    def happens(self, label: str, message: int, sign: int, place: int, seen: int) -> bool:
+        """One more event of the stream, unless there is one more than were seen; a snapshot, where there are many since the
+        last."""
+        sku, goods = self.arrivals.sku[message], self.accounting
+        if self.p.concurrency == "optimistic" and goods.version[sku] != seen:
+            return False
+        goods.level[sku] += sign * int(self.arrivals.quantity[message])
+        goods.version[sku] += 1
+        self.version[message] = goods.version[sku]
+        self.published.put(Event(message, goods.level[sku], goods.version[sku], self.appended[message]))
+        self.appended[message] += 1
+        self.since[sku] += 1
+        if self.p.snapshot_every is not None and self.since[sku] >= self.p.snapshot_every:
+            self.env.process(self.take_snapshot(label, message, place))
+        return True
+
+    def take_snapshot(self, label: str, message: int, place: int) -> Story:
+        yield from self.write(f"{label}.snapshot", message, self.p.snapshot, place)
+        self.since[self.arrivals.sku[message]] = 0
+
+    # --- the three kinds of message
+
+    def update(self, message: int, place: int) -> Story:
+        yield from self.enter("update", self.accounting, message, place)
+
+        def decide(at: int, level: int, version: int) -> int:
+            return OK if self.happens("update", message, +1, at, version) else CONFLICT
+
+        response = yield from self.append("update", message, place, decide, counts=True)
+        yield from self.leave("update", self.accounting, message, place, response)
+
+    def order(self, message: int, place: int) -> Story:
+        """Ask accounting, again where that fails."""
+        yield from self.enter("order", self.shop, message, place)
+        response, unheard = FAILED, False
+        for attempt in range(self.p.retries + 1):
+            self.attempts[message] += 1
+            at = draws.fold(place, attempt)
+            call = self.env.process(self.ask(message, at, attempt + 1))
+            ended = yield call | self.env.timeout(self.p.timeout)
+            if call in ended and ended[call] != FAILED:
+                response = ended[call]
+                break
+            if call not in ended:
+                call.interrupt("timed out")
+                unheard = True
+            response = TIMED_OUT if unheard else FAILED
+            if attempt < self.p.retries:
+                wait = min(self.p.backoff * 2.0**attempt, 60.0)
+                yield self.env.timeout(wait * self.uniform("order.backoff", at) if self.p.jitter else wait)
+        yield from self.leave("order", self.shop, message, place, response)
+
+    def ask(self, message: int, place: int, attempt: int) -> Story:
+        try:
+            with self.connections.request() as connection:
+                yield connection
+                yield from self.work(self.shop, self.p.http_client, "order.client.send", place)
+                answered = self.env.event()
+                self.env.process(self.serve(message, place, attempt, answered))
+                response = yield answered
+                end = "failed" if response == FAILED else "took"
+                yield from self.work(self.shop, self.p.http_client, f"order.client.{end}", place)
+                return response
+        except simpy.Interrupt:
+            return TIMED_OUT
+
+    def serve(self, message: int, place: int, attempt: int, answered: simpy.Event) -> Story:
+        """Accounting's work, which goes on when nobody waits for the answer any more."""
+        p, side = self.p, self.accounting
+        yield self.time(p.network, "order.network.there.from.shop", place)
+        yield from self.work(side, p.http_server, "order.server.receive", place)
+        response = FAILED
+        if (yield from self.handle(side, HANDLER, message, attempt)):
+
+            def decide(at: int, level: int, version: int) -> int:
+                return self.take(message, at, level, version)
+
+            response = yield from self.append("order", message, place, decide, counts=False)
+        page, way = ("failed", "failed") if response == FAILED else ("server", "back")
+        yield from self.work(side, p.http_server, f"order.{page}.answer", place)
+        yield self.time(p.network, f"order.network.{way}.from.accounting", place)
+        answered.succeed(response)
+
+    def take(self, message: int, place: int, level: int, version: int) -> int:
+        """A unit, or a refusal, by what was seen; a known key gets its first answer."""
+        if self.p.idempotency and message in self.taken:
+            return self.taken[message]
+        if level >= 1 and not self.happens("order", message, -1, place, version):
+            return CONFLICT
+        if level >= 1:
+            self.happened(message, TAKEN)
+        self.taken[message] = OK if level >= 1 else REFUSED
+        return self.taken[message]
+
+    def query(self, message: int, place: int) -> Story:
+        yield from self.enter("query", self.shop, message, place)
+        response = FAILED
+        if (yield from self.handle(self.shop, HANDLER, message, 1)):
+            read = self.on_a_core(self.drawn(self.p.read, "query.shop.read", place))
+            yield from self.transaction(self.shop, "query.shop.read", place, read)
+            sku, response = self.arrivals.sku[message], OK
+            self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
+        yield from self.leave("query", self.shop, message, place, response)
+
+    def enter(self, label: str, side: Side, message: int, place: int) -> Story:
+        yield self.env.timeout(self.issued[message])
+        yield self.time(self.p.edge, f"{label}.edge.there", place)
+        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
+
+    def leave(self, label: str, side: Side, message: int, place: int, response: int) -> Story:
+        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.answer", place)
+        yield self.time(self.p.edge, f"{label}.edge.back", place)
+        self.responded[message], self.response[message] = self.env.now, response
+
+    # --- the projection
+
+    def place(self, event: Event) -> int:
+        """Where the draws of an event's delivery stand."""
+        place = draws.fold(draws.fold(0, event.message), 0)
+        return draws.fold(place, event.number) if event.number else place
+
+    def subscription(self) -> Story:
+        """Hand events on in their order, as long as few enough are under way."""
+        while True:
+            yield self.window.get(1)
+            event = yield self.published.get()
+            self.deliveries[event.message] += 1
+            takes = self.drawn(self.p.network, "subscription.deliver.from.accounting", self.place(event))
+            self.env.process(self.carry(event, takes))
+
+    def carry(self, event: Event, takes: float) -> Story:
+        yield self.env.timeout(takes)
+        yield self.inbox.put(event)
+
+    def projection(self) -> Story:
+        """For ever: write the next event into the copy; set it aside where that fails too often."""
+        while True:
+            event = yield self.inbox.get()
+            place = self.place(event)
+            yield from self.work(self.shop, self.p.subscription_client, "events.take", place)
+            if not (yield from self.project(event, place)):
+                self.parked[event.message] = 1
+                self.deliveries[event.message] += 1
+            self.env.process(self.acknowledge(place))
+
+    def project(self, event: Event, place: int) -> Story:
+        order = KINDS[self.arrivals.kind[event.message]] == ORDER
+        for attempt in range(self.p.event_retries + 1):
+            at = draws.fold(place, attempt)
+            stream = ANNOUNCEMENT if order else HANDLER
+            if (yield from self.handle(self.shop, stream, event.message, attempt + 1)):
+                read = self.on_a_core(self.drawn(self.p.read, "events.shop.commit", at))
+                flushed = self.flush("events.shop.commit.flush", at)
+                yield from self.transaction(self.shop, "events.shop.commit", at, read, flushed)
+                sku = self.arrivals.sku[event.message]
+                if event.version > self.shop.version[sku] or not self.p.write_if_newer:
+                    self.shop.level[sku], self.shop.version[sku] = event.level, event.version
+                    self.happened(event.message, ANNOUNCED if order else COPIED)
+                return True
+            if attempt < self.p.event_retries:
+                yield self.env.timeout(self.p.event_backoff)
+        return False
+
+    def acknowledge(self, place: int) -> Story:
+        yield self.time(self.p.network, "subscription.settle.from.shop", place)
+        yield self.window.put(1)
+
+    def happened(self, message: int, effect: str) -> None:
+        self.duplicates[message] += (message, effect) in self.done
+        self.done.add((message, effect))
+        self.applied[message] = np.fmin(self.applied[message], self.env.now)
+
+
+def run(parameters: EventSourcing, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
+    """One run, to the time when nothing is under way any more.
+
+    Arrays of shape (messages,): `issued`, `responded`, `applied` (first effect) in s, NaN where it did not happen;
+    `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
+    saw), -1 for none; `attempts` of the caller; `deliveries`; `duplicates`, effects that happened again; `parked`, 1
+    where its event was set aside.
+    """
+    simulation = Simulation(parameters, scenario, seed, messages)
+    simulation.env.run()
+    names = (
+        "issued", "responded", "applied", "response", "version", "answer", "attempts", "deliveries", "duplicates", "parked",
+    )  # fmt: skip
+    return {name: getattr(simulation, name) for name in names}
