@@ -40,7 +40,7 @@ _look_again()
 
 from simlib.engines import kernel  # noqa: E402  (after its file may have been touched)
 
-ROOM = {"heap": 4096, "rows": 1024, "joins": 512, "entries": 1024, "faults": 64, "held": 8}
+ROOM = {"heap": 4096, "rows": 1024, "joins": 512, "entries": 1024, "timers": 1024, "faults": 64, "held": 8}
 """Records of the tables that may be too small, at first; those of deliveries and effects follow the messages."""
 SLICE = 1 << 20
 """Events between two looks at whether the run is interrupted: some tenths of a second."""
@@ -94,7 +94,7 @@ def _beginning(
         "population": population,
         "think_law": law,
         "think_stream": stream,
-        **{f"{name}_free": room[name] - 1 for name in ("rows", "joins", "entries")},
+        **{f"{name}_free": room[name] - 1 for name in ("rows", "joins", "entries", "timers")},
     }
 
 
@@ -329,11 +329,15 @@ def _moving(lowered: Lowered, room: Mapping[str, int]) -> dict[str, Any]:
     """The tables that may be too small, and what is free of them; the last record of each takes what does not fit."""
     rows = room["rows"]
     return {
-        **{name: _empty(name, room[name]) for name in ("heap", "rows", "deliveries", "entries", "joins", "effects", "faults")},
+        **{
+            name: _empty(name, room[name])
+            for name in ("heap", "rows", "deliveries", "entries", "timers", "joins", "effects", "faults")
+        },
         "agenda": _empty("agenda", 2 * rows + 16),
         "frames": _empty("frames", rows * (lowered.depth + 1)),
         "held": _empty("held", rows * room["held"]),
-        **{f"free_{name}": _free(f"free_{name}", room[name]) for name in ("rows", "entries", "joins")},
+        **{f"free_{name}": _free(f"free_{name}", room[name]) for name in ("rows", "entries", "timers", "joins")},
+        "lengths": [(NOWHERE, NOWHERE)] * len(lowered.lengths),
     }  # fmt: skip
 
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import config, from_dtype, njit, types
+from numba import config, from_dtype, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -55,15 +57,32 @@ STOP = -1
 """On the agenda: the run is over."""
 SCOPE = 16
 """What is thrown at a row: from here on, the time of that scope is up; below, its step failed with that result."""
-ROOMS = ("heap", "rows", "joins", "entries", "deliveries", "effects", "faults", "held")
+ROOMS = ("heap", "rows", "joins", "entries", "deliveries", "effects", "faults", "held", "timers")
 """The tables that may be too small; the error is 1 and more."""
-HEAP_FULL, ROWS_FULL, JOINS_FULL, ENTRIES_FULL, DELIVERIES_FULL, EFFECTS_FULL, FAULTS_FULL, HELD_FULL = range(1, 9)
+HEAP_FULL, ROWS_FULL, JOINS_FULL, ENTRIES_FULL, DELIVERIES_FULL, EFFECTS_FULL, FAULTS_FULL, HELD_FULL, TIMERS_FULL = (
+    range(1, 10)
+)
 NO_TIME, NO_KEY = 20, 21
 """Errors: a draw is no time, an event's key overflows."""
 
 
-inlined = njit(cache=True, forceinline=True)
+njit = partial(numba.njit, forceinline=False)
+"""Of most functions: without the word, what an inlined function calls would be inlined, too."""
+inlined = numba.njit(cache=True, forceinline=True)
 """Of functions on the way of every event: a call costs more than what they do."""
+
+
+def _apart(typing):  # type: ignore[no-untyped-def]
+    """Says that the function where it stands is called, and not compiled into its callers: what seldom happens, or is large."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+apart: Any = intrinsic(_apart)
 
 
 # --- the state ------------------------------------------------------------------------------------------------------
@@ -95,7 +114,7 @@ TABLES = {
     "lists": record("first last member"),
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
-        "back_one back_other one requeue_back closed watchers waiting coalesce keeps",
+        "back_one back_other one wait_length requeue_back closed watchers waiting coalesce keeps",
         ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8,
     ),
     "slots": record("out idle first last", latest=F8),
@@ -106,7 +125,10 @@ TABLES = {
     "memories": record("known result level version", I4),
     "groups": record("start part first count queue number"),
     "actors": record("value turn"),
-    "meters": record("busy waiting unacknowledged bins", since=F8, edge=F8, width=F8),
+    "meters": record(
+        "busy waiting unacknowledged completed most bins",
+        since=F8, edge=F8, width=F8, busy_area=F8, waiting_area=F8, unacknowledged_area=F8,
+    ),
     "bins": record("busy waiting unacknowledged", F8, most=I8, completed=I8),
     # faults: until when a part is in which state, and how slow it is; what strikes it (`where`: a part, or a link from the
     # end that `direction` names; by its own list of times, or every so often), at which points, and what happened
@@ -132,6 +154,10 @@ TABLES = {
     # what moves: `last` and `next` beside it in a list (`last` is the one before), `ticket` of its timer
     "heap": record("key what more", time=F8),
     "agenda": record("row seq"),
+    # timers of one length, in the order in which they are set, which is that in which they are due
+    "lengths": record("first last"),
+    "timers": record("key what more next", time=F8),
+    "free_timers": record("value"),
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
         "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth",
@@ -150,13 +176,13 @@ TABLES = {
 }  # fmt: skip
 """The records of each table."""
 NUMBERS = (
-    "heaped happens first turns rows_free joins_free entries_free delivered effected struck open stopped following issues error key "
-    "stream of_message entity copy slot most_held most_scopes population think_law think_stream"
+    "heaped happens first turns rows_free joins_free entries_free timers_free delivered effected struck open stopped following "
+    "issues error key stream of_message entity copy slot most_held most_scopes population think_law think_stream"
 )
 """The state's whole numbers: how much of each table is in use, the error and where it struck, limits, customers."""
 STATE = np.dtype(
     [(name, I8) for name in NUMBERS.split()]
-    + [(name, F8) for name in ("now", "horizon", "drawn")]
+    + [(name, F8) for name in ("now", "horizon", "drawn", "latest")]
     + [(part, I8) for name in TABLES for part in (name, f"{name}_size")]
 )
 
@@ -246,13 +272,13 @@ message_at, effect_at, mark_at, published_at, seen_at, event_at, turn_at = map(
 row_at, free_row_at, frame_at, held_at, delivery_at, entry_at, free_entry_at, join_at, free_join_at = map(
     of, ("rows", "free_rows", "frames", "held", "deliveries", "entries", "free_entries", "joins", "free_joins")
 )
+length_at, timer_at, free_timer_at = map(of, ("lengths", "timers", "free_timers"))
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def sooner(typing, time, key, other_time, other_key):  # type: ignore[no-untyped-def]
+def _sooner(typing, time, key, other_time, other_key):  # type: ignore[no-untyped-def]
     """Whether an event comes before another: one comparison without a jump, as the bits of times that are not negative (nor
     -0.0) are in the order of the times."""
 
@@ -265,6 +291,9 @@ def sooner(typing, time, key, other_time, other_key):  # type: ignore[no-untyped
         return builder.icmp_unsigned("<", place(*arguments[:2]), place(*arguments[2:]))
 
     return types.boolean(types.float64, types.int64, types.float64, types.int64), generate
+
+
+sooner: Any = intrinsic(_sooner)
 
 
 @inlined
@@ -301,6 +330,7 @@ def sink(s, time, key, what, more):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def push(s, time, key, what, more):  # type: ignore[no-untyped-def]
     """One more timed event, in the place of the one that happens now where that is still there."""
+    apart()
     if s.happens:
         s.happens = 0
         sink(s, time, key, what, more)
@@ -322,6 +352,7 @@ def push(s, time, key, what, more):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def drop(s):  # type: ignore[no-untyped-def]
     """What happened is over and nothing took its place in the heap: the last event does."""
+    apart()
     s.happens = 0
     s.heaped -= 1
     if s.heaped > 0:
@@ -350,6 +381,62 @@ def put_off(s, time, kind, of, more):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def set_timer(s, i, time, key, kind, of, more):  # type: ignore[no-untyped-def]
+    """An event, of a length of timer, that mostly comes for nobody. Of each length only the first stands in the heap, which
+    those that came for nobody before they were due never see; one that would not be the last stands there by itself."""
+    what = (np.int64(kind) << 40) | np.int64(of)
+    line = length_at(s, i)
+    if line.last >= 0 and sooner(time, key, timer_at(s, line.last).time, timer_at(s, line.last).key):
+        push(s, time, key, what, more)
+        return
+    n = s.timers_free
+    if n == 0:
+        s.error = TIMERS_FULL
+        return
+    s.timers_free = n - 1
+    k = free_timer_at(s, n - 1).value
+    timer = timer_at(s, k)
+    timer.time, timer.key, timer.what, timer.more, timer.next = time, key, what, more, -1
+    if line.last >= 0:
+        timer_at(s, line.last).next = k
+    else:
+        line.first = k
+        push(s, time, key, what | (np.int64(i + 1) << 48), more)
+    line.last = k
+
+
+@inlined
+def for_nobody(s, kind, of, more):  # type: ignore[no-untyped-def]
+    """Whether what was to come has been given up."""
+    if kind == UNACKED:
+        return delivery_at(s, of).ticket != more
+    row = row_at(s, of)
+    for i in range(row.depth):
+        if frame_at(s, of * s.most_scopes + i).ticket == more:
+            return False
+    return True
+
+
+@njit(cache=True)
+def next_timer(s, i):  # type: ignore[no-untyped-def]
+    """The first of the timers of a length is due: the next that is wanted takes its place in the heap."""
+    line = length_at(s, i)
+    while True:
+        k = line.first
+        free_timer_at(s, s.timers_free).value = k
+        s.timers_free += 1
+        line.first = timer_at(s, k).next
+        if line.first < 0:
+            line.last = -1
+            return
+        timer = timer_at(s, line.first)
+        if not for_nobody(s, timer.what >> 40, timer.what & 0xFFFFFFFFFF, timer.more):
+            push(s, timer.time, timer.key, timer.what | (np.int64(i + 1) << 48), timer.more)
+            return
+        s.latest = timer.time
+
+
+@inlined
 def say(s, row, seq):  # type: ignore[no-untyped-def]
     """One more entry on the agenda."""
     if s.turns >= s.agenda_size:
@@ -372,25 +459,29 @@ def wake(s, r, thrown):  # type: ignore[no-untyped-def]
 # --- areas ----------------------------------------------------------------------------------------------------------
 
 
+@inlined
+def lasted(m, time):  # type: ignore[no-untyped-def]
+    """As `records.Meter._add`, where 0 times a time adds nothing; the bin that is not over stands in the meter."""
+    m.busy_area += m.busy * time
+    m.waiting_area += m.waiting * time
+    m.unacknowledged_area += m.unacknowledged * time
+    m.most = max(m.most, m.waiting)
+
+
 @njit(cache=True)
-def lasted(s, i, time):  # type: ignore[no-untyped-def]
-    """As `records.Meter._add`."""
+def write_bin(s, i):  # type: ignore[no-untyped-def]
+    """The meter's last bin is as the meter has it."""
     m = meter_at(s, i)
     bin = bin_at(s, 4 * BINS * i + m.bins - 1)
-    if m.busy:
-        bin.busy += m.busy * time
-    if m.waiting:
-        bin.waiting += m.waiting * time
-        if m.waiting > bin.most:
-            bin.most = m.waiting
-    if m.unacknowledged:
-        bin.unacknowledged += m.unacknowledged * time
+    bin.busy, bin.waiting, bin.unacknowledged = m.busy_area, m.waiting_area, m.unacknowledged_area
+    bin.most, bin.completed = m.most, m.completed
 
 
 @njit(cache=True)
 def coarsen(s, i):  # type: ignore[no-untyped-def]
-    """As `records.Meter._coarsen`."""
+    """As `records.Meter._coarsen`; the last bin is a new one, and nothing stands in the meter yet."""
     m = meter_at(s, i)
+    write_bin(s, i)
     for k in range(2 * BINS):
         one, other = bin_at(s, 4 * BINS * i + 2 * k), bin_at(s, 4 * BINS * i + 2 * k + 1)
         bin = bin_at(s, 4 * BINS * i + k)
@@ -402,23 +493,27 @@ def coarsen(s, i):  # type: ignore[no-untyped-def]
     m.bins = 2 * BINS
     m.width *= 2
     m.edge = m.bins * m.width
+    last = bin_at(s, 4 * BINS * i + m.bins - 1)
+    m.busy_area, m.waiting_area, m.unacknowledged_area = last.busy, last.waiting, last.unacknowledged
+    m.most, m.completed = last.most, last.completed
 
 
 @njit(cache=True)
 def advance(s, i):  # type: ignore[no-untyped-def]
     """As `records.Meter.advance`."""
+    apart()
     m, now = meter_at(s, i), s.now
     while now > m.edge:
-        lasted(s, i, m.edge - m.since)
+        lasted(m, m.edge - m.since)
+        write_bin(s, i)
         m.since, m.edge = m.edge, (m.bins + 1) * m.width
         m.bins += 1
-        bin = bin_at(s, 4 * BINS * i + m.bins - 1)
-        bin.busy = bin.waiting = bin.unacknowledged = 0.0
-        bin.most = bin.completed = 0
+        m.busy_area = m.waiting_area = m.unacknowledged_area = 0.0
+        m.most = m.completed = 0
         if m.bins == 4 * BINS:
             coarsen(s, i)
     if now > m.since:
-        lasted(s, i, now - m.since)
+        lasted(m, now - m.since)
         m.since = now
 
 
@@ -429,13 +524,12 @@ def tell(s, i, busy, waiting, unacknowledged, completed):  # type: ignore[no-unt
     if s.now > m.edge:
         advance(s, i)
     elif s.now > m.since:
-        lasted(s, i, s.now - m.since)
+        lasted(m, s.now - m.since)
         m.since = s.now
     m.busy += busy
     m.waiting += waiting
     m.unacknowledged += unacknowledged
-    if completed:
-        bin_at(s, 4 * BINS * i + m.bins - 1).completed += completed
+    m.completed += completed
 
 
 # --- lists, pools ---------------------------------------------------------------------------------------------------
@@ -525,12 +619,10 @@ def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def give_unit(s, r, i):  # type: ignore[no-untyped-def]
-    """The unit goes to the next in line: as `simpy.Member.release`."""
-    row, member = row_at(s, r), member_at(s, i)
-    at = row.holding - 1
-    while held_at(s, r * s.most_held + at).value != i:
-        at -= 1
+def give_unit(s, r, at):  # type: ignore[no-untyped-def]
+    """The unit at a place of what the row holds goes to the next in line: as `simpy.Member.release`."""
+    row, i = row_at(s, r), held_at(s, r * s.most_held + at).value
+    member = member_at(s, i)
     row.holding -= 1
     for k in range(at, row.holding):
         held_at(s, r * s.most_held + k).value = held_at(s, r * s.most_held + k + 1).value
@@ -552,7 +644,7 @@ def unwind(s, r, held):  # type: ignore[no-untyped-def]
     """Give back what was taken since there were `held` units, the last first."""
     row = row_at(s, r)
     while row.holding > held:
-        give_unit(s, r, held_at(s, r * s.most_held + row.holding - 1).value)
+        give_unit(s, r, row.holding - 1)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -863,6 +955,7 @@ def forget(s, r):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def kill(s, r):  # type: ignore[no-untyped-def]
     """The row ends wherever it is."""
+    apart()
     forget(s, r)
     row_at(s, r).seq += 1
     end_row(s, r)
@@ -932,13 +1025,17 @@ def leave(s, r):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def set_timer(s, r, frame, time):  # type: ignore[no-untyped-def]
-    """The scope's time is up after a time."""
+def limit(s, r, frame, time, length):  # type: ignore[no-untyped-def]
+    """The scope's time is up after a time, which may be one of the lengths of timers."""
     row = row_at(s, r)
     row.scopes += 1
     row.ticket += 1
     frame.ticket = row.ticket
-    event(s, s.now + time, order.TIMER, entity(s, row), row.copy, row.scopes, EXPIRE, r, row.ticket)
+    key = key_of(s, order.TIMER, entity(s, row), row.copy, row.scopes)
+    if length >= 0:
+        set_timer(s, length, s.now + time, key, EXPIRE, r, row.ticket)
+    else:
+        push(s, s.now + time, key, (np.int64(EXPIRE) << 40) | np.int64(r), row.ticket)
 
 
 @njit(cache=True)
@@ -964,6 +1061,7 @@ def ready(s, r, time):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def fail(s, r, result):  # type: ignore[no-untyped-def]
     """The row's step failed; whether it goes on at once."""
+    apart()
     row = row_at(s, r)
     while row.depth > 0:
         frame = frame_at(s, r * s.most_scopes + row.depth - 1)
@@ -1003,6 +1101,7 @@ def fail(s, r, result):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def expire(s, r, ticket):  # type: ignore[no-untyped-def]
     """The time of one of the row's scopes is up, unless it has left it."""
+    apart()
     row = row_at(s, r)
     for i in range(row.depth):
         if frame_at(s, r * s.most_scopes + i).ticket == ticket:
@@ -1134,7 +1233,8 @@ def lend(s, d, i):  # type: ignore[no-untyped-def]
         tell(s, queue.meter, 0, 0, 0, 1)
     elif not math.isnan(queue.ack_wait):
         delivery.ticket += 1
-        event(s, s.now + queue.ack_wait, order.TIMER, message, copy, 1, UNACKED, d, delivery.ticket)
+        key = key_of(s, order.TIMER, message, copy, 1)
+        set_timer(s, queue.wait_length, s.now + queue.ack_wait, key, UNACKED, d, delivery.ticket)
     return copy
 
 
@@ -1453,6 +1553,7 @@ def refuse(s, d, number, delay):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def settle_batch(s, r, pc, kind):  # type: ignore[no-untyped-def]
     """As `simpy.Verbs.settle_over`, of a whole batch."""
+    apart()
     row = row_at(s, r)
     entries = np.empty(row.batch, np.int64)
     e = row.hand
@@ -1527,6 +1628,7 @@ def crash_actors(s, part, restart, running):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def crash(s, part, restart, running, power):  # type: ignore[no-untyped-def]
     """As `simpy.Faults.crash`."""
+    apart()
     part_at(s, part).down = 1
     for g in range(s.groups_size):
         group = group_at(s, g)
@@ -1638,6 +1740,7 @@ def stand_still(s, part, until):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def strike(s, i, lasts, message, running):  # type: ignore[no-untyped-def]
     """As `simpy.Faults.strike`."""
+    apart()
     fault, until = strike_at(s, i), s.now + lasts
     kind, where = fault.kind, fault.where
     death = kind == CRASH or kind == POWER_LOSS
@@ -1785,6 +1888,15 @@ def go(s, r):  # type: ignore[no-untyped-def]
         operation, a = op.operation, op.a
 
         # time and pools
+        if operation == SEIZE:
+            taken = take_unit(s, r, pick(s, r, a, key_at(s, op.c).value), op.b)
+            if taken == 0 or (taken < 0 and not fail(s, r, FAILED)):
+                return
+            op = op_at(s, row.pc)
+            if taken < 0 or op.operation != DELAY:
+                continue
+            operation, a = DELAY, op.a
+            row.pc += 1
         if operation == DELAY:
             time = duration(s, r, a, op.b, op.d, op.real)
             if op.c == UNWATCHED:
@@ -1801,15 +1913,11 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 turn += 1
             sleep_until(s, r, turn * op.real)
             return
-        elif operation == SEIZE:
-            taken = take_unit(s, r, pick(s, r, a, key_at(s, op.c).value), op.b)
-            if taken == 0 or (taken < 0 and not fail(s, r, FAILED)):
-                return
         elif operation == RELEASE:
             i = row.holding - 1
             while member_at(s, held_at(s, r * s.most_held + i).value).pool != a:
                 i -= 1
-            give_unit(s, r, held_at(s, r * s.most_held + i).value)
+            give_unit(s, r, i)
         elif operation == SEND:
             start = row.part
             time = travel(s, a if start == op.c else op.b, row.place)
@@ -1896,7 +2004,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
             row.pc = a
         elif operation == TIMEOUT:
             frame = enter(s, r, TIMEOUT, pc)
-            set_timer(s, r, frame, duration(s, r, op.b, op.c, NOWHERE, 0.0))
+            limit(s, r, frame, duration(s, r, op.b, op.c, NOWHERE, 0.0), op.d)
         elif operation == BY_ATTEMPT:
             enter(s, r, BY_ATTEMPT, pc)
             row.place = fold(fold(0, row.message), max(row.attempt, 1) - 1)
@@ -1926,8 +2034,8 @@ def go(s, r):  # type: ignore[no-untyped-def]
             server = row_at(s, child(s, r, a))
             server.answer_row, server.answer_call = r, row.calls
             frame = enter(s, r, CALL, pc)
-            if op.b:
-                set_timer(s, r, frame, op.real)
+            if op.b >= 0:
+                limit(s, r, frame, op.real, op.b)
             row.at = CALLING
             return
         elif operation == REPLY:
@@ -2166,6 +2274,7 @@ def stop(s):  # type: ignore[no-untyped-def]
     """The run is over: the areas are added up to now."""
     for i in range(s.meters_size):
         advance(s, i)
+        write_bin(s, i)
     return False
 
 
@@ -2189,11 +2298,15 @@ def run(s, events):  # type: ignore[no-untyped-def]
             if s.following < s.messages_size and arrival_is_next(s):
                 r = arrival(s)
             elif s.heaped == 0:
+                s.now = max(s.now, s.latest)
                 return stop(s)
             else:
                 top = event_at(s, 0)
                 s.now, s.key, s.happens = top.time, top.key, 1
-                r = happen(s, top.what >> 40, top.what & 0xFFFFFFFFFF, top.more)
+                what, more = top.what, top.more
+                if what >> 48:
+                    next_timer(s, (what >> 48) - 1)
+                r = happen(s, (what >> 40) & 0xFF, what & 0xFFFFFFFFFF, more)
         if r >= 0:
             go(s, r)
     return True

@@ -71,8 +71,9 @@ class Lowered:
     """Law and stream of the customers' thinking, where a source has a population."""
     priorities: list[list[int]]
     """Of each pool, ascending."""
-    queue_ways: list[tuple[int, int, int, int]]
-    """Of each queue: the way of a delivery, those of an acknowledgement from one end and from the other, and the one."""
+    queue_ways: list[tuple[int, int, int, int, int]]
+    """Of each queue: the way of a delivery, those of an acknowledgement from one end and from the other, and the one; and the
+    length of its wait for an acknowledgement."""
     memories: dict[int, int]
     """Of the tables that `once` remembers in: which memory is whose."""
     celled: set[int]
@@ -90,6 +91,8 @@ class Lowered:
     their streams, and that of its chance at a point."""
     depth: int
     """How many scopes a row is in at most."""
+    lengths: list[float]
+    """The lengths of timers that are always the same, s."""
 
 
 @dataclass
@@ -114,6 +117,7 @@ class Lowering:
     awaited: set[int] = field(default_factory=set)
     aside: list[tuple[list[int], int, Steps, str]] = field(default_factory=list)
     deepest: int = 0
+    lengths: dict[float, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         flow = self.flow
@@ -144,6 +148,10 @@ class Lowering:
         name = f"{stream}.from.{end.name}"
         way = link.name, end.name, self.law(link.delay), self.stream(name), self.stream(f"{name}.loss")
         return self.travels.setdefault(way, len(self.travels))
+
+    def length(self, time: float | None) -> int:
+        """A length of timers."""
+        return NOWHERE if time is None else self.lengths.setdefault(time, len(self.lengths))
 
     def cells(self, table: Table) -> int:
         """A table whose cells are used."""
@@ -292,7 +300,8 @@ class Lowering:
         self.scope(begin, 1, self.add("RETRIED"), step.otherwise, name, depth)
 
     def _timeout(self, step: blocks.Timeout, name: str, depth: int) -> None:
-        begin = self.add("TIMEOUT", 0, self.law(step.after), self.stream(step.stream or f"{name}.timeout"))
+        length = self.length(step.after.value) if isinstance(step.after, Constant) else NOWHERE
+        begin = self.add("TIMEOUT", 0, self.law(step.after), self.stream(step.stream or f"{name}.timeout"), length)
         self.steps(step.steps, name, depth + 1)
         self.scope(begin, 1, self.add("IN_TIME"), step.otherwise, name, depth)
 
@@ -313,7 +322,7 @@ class Lowering:
 
     def _call(self, step: blocks.Call, name: str, depth: int) -> None:
         self.deepest = max(self.deepest, depth + 1)
-        row = self.add("CALL", 0, int(step.timeout is not None), real=step.timeout or 0.0)
+        row = self.add("CALL", 0, self.length(step.timeout), real=step.timeout or 0.0)
         self.aside.append((row, 1, step.steps, name))
         self.add("ANSWERED")
 
@@ -425,7 +434,7 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
     actors = {name: making.program(actor.steps, name) for name, actor in flow.actors.items()}
     starts = {kind: making.program(source.steps, kind) for kind, source in flow.sources.items()}
     nothing = making.program((), "nothing")
-    queue_ways = [_ways(making, queue) for queue in flow.queues.values()]
+    queue_ways = [(*_ways(making, queue), making.length(queue.ack_wait)) for queue in flow.queues.values()]
     thinking = {
         kind: (making.law(source.think or Constant(value=0.0)), making.stream(f"{kind}.think"))
         for kind, source in flow.sources.items()
@@ -469,6 +478,7 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
         points=list(making.points),
         strikes=strikes,
         depth=making.deepest,
+        lengths=list(making.lengths),
     )
 
 
