@@ -174,8 +174,9 @@ def to_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
 
 def coded(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
     """A column of names from their numbers, shape (n,); its dictionary holds those that occur, in order of appearance."""
-    first = {code: int(np.argmax(codes == code)) for code in range(len(names)) if (codes == code).any()}
-    order = sorted(first, key=lambda code: first[code])
+    codes = np.ascontiguousarray(codes, np.int8)
+    there = np.flatnonzero(np.bincount(codes, minlength=1)).tolist()
+    order = sorted(there, key=lambda code: int(np.argmax(codes == code)))
     renumber = np.zeros(len(names) or 1, np.int8)
     renumber[order] = np.arange(len(order))
     return pa.DictionaryArray.from_arrays(

@@ -7,7 +7,7 @@ every architecture and every engine, the live one too, gets the same table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -439,23 +439,31 @@ class Scenario(Frozen):
         }
         shares = np.add.accumulate([self.mix.stock_update, self.mix.order])
         kind = np.searchsorted(shares, u["kind"], side="right").astype(np.int8)
-        weights = np.array([float(k) ** -self.goods.zipf for k in range(1, self.goods.skus + 1)])
-        popularity = np.add.accumulate(weights)
-        sku = np.searchsorted(popularity / popularity[-1], u["sku"], side="right").astype(np.int32)
+        sku = np.searchsorted(_zipf(self.goods.skus, self.goods.zipf), u["sku"], side="right").astype(np.int32)
         order, query, update = (kind == KINDS.index(k) for k in (ORDER, STOCK_QUERY, STOCK_UPDATE))
         sku[order & (u["sale"] < self.goods.sale_share)] = 0
         session = np.where(update, -1, (u["session"] * self.customers).astype(np.int64)).astype(np.int32)
-        last: dict[int, int] = {}
-        for i in np.flatnonzero(order | query).tolist():
-            customer = int(session[i])
-            if order[i]:
-                last[customer] = int(sku[i])
-            elif u["own"][i] < self.asks_for_own_order and customer in last:
-                sku[i] = last[customer]
+        asking = np.flatnonzero(query & (u["own"] < self.asks_for_own_order))
+        last = _last(np.flatnonzero(order), session, asking)
+        sku[asking[last >= 0]] = sku[last[last >= 0]]
         received = self.mix.order / self.mix.stock_update if self.goods.receipts and self.mix.stock_update else 0.0
         receipt = np.floor(received) + (u["change"] < received % 1.0)
         quantity = np.where(update, receipt, np.where(order, 1, 0)).astype(np.int32)
         return Arrivals(self.arrivals.times(n, seed), kind, sku, session, quantity)
+
+
+@lru_cache(maxsize=8)
+def _zipf(skus: int, exponent: float) -> np.ndarray:
+    """The distribution function of Zipf's law, shape (skus,), with the powers of the mathematical library."""
+    popularity = np.add.accumulate([float(k) ** -exponent for k in range(1, skus + 1)])
+    return popularity / popularity[-1]
+
+
+def _last(orders: np.ndarray, session: np.ndarray, asking: np.ndarray) -> np.ndarray:
+    """For each message of `asking`, the last of `orders` before it of the same session, -1 for none; both ascend."""
+    keys = np.sort((session[orders].astype(np.int64) << 32) + orders)
+    found = np.append(keys, -1)[np.searchsorted(keys, (session[asking].astype(np.int64) << 32) + asking) - 1]
+    return np.where(found >> 32 == session[asking], found & 0xFFFFFFFF, -1)
 
 
 def scenario_names() -> list[str]:
@@ -466,9 +474,13 @@ def scenario_names() -> list[str]:
 def load_scenario(name: str) -> Scenario:
     """The named scenario, or the one in a YAML file; raises BadInput for an unknown name or a bad file."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    elif name in scenario_names():
-        path = paths.SCENARIOS / f"{name}.yaml"
-    else:
+        return read_model(Scenario, Path(name), "a scenario", name=Path(name).stem)
+    if name not in scenario_names():
         raise unknown("scenario", name, scenario_names())
-    return read_model(Scenario, path, "a scenario", name=path.stem)
+    return _named(name)
+
+
+@cache
+def _named(name: str) -> Scenario:
+    """A scenario that comes with the package."""
+    return read_model(Scenario, paths.SCENARIOS / f"{name}.yaml", "a scenario", name=name)

@@ -189,14 +189,12 @@ STATE = np.dtype(
 
 def state(tables: Mapping[str, np.ndarray], **values: float) -> np.ndarray:
     """The state over the tables, which must outlive it, shape (1,)."""
-    s = np.zeros(1, STATE)
+    known = dict(values)
     for name, kind in TABLES.items():
         array = tables[name]
         assert array.dtype == kind and array.flags.c_contiguous, name
-        s[name], s[f"{name}_size"] = array.ctypes.data, array.size
-    for name, value in values.items():
-        s[name] = value
-    return s
+        known[name], known[f"{name}_size"] = array.ctypes.data, array.size
+    return np.array([tuple(known.get(name, 0) for name in STATE.names)], STATE)  # type: ignore[union-attr]
 
 
 def of(name: str) -> Any:

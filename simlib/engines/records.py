@@ -224,19 +224,16 @@ def width_of(arrivals: Arrivals) -> float:
 
 def _parts(areas: Sequence[Areas], now: float) -> dict[str, Any]:
     """A row each meter and bin that began before `now`."""
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS["parts"].names}
+    named: list[tuple[str, str, float]] = []
+    values: list[list[np.ndarray]] = []
     for a in areas:
         starts = np.arange(len(a.areas)) * a.width
         ends = np.minimum(np.arange(1, len(a.areas) + 1) * a.width, now)
         there = ends > starts
-        bins = int(there.sum())
-        named = {"name": [a.name] * bins, "kind": [a.kind] * bins, "capacity": [a.capacity] * bins}
-        timed = {"start": starts[there], "end": ends[there]}
-        levels = zip(("busy", "waiting", "unacknowledged"), a.areas[there].T, strict=True)
-        counts = {"waiting_max": a.most[there], "completed": a.completed[there]}
-        for name, values in {**named, **timed, **dict(levels), **counts}.items():
-            columns[name].extend(values)
-    return columns
+        named += [(a.name, a.kind, a.capacity)] * int(there.sum())
+        values.append([starts[there], ends[there], *a.areas[there].T, a.most[there], a.completed[there]])
+    columns = [*zip(*named, strict=True), *map(np.concatenate, zip(*values, strict=True))] if named else [()] * 10
+    return dict(zip(SCHEMAS["parts"].names, columns, strict=True))
 
 
 def _columns(name: str, rows: list[Any]) -> dict[str, list[Any]]:

@@ -389,8 +389,8 @@ class Flow:
 def children(step: Step) -> list[Steps]:
     """The lists of steps inside a step, in order."""
     inside: list[Steps] = []
-    for each in fields(step):  # type: ignore[arg-type]
-        value = getattr(step, each.name)
+    for name in step.__dataclass_fields__:  # type: ignore[attr-defined]
+        value = getattr(step, name)
         if isinstance(value, tuple | list):
             if value and all(isinstance(one, Step) for one in value):
                 inside.append(value)
