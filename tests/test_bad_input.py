@@ -59,7 +59,8 @@ COMMANDS = [
     ("new architecture sides", "the name 'sides' is taken: choose another"),
     (
         "new architecture My-Own",
-        "the name of an architecture must be of lower-case letters, digits and _, and no word of Python, got 'My-Own': choose another",
+        "the name of an architecture must be of lower-case letters, digits and _, and no word of Python, got 'My-Own':"
+        " choose another",
     ),
     ("new scenario mine", "unknown thing to make 'scenario': known are architecture"),
     ("calibrate restt", "unknown architecture 'restt': did you mean 'rest'? known are …"),
