@@ -191,9 +191,10 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         queues.append((
             parts[queue.at.name], _or_none(queue.prefetch), queue.shared, queue.automatic_ack,
             _or_none(queue.max_deliveries), queue.dead_letter, len(flow.pools) + i, len(slots), count, 0, NOWHERE, NOWHERE,
-            consumers_at, *ways, queue.requeue == "back", 0, received.get(queue, NOWHERE), 0, queue.coalesce, queue.log is not None,
+            consumers_at, *ways, queue.requeue == "back", 0, received.get(queue, NOWHERE), 0, queue.coalesce,
+            queue.log is not None, NOWHERE, _or_none(queue.length), queue.overflow == "refuse",
             *(math.nan if time is None else time
-              for time in (queue.ack_wait, queue.deduplicate, queue.detected_after, queue.flush_every)),
+              for time in (queue.ack_wait, queue.deduplicate, queue.detected_after, queue.flush_every, queue.ttl)),
         ))  # fmt: skip
         for _ in range(count):
             slots.append((0, len(lists), NOWHERE, NOWHERE, -math.inf))

@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 from simlib.domain import RESPONSES
 from simlib.draws import QUANTILES, closed_form, fold, uniform
 from simlib.engines import order
-from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED
+from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, EXPIRED, REJECTED, SUPERSEDED
 from simlib.flow.blocks import COMPARISONS, FIELDS
 from simlib.flow.lowering import AT_RANDOM, BY_SESSION, NOWHERE, OPERATION, SELECTS, UNWATCHED
 from simlib.scenario import FAULTS
@@ -37,7 +37,7 @@ from simlib.scenario import FAULTS
     FAIL, RESCUE, RESCUED, RETRY, NEXT_TRY, RETRIED, TIMEOUT, IN_TIME, BY_ATTEMPT, BY_ATTEMPT_END,
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
     TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
-    FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK,
+    FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK, BY_SKU,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
@@ -49,7 +49,7 @@ CELLS = len(FIELDS)
 
 RUNNING, ASLEEP, SERVED, QUEUED, JOINING, CALLING = range(6)
 """Where a row is: not waiting (or about to be resumed), in a delay, in a service, in a list, at a join, at a call."""
-RESUME, EXPIRE, CUSTOMER, ISSUE, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, STRIKE, PASSED, NOTICE = range(12)
+RESUME, EXPIRE, CUSTOMER, ISSUE, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, STRIKE, PASSED, NOTICE, TOO_OLD = range(13)
 """Kinds of timed event."""
 LOST = 2
 """How a delivery is settled that went with the power."""
@@ -114,8 +114,9 @@ TABLES = {
     "lists": record("first last member"),
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
-        "back_one back_other one wait_length requeue_back closed watchers waiting coalesce keeps",
-        ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8,
+        "back_one back_other one wait_length requeue_back closed watchers waiting coalesce keeps "
+        "urgent length refuses",
+        ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8, ttl=F8,
     ),
     "slots": record("out idle first last", latest=F8),
     "tables": record("key durable at memory first size replicas watchers"),
@@ -167,7 +168,8 @@ TABLES = {
     "frames": record("pc kind attempt part holding turn unheard place ticket"),
     "held": record("value"),
     "deliveries": record(
-        "queue message copy number slot out settled level version result answer_row answer_call next last ticket", published=F8
+        "queue message copy number slot out settled urgent level version result answer_row answer_call next last ticket",
+        published=F8,
     ),
     "entries": record("delivery number next"),
     "free_entries": record("value"),
@@ -1353,9 +1355,11 @@ def dispatch(s, q):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def take_out(s, q, d):  # type: ignore[no-untyped-def]
-    """The delivery is no longer among the ready."""
+    """The delivery is no longer among the ready; `urgent` is the last of the urgent ones."""
     queue, delivery = queue_at(s, q), delivery_at(s, d)
     queue.waiting -= 1
+    if queue.urgent == d:
+        queue.urgent = delivery.last
     if delivery.last >= 0:
         delivery_at(s, delivery.last).next = delivery.next
     else:
@@ -1368,24 +1372,38 @@ def take_out(s, q, d):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def put_in(s, q, d, at_head):  # type: ignore[no-untyped-def]
-    """The delivery is ready, at the head or the end."""
+    """As `simpy.QueueState._join`."""
     queue, delivery = queue_at(s, q), delivery_at(s, d)
     queue.waiting += 1
-    if at_head:
-        delivery.last, delivery.next = -1, queue.ready
-        if queue.ready >= 0:
-            delivery_at(s, queue.ready).last = d
-        else:
-            queue.end = d
-        queue.ready = d
+    if delivery.urgent:
+        before = -1 if at_head else queue.urgent
+        if before == queue.urgent:
+            queue.urgent = d
     else:
-        delivery.next, delivery.last = -1, queue.end
-        if queue.end >= 0:
-            delivery_at(s, queue.end).next = d
-        else:
-            queue.ready = d
+        before = queue.urgent if at_head else queue.end
+    delivery.last = before
+    if before >= 0:
+        delivery.next, delivery_at(s, before).next = delivery_at(s, before).next, d
+    else:
+        delivery.next, queue.ready = queue.ready, d
+    if delivery.next >= 0:
+        delivery_at(s, delivery.next).last = d
+    else:
         queue.end = d
     tell(s, queue.meter, 0, 1, 0, 0)
+    overtake(s, q, d)
+    if 0 <= queue.length < queue.waiting and not queue.refuses:
+        drop_ready(s, q, queue.ready, 0)
+
+
+@njit(cache=True)
+def drop_ready(s, q, d, note):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._drop`."""
+    queue = queue_at(s, q)
+    take_out(s, q, d)
+    tell(s, queue.meter, 0, -1, 0, 0)
+    message_at(s, delivery_at(s, d).message).noted |= DEAD_LETTERED if queue.dead_letter else note
+    close(s, d)
 
 
 @njit(cache=True)
@@ -1407,31 +1425,35 @@ def overtake(s, q, d):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def publish(s, r, q):  # type: ignore[no-untyped-def]
-    """As `simpy.QueueState.publish`."""
+def publish(s, r, q, urgent):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.publish`; whether the queue took it."""
     row, queue, now = row_at(s, r), queue_at(s, q), s.now
-    message = row.message
-    if not math.isnan(queue.deduplicate):
-        if now - seen_at(s, q * s.messages_size + message).value <= queue.deduplicate:
-            return
+    message, known = row.message, not math.isnan(queue.deduplicate)
+    if known and now - seen_at(s, q * s.messages_size + message).value <= queue.deduplicate:
+        return True
+    if 0 <= queue.length <= queue.waiting and queue.refuses:
+        return False
+    if known:
         seen_at(s, q * s.messages_size + message).value = now
     copy = published_at(s, q * s.messages_size + message).value
     published_at(s, q * s.messages_size + message).value = copy + 1
     d = s.delivered
     if d >= s.deliveries_size:
         s.error = DELIVERIES_FULL
-        return
+        return True
     s.delivered = d + 1
     delivery = delivery_at(s, d)
     delivery.queue, delivery.message, delivery.copy = q, message, copy
     delivery.number = delivery.slot = delivery.out = delivery.settled = 0
     delivery.level, delivery.version, delivery.result = row.level, row.version, row.result
     delivery.answer_row, delivery.answer_call, delivery.ticket = row.answer_row, row.answer_call, 0
-    delivery.published = now
+    delivery.published, delivery.urgent = now, urgent
+    if not math.isnan(queue.ttl):
+        event(s, now + queue.ttl, order.TIMER, message, next_copy(s, message), 1, TOO_OLD, d, 0)
     message_at(s, message).alive += 1
     put_in(s, q, d, False)
-    overtake(s, q, d)
     dispatch(s, q)
+    return True
 
 
 @njit(cache=True)
@@ -1493,7 +1515,8 @@ def put_back(s, d):  # type: ignore[no-untyped-def]
     else:
         returned(s, d)
         put_in(s, q, d, queue_at(s, q).requeue_back == 0)
-        overtake(s, q, d)
+        if not delivery.settled and s.now >= delivery.published + queue_at(s, q).ttl:
+            drop_ready(s, q, d, EXPIRED)
 
 
 @njit(cache=True)
@@ -1955,6 +1978,8 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 return
             entry = first_entry(s, slot)
             take_delivery(s, r, entry.delivery, entry.number)
+        elif operation == BY_SKU:
+            row.pc = branch_at(s, a + message_at(s, row.message).sku % op.b).value
         elif operation == CHOOSE:
             rest, stage = uniform(key_at(s, op.c).value, row.place), -1
             for i in range(a, a + op.b):
@@ -2041,7 +2066,8 @@ def go(s, r):  # type: ignore[no-untyped-def]
 
         # messages
         elif operation == PUBLISH:
-            publish(s, r, a)
+            if not publish(s, r, a, op.b) and not fail(s, r, FAILED):
+                return
         elif operation == ACK:
             settle_over(s, r, pc, ACKED)
         elif operation == NACK:
@@ -2194,6 +2220,13 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         expire(s, of, more)
     elif kind == DELIVER:
         arrive(s, of, more, s.key)
+    elif kind == TOO_OLD:
+        delivery = delivery_at(s, of)
+        until = paused(s, queue_at(s, delivery.queue).at)
+        if s.now < until:
+            put_off(s, until, kind, of, more)
+        elif not delivery.settled and not delivery.out:
+            drop_ready(s, delivery.queue, of, EXPIRED)
     elif kind == UNACKED:
         if delivery_at(s, of).ticket == more:
             until = paused(s, queue_at(s, delivery_at(s, of).queue).at)

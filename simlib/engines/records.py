@@ -15,7 +15,7 @@ from simlib.scenario import Arrivals
 
 BINS = 50
 """Bins between the start and the last arrival; a run that goes on adds bins, and doubles their width at four times as many."""
-APPLIED, ANSWERED, SUPERSEDED, REJECTED, DEAD_LETTERED = 1, 2, 4, 8, 16
+APPLIED, ANSWERED, SUPERSEDED, REJECTED, DEAD_LETTERED, EXPIRED = 1, 2, 4, 8, 16, 32
 """What was noted of a message: bits of `Records.noted`."""
 
 
@@ -162,7 +162,7 @@ class Ends:
         """What is so at the end, by the order of `domain.OUTCOMES`, whose index it is; shape (n,)."""
         noted = [
             (APPLIED, "applied"), (ANSWERED, "answered"), (SUPERSEDED, "superseded"), (REJECTED, "rejected"),
-            (DEAD_LETTERED, "dead_lettered"),
+            (DEAD_LETTERED, "dead_lettered"), (EXPIRED, "expired"),
         ]  # fmt: skip
         conditions = [*((self.noted & bit > 0, name) for bit, name in noted), (self.alive > 0, "in_flight")]
         conditions.append((self.response == RESPONSES.index("ok"), "lost"))

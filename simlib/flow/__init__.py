@@ -32,6 +32,7 @@ from simlib.flow.blocks import (
     apply,
     branch,
     by_attempt,
+    by_sku,
     call,
     choose,
     delay,
@@ -62,7 +63,7 @@ __all__ = [
     "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor", "Affine",
     "Backoff", "Condition", "Constant", "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow",
     "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles", "Queue", "Source", "Step", "Steps",
-    "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "call", "choose", "delay", "every", "fail",
-    "for_each", "fork", "mark", "nack", "point", "publish", "receive", "reject", "repeat", "reply", "rescue", "respond",
-    "retry", "seek", "spawn", "supersede", "timeout", "wait_until",
+    "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "by_sku", "call", "choose", "delay", "every",
+    "fail", "for_each", "fork", "mark", "nack", "point", "publish", "receive", "reject", "repeat", "reply", "rescue",
+    "respond", "retry", "seek", "spawn", "supersede", "timeout", "wait_until",
 ]  # fmt: skip

@@ -212,6 +212,13 @@ class Branch(Step):
 
 
 @dataclass(frozen=True)
+class BySku(Step):
+    """One of the branches, always the same for a SKU."""
+
+    branches: tuple[Steps, ...]
+
+
+@dataclass(frozen=True)
 class Choose(Step):
     """Go on at one of the named stages, each with a probability; what is left over ends the row."""
 
@@ -325,12 +332,14 @@ class Publish(Step):
     """Put a delivery of this message, with its registers, into a queue at this part; or append a record of it to a log.
 
     A `sign` changes the level of the log's stream by sign · quantity and makes a new version of it: both go into the registers
-    first. `expect`: where the stream is no longer at the version in the register, the others are done instead."""
+    first. `expect`: where the stream is no longer at the version in the register, the others are done instead. A queue hands out
+    what is `urgent` before the rest; where it takes no more the step fails with "full"."""
 
     to: Queue | Log
     sign: Literal[-1, 0, 1] = 0
     expect: bool = False
     otherwise: Steps = ()
+    urgent: bool = False
 
     @property
     def queues(self) -> list[Queue]:
@@ -508,6 +517,10 @@ def branch(when: Condition | float, then: Steps, otherwise: Steps = (), stream: 
     return Branch(when, then, otherwise, stream)
 
 
+def by_sku(*branches: Steps) -> BySku:
+    return BySku(branches)
+
+
 def choose(stages: dict[str, float], stream: str | None = None) -> Choose:
     return Choose(tuple(stages.items()), stream)
 
@@ -552,8 +565,14 @@ def reply(result: str | None = None) -> Reply:
     return Reply(result)
 
 
-def publish(to: Queue | Log, sign: Literal[-1, 0, 1] = 0, expect: bool = False, otherwise: Steps = ()) -> Publish:
-    return Publish(to, sign, expect, otherwise)
+def publish(
+    to: Queue | Log,
+    sign: Literal[-1, 0, 1] = 0,
+    expect: bool = False,
+    otherwise: Steps = (),
+    urgent: bool = False,
+) -> Publish:
+    return Publish(to, sign, expect, otherwise, urgent)
 
 
 def seek(group: Queue) -> Seek:

@@ -24,6 +24,7 @@ from simlib.flow.blocks import (
     Affine,
     Branch,
     ByAttempt,
+    BySku,
     Call,
     Choose,
     Condition,
@@ -297,6 +298,11 @@ class _Walk:
                 return _smaller(self.walk(then, held), self.walk(otherwise, held))
             case Branch(when=float(p) | int(p), then=then, otherwise=otherwise):
                 return _mixed(p, self.walk(then, held), self.walk(otherwise, held))
+            case BySku(branches=branches):
+                ways = self.walk(branches[0], held)
+                for n, branch in enumerate(branches[1:], 2):
+                    ways = _mixed(1 / n, self.walk(branch, held), ways)
+                return ways
             case Take(then=then, otherwise=otherwise) | WriteIfNewer(then=then, otherwise=otherwise):
                 return _smaller(self.walk(then, held), self.walk(otherwise, held))
             case Once(steps=steps) | Timeout(steps=steps) | ByAttempt(steps=steps):

@@ -23,6 +23,7 @@ from simlib.flow.blocks import (
     Backoff,
     Branch,
     ByAttempt,
+    BySku,
     Call,
     Choose,
     Condition,
@@ -68,6 +69,7 @@ from simlib.flow.model import (
     Key,
     Link,
     Log,
+    Overflow,
     Part,
     Pool,
     Queue,
@@ -84,7 +86,7 @@ WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Retry, Timeout, WaitUnt
 """Steps that may take time."""
 OF_A_MESSAGE = (
     Publish, Read, Write, WriteIfNewer, Add, Take, Once, Apply, Respond, Reject, Supersede, Mark, Reply, Call, Fork, Spawn,
-    ByAttempt, Send, WaitForCell,
+    ByAttempt, BySku, Send, WaitForCell,
 )  # fmt: skip
 """Steps that an actor can do for a message alone."""
 BY_ATTEMPT, EACH = -1_000, -1_000_000
@@ -194,15 +196,18 @@ class Checker:
             if pool.select not in get_args(Select):
                 raise unknown(f"select of pool '{pool.name}'", str(pool.select), get_args(Select))
         for queue in flow.queues.values():
-            for option, value in (("prefetch", queue.prefetch), ("max_deliveries", queue.max_deliveries)):
+            counts = ("prefetch", "max_deliveries", "length")
+            for option, value in ((name, getattr(queue, name)) for name in counts):
                 if value is not None:
                     self.number(value, f"{option} of queue '{queue.name}'", least=1, whole=True)
             if queue.requeue not in get_args(Requeue):
                 raise unknown(f"requeue of queue '{queue.name}'", str(queue.requeue), get_args(Requeue))
-            times = ("ack_wait", "deduplicate", "detected_after", "flush_every")
+            if queue.overflow not in get_args(Overflow):
+                raise unknown(f"overflow of queue '{queue.name}'", str(queue.overflow), get_args(Overflow))
+            times = ("ack_wait", "deduplicate", "detected_after", "flush_every", "ttl")
             for option, time in ((name, getattr(queue, name)) for name in times):
                 if time is not None:
-                    above = option in ("ack_wait", "flush_every")
+                    above = option in ("ack_wait", "flush_every", "ttl")
                     self.number(time, f"{option} of queue '{queue.name}'", above=above)
             if queue.log is not None:
                 self.grouped(queue)
@@ -245,7 +250,7 @@ class Checker:
         """A log's group has its deliveries in the log's order, from its position on."""
         assert queue.log is not None
         self.mine(queue.log, "log", self.flow.logs)
-        unfit = ("automatic_ack", "ack_wait", "max_deliveries", "deduplicate", "coalesce")
+        unfit = ("automatic_ack", "ack_wait", "max_deliveries", "deduplicate", "coalesce", "length", "ttl")
         for option in (name for name in unfit if getattr(queue, name) not in (None, False)):
             raise self.bad(f"queue '{queue.name}' is the group of a log, which has no {option}: leave it out")
         if queue.requeue != "head" or queue.detected_after is None:
@@ -398,6 +403,8 @@ class Checker:
                 sign or expect
             ):
                 raise self.bad(f"'{name}' has no streams to expect or change: publish to a log, and name its streams=")
+            case Publish(to=Log() as log, urgent=True):
+                raise self.bad(f"log '{log.name}' keeps the order of its records: publish without urgent")
             case Publish(to=Log() as log, sign=0, expect=True):
                 raise self.bad(f"a record that changes nothing expects a version of log '{log.name}': give it a sign")
             case Publish(to=Log(flush_every=float() | int()) as log, sign=1 | -1):
@@ -419,6 +426,8 @@ class Checker:
                 self.number(
                     len(branches) if join is None else join, "join of a fork", least=1, most=len(branches), whole=True
                 )
+            case BySku(branches=branches):
+                self.number(len(branches), "how many branches there are by SKU", least=1, whole=True)
             case Once(steps=steps):
                 slow = next((inner for inner in _at_once(steps) if isinstance(inner, WAITING)), None)
                 if slow is not None:
@@ -481,6 +490,8 @@ class Checker:
             case Publish(to=to, expect=expect, otherwise=otherwise):
                 self.here(to, "log" if isinstance(to, Log) else "queue", state)
                 self.published |= dict.fromkeys(to.queues)
+                if any(queue.length is not None and queue.overflow == "refuse" for queue in to.queues):
+                    self.failed(scope)
                 return [state, *self.walk(otherwise, [state], scope)] if expect else [state]
             case Seek(queue=queue):
                 self.here(queue, "queue", state)
@@ -507,6 +518,8 @@ class Checker:
                 return []
             case Branch(then=then, otherwise=otherwise):
                 return [*self.walk(then, [state], scope), *self.walk(otherwise, [state], scope)]
+            case BySku(branches=branches):
+                return [after for branch in branches for after in self.walk(branch, [state], scope)]
             case (
                 Take(table=table, then=then, otherwise=otherwise)
                 | WriteIfNewer(table=table, then=then, otherwise=otherwise)

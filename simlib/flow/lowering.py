@@ -23,7 +23,7 @@ OPERATIONS = (
     "FAIL", "RESCUE", "RESCUED", "RETRY", "NEXT_TRY", "RETRIED", "TIMEOUT", "IN_TIME", "BY_ATTEMPT", "BY_ATTEMPT_END",
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
     "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
-    "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK",
+    "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK", "BY_SKU",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -54,7 +54,7 @@ class Lowered:
     travels: list[tuple[str, str, int, int, int]]
     """Link, end, law, stream, stream of the loss: of each way over a link that some step or queue takes."""
     branches: list[int]
-    """First steps of the branches of forks."""
+    """First steps of the branches of forks, and of those by SKU."""
     choices: list[tuple[int, float]]
     """First step and probability of the stages that are chosen among."""
     waits: list[float]
@@ -272,6 +272,18 @@ class Lowering:
             test, operand = self.add("DRAW", self.stream(step.stream or f"{name}.branch"), real=float(when)), 2
         self.fork_off(test, operand, step.then, step.otherwise, name, depth)
 
+    def _bysku(self, step: blocks.BySku, name: str, depth: int) -> None:
+        first = len(self.branches)
+        self.add("BY_SKU", first, len(step.branches))
+        self.branches += [NOWHERE] * len(step.branches)
+        ends = []
+        for i, branch in enumerate(step.branches):
+            self.branches[first + i] = self.here
+            self.steps(branch, name, depth)
+            ends.append(self.add("JUMP"))
+        for end in ends:
+            end[1] = self.here
+
     def _choose(self, step: blocks.Choose, name: str, depth: int) -> None:
         self.add("CHOOSE", len(self.choices), len(step.stages), self.stream(step.stream or f"{name}.choose"))
         self.choices += step.stages
@@ -334,7 +346,7 @@ class Lowering:
         if isinstance(step.to, Log) and step.to.streams is not None and step.sign:
             refused = self.add("APPEND", self.cells(step.to.streams), step.sign, int(step.expect))
         for queue in step.queues:
-            self.add("PUBLISH", self.queues[queue])
+            self.add("PUBLISH", self.queues[queue], int(step.urgent))
         if refused is not None and step.expect:
             self.fork_off(refused, 4, (), step.otherwise, name, depth)
 

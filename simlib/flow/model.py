@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Select = Literal["round_robin", "random", "two_choices", "least_requests", "key"]
 Requeue = Literal["head", "back"]
+Overflow = Literal["drop", "refuse"]
 Key = Literal["sku", "session", "message"]
 Choice = Literal["session", "random"]
 Replica = int | Choice
@@ -126,7 +127,10 @@ class Queue:
     None: what they held comes again by `ack_wait` alone. Nothing is handed out to a part that is down: its machine closed the
     connection. `flush_every`: what is published is flushed to disk so often, s; None: each
     before its confirm. `coalesce`: of the ready deliveries of one SKU only the last published stays; those before it are
-    superseded. `log`: it is that log's group: it keeps its deliveries when they are acknowledged, and they arrive in their order.
+    superseded. `length`: at most so many are ready; of one more the first is dropped, or the new one refused (`overflow`).
+    `ttl`: what is not handed out so long after its publication is dropped, s. What is dropped is parked where there is a
+    `dead_letter`. `log`: it is that log's group: it keeps its deliveries when they are acknowledged, and they arrive in their
+    order.
     """
 
     name: str
@@ -143,6 +147,9 @@ class Queue:
     detected_after: float | None = None
     flush_every: float | None = None
     coalesce: bool = False
+    length: int | None = None
+    overflow: Overflow = "drop"
+    ttl: float | None = None
     log: Log | None = None
 
     @property

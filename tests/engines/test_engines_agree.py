@@ -50,6 +50,7 @@ from simlib.flow import (
     apply,
     branch,
     by_attempt,
+    by_sku,
     call,
     choose,
     delay,
@@ -129,7 +130,7 @@ class Composer:
                 ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
                 dead_letter=random.random() < 0.5, deduplicate=random.choice((None, None, 1.0)),
                 requeue=random.choice(("head", "back")), detected_after=random.choice((None, 0.0, 0.5, 1.0)),
-                flush_every=random.choice((None, 1.0, 1.5)), coalesce=random.random() < 0.2,
+                flush_every=random.choice((None, 1.0, 1.5)), coalesce=random.random() < 0.2, **self.limits(),
             )
             for i in range(2)
         ]  # fmt: skip
@@ -155,7 +156,7 @@ class Composer:
             "inbox", prefetch=random.choice((None, None, 1, 2)), automatic_ack=random.random() < 0.2,
             ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
             deduplicate=random.choice((None, None, 1.0)), requeue=random.choice(("head", "back")),
-            detected_after=random.choice((None, 0.0, 0.5, 1.0)), coalesce=random.random() < 0.3,
+            detected_after=random.choice((None, 0.0, 0.5, 1.0)), coalesce=random.random() < 0.3, **self.limits(),
         )  # fmt: skip
         at = random.choice(self.parts)
         self.travels = False  # an actor stays where it is, or its part's crash would start another
@@ -188,6 +189,13 @@ class Composer:
         if chance < 0.7:
             return self.random.choice(TIMES)
         return Exponential(1.0) if chance < 0.9 else Quantiles((0.0, 0.5, 0.5, 2.0))
+
+    def limits(self) -> dict[str, Any]:
+        """What a queue may be full of, and for how long."""
+        return {
+            "length": self.random.choice((None, None, 1, 2)), "overflow": self.random.choice(("drop", "refuse")),
+            "ttl": self.random.choice((None, None, 0.5, 1.0)),
+        }  # fmt: skip
 
     def steps(self, depth: int, handling: bool = False) -> Steps:
         """Some steps; `handling`: with a delivery in hand."""
@@ -260,7 +268,7 @@ class Composer:
         return [self.random.choice((
             store.read(one), store.write(one), store.add(), store.write_if_newer(inside, [supersede()], other),
             store.wait_until(needed, one), timeout(self.time(), [store.wait_until(needed, other), *inside], [mark("late")]),
-            delay(Affine(0.5, 0.5, of=store.level)),
+            delay(Affine(0.5, 0.5, of=store.version)),
             store.take(inside, [reject()], versioned=self.random.random() < 0.5), self.memory.once(inside),
         ))]  # fmt: skip
 
@@ -275,7 +283,8 @@ class Composer:
             return [apply("none")]
         sign = self.random.choice((-1, 1))
         return self.random.choice((
-            [publish(self.random.choice(self.queues))], [publish(self.random.choice(self.queues))], [publish(self.log)],
+            [publish(self.random.choice(self.queues))], [publish(self.random.choice(self.queues), urgent=True)],
+            [publish(self.log)],
             [publish(self.log, sign)], [publish(self.log, sign, expect=True, otherwise=[apply("conflict")])],
             [self.log.streams.read(), *self.wait(depth, handling), publish(self.log, sign, expect=True, otherwise=[fail()])],
         ))  # fmt: skip
@@ -295,7 +304,9 @@ class Composer:
 
     def control(self, depth: int, handling: bool) -> Steps:
         one, other = self.steps(depth - 1, handling), self.steps(depth - 1, handling)
-        match self.random.randint(0, 4):
+        match self.random.randint(0, 5):
+            case 5:
+                return [by_sku(one, other, [apply("third")])]
             case 0:
                 return [branch(self.condition(), one, other)]
             case 1:

@@ -10,10 +10,10 @@ import simpy
 
 from simlib import draws
 from simlib.engines import order
-from simlib.engines.records import DEAD_LETTERED, SUPERSEDED
+from simlib.engines.records import DEAD_LETTERED, EXPIRED, SUPERSEDED
 from simlib.engines.simpy.clock import cancel
 from simlib.engines.simpy.links import travel
-from simlib.engines.simpy.rows import Row, Waits, Watchers
+from simlib.engines.simpy.rows import Failed, Row, Waits, Watchers
 from simlib.flow.model import Actor, Consumers, Part, Queue
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ class Delivery:
 
     __slots__ = (
         "answer_to", "copy", "level", "message", "nth", "number", "out", "published", "result", "settled", "slot", "state",
-        "timer", "version",
+        "timer", "urgent", "version",
     )  # fmt: skip
 
-    def __init__(self, state: QueueState, row: Row, copy: int) -> None:
+    def __init__(self, state: QueueState, row: Row, copy: int, urgent: bool) -> None:
+        self.urgent = urgent
         self.state, self.message, self.copy, self.number, self.slot = state, row.message, copy, 0, 0
         self.nth, self.published = state.count, state.engine.clock._now
         self.out = self.settled = False
@@ -49,6 +50,7 @@ class QueueState:
         self.engine, self.queue, self.name = engine, queue, queue.name
         self.meter = engine.records.meter(queue.name, "queue", math.nan)
         self.ready: deque[Delivery] = deque()
+        self.urgent = 0
         self.buffers: list[deque[tuple[Delivery, int]]] = []
         self.idle: list[deque[Row]] = []
         self.out: list[int] = []
@@ -76,28 +78,32 @@ class QueueState:
         """Nothing is handed out: actors receive what they want, all under one limit."""
         self.consumers_at, self.out, self.watchers = actor.at, [0], Watchers()
 
-    def publish(self, row: Row) -> None:
-        """A new delivery at the end of the queue, unless the message was published within the deduplication window."""
-        now, window = self.engine.clock._now, self.queue.deduplicate
-        if window is not None:
-            if now - self.seen.get(row.message, -math.inf) <= window:
-                return
+    def publish(self, row: Row, urgent: bool) -> None:
+        """A new delivery at the end of the queue, or of its urgent ones, unless the message was published within the deduplication
+        window; fails where the queue is full and refuses."""
+        queue, now = self.queue, self.engine.clock._now
+        if queue.deduplicate is not None and now - self.seen.get(row.message, -math.inf) <= queue.deduplicate:
+            return
+        if queue.overflow == "refuse" and queue.length is not None and len(self.ready) >= queue.length:
+            raise Failed("full")
+        if queue.deduplicate is not None:
             self.seen[row.message] = now
         copy = self.published.get(row.message, 0)
         self.published[row.message] = copy + 1
-        delivery = Delivery(self, row, copy)
+        delivery = Delivery(self, row, copy, urgent)
         self.count += 1
         if self.kept is not None:
             self.kept.append(delivery)
+        if queue.ttl is not None:
+            key = order.key(order.TIMER, row.message, self.engine.copy(row.message), 1)
+            self.expire_at(delivery, now + queue.ttl, key)
         self._enter(delivery)
-        self.overtake(delivery)
         self.dispatch()
 
     def _enter(self, delivery: Delivery) -> None:
         """One more is ready, behind the rest."""
         self.engine.records.alive[delivery.message] += 1
-        self.ready.append(delivery)
-        self.meter.change(self.engine.clock._now, waiting=1)
+        self._join(delivery, at_head=False)
 
     def seek(self) -> None:
         """All that was ever published is ready, in its order; what is in hand or on its way comes again."""
@@ -116,6 +122,41 @@ class QueueState:
             self.ready.append(delivery)
         self.dispatch()
 
+    def _join(self, delivery: Delivery, at_head: bool) -> None:
+        """The delivery is ready: at the head or the end, of the urgent ones or of those behind them."""
+        first, end = (0, self.urgent) if delivery.urgent else (self.urgent, len(self.ready))
+        self.ready.insert(first if at_head else end, delivery)
+        self.urgent += delivery.urgent
+        self.meter.change(self.engine.clock._now, waiting=1)
+        self.overtake(delivery)
+        queue = self.queue
+        if queue.overflow == "drop" and queue.length is not None and len(self.ready) > queue.length:
+            self._drop(self.ready[0], 0)
+
+    def _leave(self, delivery: Delivery) -> None:
+        """The delivery is no longer among the ready."""
+        self.ready.remove(delivery)
+        self.urgent -= delivery.urgent
+
+    def _drop(self, delivery: Delivery, note: int) -> None:
+        """A delivery that is ready is dropped: parked, or gone with a note of why."""
+        self._leave(delivery)
+        self.meter.change(self.engine.clock._now, waiting=-1)
+        self.engine.records.noted[delivery.message] |= DEAD_LETTERED if self.queue.dead_letter else note
+        self._close(delivery)
+
+    def expire_at(self, delivery: Delivery, due: float, key: int) -> None:
+        """What is ready when its time is over is dropped; later where the queue's part stands still then."""
+
+        def expire(_: Any) -> None:
+            until = self.engine.faults.paused.get(self.queue.at, -math.inf)
+            if self.engine.clock._now < until:
+                self.expire_at(delivery, until, key)
+            elif not delivery.settled and not delivery.out:
+                self._drop(delivery, EXPIRED)
+
+        self.engine.clock.at(due, key, expire)
+
     def dispatch(self) -> None:
         """Hand out what is ready while there is credit, in turn."""
         if self.watchers is not None:
@@ -132,7 +173,9 @@ class QueueState:
             else:
                 return
             self.turn = (slot + 1) % n
-            self._hand_out(self.ready.popleft(), slot)
+            delivery = self.ready[0]
+            self._leave(delivery)
+            self._hand_out(delivery, slot)
 
     def hands_out(self) -> bool:
         """Not while its part is down or shut, nor while its consumers' is down, or their connection known to be closed."""
@@ -153,7 +196,8 @@ class QueueState:
         """An actor takes what there is in hand."""
         count = self.available() if at_most is None else min(at_most, self.available())
         for _ in range(count):
-            delivery = self.ready.popleft()
+            delivery = self.ready[0]
+            self._leave(delivery)
             self._lend(delivery, 0)
             row.batch.append((delivery, delivery.number))
 
@@ -259,7 +303,7 @@ class QueueState:
         if delivery.settled or (stale and self.queue.detected_after is not None):
             return
         if not delivery.out:
-            self.ready.remove(delivery)
+            self._leave(delivery)
             self.meter.change(self.engine.clock._now, waiting=-1)
         self._close(delivery)
         self.meter.change(self.engine.clock._now, completed=1)
@@ -283,12 +327,10 @@ class QueueState:
             self._close(delivery)
             return
         self._returned(delivery)
-        if self.queue.requeue == "head":
-            self.ready.appendleft(delivery)
-        else:
-            self.ready.append(delivery)
-        self.meter.change(self.engine.clock._now, waiting=1)
-        self.overtake(delivery)
+        self._join(delivery, self.queue.requeue == "head")
+        if self.queue.ttl is not None and not delivery.settled:
+            if self.engine.clock._now >= delivery.published + self.queue.ttl:
+                self._drop(delivery, EXPIRED)
 
     def overtake(self, delivery: Delivery) -> None:
         """A delivery became ready: of those of one SKU only the last published stays, where the queue coalesces them."""
@@ -298,7 +340,7 @@ class QueueState:
         for other in self.ready:
             if other is not delivery and skus[other.message] == skus[delivery.message]:
                 older = other if other.nth < delivery.nth else delivery
-                self.ready.remove(older)
+                self._leave(older)
                 self.meter.change(self.engine.clock._now, waiting=-1)
                 self.engine.records.noted[older.message] |= SUPERSEDED
                 self._close(older)
@@ -335,7 +377,7 @@ class QueueState:
         for delivery in sorted([*self.ready, *self.held], key=lambda one: one.nth):
             if delivery.published > flushed:
                 if not delivery.out:
-                    self.ready.remove(delivery)
+                    self._leave(delivery)
                     self.meter.change(self.engine.clock._now, waiting=-1)
                 self.seen.pop(delivery.message, None)
                 self._close(delivery)

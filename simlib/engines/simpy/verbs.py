@@ -232,6 +232,14 @@ class Verbs:
 
         return False, at_once
 
+    def _bysku(self, step: blocks.BySku, name: str) -> Any:
+        programs, skus = [self.prepare(branch, name) for branch in step.branches], self.engine.skus
+
+        def run(row: Row) -> Waits:
+            yield from walk(row, programs[skus[row.message] % len(programs)])
+
+        return self.instant(run, *programs)
+
     def _choose(self, step: blocks.Choose, name: str) -> Any:
         key = draws.stream_key(self.seed, step.stream or f"{name}.choose")
 
@@ -406,11 +414,11 @@ class Verbs:
         return False, run
 
     def _publish(self, step: blocks.Publish, name: str) -> Any:
-        queues = [self.queues[queue] for queue in step.queues]
+        queues, urgent = [self.queues[queue] for queue in step.queues], step.urgent
 
         def put(row: Row) -> None:
             for queue in queues:
-                queue.publish(row)
+                queue.publish(row, urgent)
 
         if not isinstance(step.to, Log) or step.to.streams is None or not step.sign:
             return False, put
