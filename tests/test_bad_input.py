@@ -66,6 +66,10 @@ COMMANDS = [
     ("calibrate restt", "unknown architecture 'restt': did you mean 'rest'? known are …"),
     ("run rest --scenario stedy", "unknown scenario 'stedy': did you mean 'steady'? known are …"),
     ("run rest --scenario ../steady", "unknown scenario '../steady': did you mean 'steady'? known are …"),
+    (
+        "run rest --engine live --messages 10 --set processes=2",
+        "parameter 'processes' is of the model alone: leave it at its default in a live run",
+    ),
     ("run rest --engine simpie", "unknown engine 'simpie': did you mean 'simpy'? known are compiled, live, simpy"),
     ("list metric", "unknown list 'metric': did you mean 'metrics'? known are …"),
     ("list parameters", "whose parameters? name an architecture: simlib list parameters rest"),

@@ -28,7 +28,11 @@ MESSAGES = 500
 AT_MOST = 8
 """Messages that a mutation changes."""
 _COPY = {"stale", "unseen_write", "oversold", "undersold"}
-WEAK = {"rest": set(), **dict.fromkeys(("message_queue", "outbox", "batch_exchange", "cqrs"), _COPY)}
+WEAK = {
+    "rest": set(),
+    "service_mesh": set(),
+    **dict.fromkeys(("message_queue", "outbox", "batch_exchange", "cqrs"), _COPY),
+}
 """What happens in each architecture though nothing fails: a shop answers from a copy, and before accounting did."""
 PLAIN = {"batch_exchange": {"coalesce": False, "transaction": "record", "interval": 0.5}}
 """What lets each change be sent and written for itself: the mutations take one away and leave the others."""

@@ -81,6 +81,7 @@ ARCHITECTURES = {
         Architecture("message_queue", "MessageQueue"),
         Architecture("outbox", "Outbox", times_of="message_queue"),
         Architecture("batch_exchange", "BatchExchange", times_of="rest"),
+        Architecture("service_mesh", "ServiceMesh", times_of="rest"),
         Architecture("cqrs", "Cqrs", times_of="message_queue"),
         Architecture("event_sourcing", "EventSourcing", times_of="rest"),
     )

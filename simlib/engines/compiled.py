@@ -21,7 +21,7 @@ from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
 from simlib.errors import RunFailed
 from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
-from simlib.flow.model import Flow, Key
+from simlib.flow.model import Breaker, Flow, Key
 from simlib.history import ATTEMPTS, History, coded
 from simlib.scenario import FAULTS, POISON, Arrivals, Loss, Outage, Partition, Poison, Scenario, Slowdown
 
@@ -161,9 +161,12 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
     members: list[Any] = []
     lists: list[Any] = []
     for i, (pool, levels) in enumerate(zip(flow.pools.values(), lowered.priorities, strict=True)):
-        pools.append((len(members), pool.members, SELECTS.index(pool.select), 0))
+        breaker = pool.breaker or Breaker(failures=0, lasts=0.0)
+        most = int(breaker.at_most * pool.members)
+        pools.append((len(members), pool.members, SELECTS.index(pool.select), 0, breaker.failures, most, breaker.lasts))
         for _ in range(pool.members):
-            members.append((pool.capacity, _or_none(pool.queue_limit), 0, 0, i, len(lists), len(levels), i))
+            limit = _or_none(pool.queue_limit)
+            members.append((pool.capacity, limit, 0, 0, i, len(lists), len(levels), i, 0, -math.inf))
             lists += [(NOWHERE, NOWHERE, len(members) - 1)] * len(levels)
     groups: list[Any] = []
     actors = 0
@@ -211,6 +214,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         "slots": slots,
         "groups": groups,
         "actors": [(NOWHERE, 0)] * actors,
+        "budgets": [(budget.share, budget.reserve, 0.0) for budget in flow.budgets.values()],
         "meters": meters,
         "bins": _empty("bins", 4 * BINS * len(meters)),
         "published": _empty("published", len(queues) * len(arrivals)),

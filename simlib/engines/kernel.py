@@ -43,7 +43,9 @@ OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refu
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
 CRASH, POWER_LOSS, OUTAGE, SLOWDOWN, PAUSE, PARTITION = range(len(FAULTS))
 EQUAL, DIFFERENT, LESS, AT_MOST, MORE, AT_LEAST = range(len(COMPARISONS))
-KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH, NTH = range(len(FIELDS))
+KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH, NTH, MEMBER_NUMBER = (
+    range(len(FIELDS))
+)
 CELLS = len(FIELDS)
 """The first of the fields that are of cells: two of each table."""
 
@@ -105,12 +107,14 @@ TABLES = {
     "choices": record("stage", probability=F8),
     "waits": record("value", F8),
     "sources": record("start part"),
-    # nouns: a member's first list of rows and how many `levels` of priority it has; a queue's slots (credit of one consumer
+    # nouns: what a pool's breaker says (no `failures`: there is none), `most` of its members left out; a member's first list of
+    # rows, how many `levels` of priority it has, and until when it is left out; a queue's slots (credit of one consumer
     # or of all) and its list of deliveries, and the list of those who wait for it to fill (where actors receive from it);
     # where a table's cells are, of how many replicas, by which of the `numbers` of messages, the lists of those who wait for
     # each, and which of the memories of `once` is its own; the `number` of a group's first actor
-    "pools": record("first members select turn"),
-    "members": record("capacity limit busy requests meter list levels pool"),
+    "pools": record("first members select turn failures most", lasts=F8),
+    "members": record("capacity limit busy requests meter list levels pool failures", out_until=F8),
+    "budgets": record("share reserve paid", F8),
     "lists": record("first last member"),
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
@@ -161,7 +165,8 @@ TABLES = {
     "free_timers": record("value"),
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
-        "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth",
+        "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth "
+        "member",
         due=F8,
     ),
     "free_rows": record("value"),
@@ -236,6 +241,7 @@ op_at, key_at, law_at, quantile_at, way_at, branch_at, choice_at, wait_at, sourc
 (
     pool_at,
     member_at,
+    budget_at,
     line_at,
     queue_at,
     slot_at,
@@ -251,6 +257,7 @@ op_at, key_at, law_at, quantile_at, way_at, branch_at, choice_at, wait_at, sourc
     (
         "pools",
         "members",
+        "budgets",
         "lists",
         "queues",
         "slots",
@@ -573,30 +580,81 @@ def hold(s, r, member):  # type: ignore[no-untyped-def]
     row.holding += 1
 
 
+@njit(cache=True)
+def is_out(s, member):  # type: ignore[no-untyped-def]
+    """As `simpy.Member.out`."""
+    return s.now < member.out_until
+
+
+@njit(cache=True)
+def among(s, pool, i):  # type: ignore[no-untyped-def]
+    """The i-th of the members that are not left out."""
+    at = pool.first
+    while is_out(s, member_at(s, at)):
+        at += 1
+    while i > 0:
+        at += 1
+        i -= not is_out(s, member_at(s, at))
+    return at
+
+
+@njit(cache=True)
+def how_many_out(s, pool):  # type: ignore[no-untyped-def]
+    """Of the members of a pool."""
+    count = 0
+    for i in range(pool.first, pool.first + pool.members):
+        count += is_out(s, member_at(s, i))
+    return count
+
+
 @inlined
 def pick(s, r, p, stream):  # type: ignore[no-untyped-def]
-    """The member that a row goes to: as `simpy.PoolState.pick`."""
+    """The member that a row goes to, -1 where all are left out: as `simpy.PoolState.pick`."""
     pool = pool_at(s, p)
-    n, first = pool.members, pool.first
-    if n == 1:
-        return first
+    n = pool.members
+    if pool.failures:
+        n -= how_many_out(s, pool)
+        if n == 0:
+            return -1
+    if pool.members == 1:
+        return pool.first
+    at = choose(s, r, pool, n, stream)
+    row_at(s, r).member = at - pool.first
+    return at
+
+
+@njit(cache=True)
+def choose(s, r, pool, n, stream):  # type: ignore[no-untyped-def]
+    """As `simpy.PoolState.choose`, of the n members that are not left out."""
     place = row_at(s, r).place
     if pool.select == ROUND_ROBIN:
         pool.turn += 1
-        return first + (pool.turn - 1) % n
+        return among(s, pool, (pool.turn - 1) % n)
     if pool.select == BY_KEY:
-        return first + message_at(s, row_at(s, r).message).sku % n
+        return among(s, pool, message_at(s, row_at(s, r).message).sku % n)
     if pool.select == LEAST_REQUESTS:
-        best = first
-        for i in range(first + 1, first + n):
-            if member_at(s, i).requests < member_at(s, best).requests:
+        best = among(s, pool, 0)
+        for i in range(best + 1, pool.first + pool.members):
+            if not is_out(s, member_at(s, i)) and member_at(s, i).requests < member_at(s, best).requests:
                 best = i
         return best
-    one = first + int(uniform(stream, place) * n)
+    one = among(s, pool, int(uniform(stream, place) * n))
     if pool.select == RANDOM:
         return one
-    other = first + int(uniform(stream, fold(place, 1)) * n)
+    other = among(s, pool, int(uniform(stream, fold(place, 1)) * n))
     return one if member_at(s, one).requests <= member_at(s, other).requests else other
+
+
+@njit(cache=True)
+def member_failed(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.Member.failed`."""
+    member = member_at(s, i)
+    pool = pool_at(s, member.pool)
+    member.failures += 1
+    if pool.failures == 0 or is_out(s, member) or member.failures < pool.failures:
+        return
+    if how_many_out(s, pool) < pool.most:
+        member.out_until = s.now + pool.lasts
 
 
 @inlined
@@ -640,11 +698,14 @@ def give_unit(s, r, at):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def unwind(s, r, held):  # type: ignore[no-untyped-def]
-    """Give back what was taken since there were `held` units, the last first."""
+def unwind(s, r, held, failed):  # type: ignore[no-untyped-def]
+    """As `simpy.Row.unwind`."""
     row = row_at(s, r)
     while row.holding > held:
+        i = held_at(s, r * s.most_held + row.holding - 1).value
         give_unit(s, r, row.holding - 1)
+        if failed:
+            member_failed(s, i)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -702,6 +763,8 @@ def read_field(s, r, field):  # type: ignore[no-untyped-def]
         x = row.batch
     elif field == NTH:
         x = row.nth
+    elif field == MEMBER_NUMBER:
+        x = row.member
     else:
         which = field - CELLS
         cell = cell_at(s, cell_of(s, r, which >> 1, 0, NOWHERE))
@@ -820,7 +883,7 @@ def new_row(s, message, part, place, pc):  # type: ignore[no-untyped-def]
     row.at = row.thrown = row.depth = row.holding = 0
     row.version = row.delivery = row.answer_row = row.group = row.consumer = row.join = -1
     row.actor = row.hand = row.cursor = -1
-    row.batch = row.passes = row.nth = 0
+    row.batch = row.passes = row.nth = row.member = 0
     return r
 
 
@@ -893,7 +956,7 @@ def new_turn(s, r):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def finish(s, r):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.finish`: units return, whoever joins the row is told."""
-    unwind(s, r, 0)
+    unwind(s, r, 0, False)
     row = row_at(s, r)
     if row.actor >= 0:
         put_down(s, r)
@@ -1043,11 +1106,23 @@ def back_to(s, r, frame):  # type: ignore[no-untyped-def]
     """As `simpy.Row.back_to`; -1 where the row ends."""
     row = row_at(s, r)
     row.place, row.attempt, row.part = frame.place, frame.attempt, frame.part
-    unwind(s, r, frame.holding)
+    unwind(s, r, frame.holding, True)
     if is_down(s, row.part):
         end_row(s, r)
         return -1.0
     return max(s.now, paused(s, row.part))
+
+
+@njit(cache=True)
+def affords(s, b):  # type: ignore[no-untyped-def]
+    """As `simpy.Verbs.affords`."""
+    if b < 0:
+        return True
+    budget = budget_at(s, b)
+    if budget.paid < 1.0:
+        return False
+    budget.paid -= 1.0
+    return True
 
 
 @njit(cache=True)
@@ -1078,7 +1153,7 @@ def fail(s, r, result):  # type: ignore[no-untyped-def]
             if time < 0.0:
                 return False
             pc = frame.pc
-            if frame.turn < op_at(s, pc).c:
+            if frame.turn < op_at(s, pc).c and affords(s, op_at(s, op_at(s, pc).e).b):
                 wait = wait_at(s, op_at(s, pc).b + frame.turn).value
                 if op_at(s, pc).d >= 0:
                     wait *= uniform(key_at(s, op_at(s, pc).d).value, fold(frame.place, frame.turn))
@@ -1910,7 +1985,8 @@ def go(s, r):  # type: ignore[no-untyped-def]
 
         # time and pools
         if operation == SEIZE:
-            taken = take_unit(s, r, pick(s, r, a, key_at(s, op.c).value), op.b)
+            i = pick(s, r, a, key_at(s, op.c).value)
+            taken = take_unit(s, r, i, op.b) if i >= 0 else -1
             if taken == 0 or (taken < 0 and not fail(s, r, FAILED)):
                 return
             op = op_at(s, row.pc)
@@ -1938,6 +2014,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
             i = row.holding - 1
             while member_at(s, held_at(s, r * s.most_held + i).value).pool != a:
                 i -= 1
+            member_at(s, held_at(s, r * s.most_held + i).value).failures = 0
             give_unit(s, r, i)
         elif operation == SEND:
             start = row.part
@@ -2019,6 +2096,11 @@ def go(s, r):  # type: ignore[no-untyped-def]
         elif operation == NEXT_TRY:
             frame = frame_at(s, r * s.most_scopes + row.depth - 1)
             row.place, row.attempt = fold(frame.place, frame.turn), frame.turn + 1
+            if op.c:
+                row.attempt += (max(frame.attempt, 1) - 1) * (op_at(s, a).c + 1)
+            if op.b >= 0 and frame.turn == 0:
+                budget = budget_at(s, op.b)
+                budget.paid = min(budget.paid + budget.share, budget.reserve)
             if row.main:
                 message_at(s, row.message).attempts += 1
         elif operation == RETRIED:

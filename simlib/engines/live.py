@@ -81,6 +81,7 @@ class Twin(Protocol):
     PARTS: tuple[str, ...]
     READ_FROM: str
     SCHEMA: str
+    SIMULATED: tuple[str, ...]
 
 
 @dataclass
@@ -103,6 +104,9 @@ class Bench:
     """
 
     def __init__(self, twin: Twin, parameters: BaseModel) -> None:
+        for name in twin.SIMULATED:
+            if getattr(parameters, name) != type(parameters).model_fields[name].default:
+                raise BadInput(f"parameter '{name}' is of the model alone: leave it at its default in a live run")
         self.twin, self.parameters = twin, parameters.model_dump(mode="json")
         self.services: dict[str, Service] = {}
         self.servers: dict[str, Server] = {}

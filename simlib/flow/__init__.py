@@ -17,6 +17,7 @@ from simlib.flow.blocks import (
     DELIVERY,
     KIND,
     LEVEL,
+    MEMBER,
     NTH,
     POISONED,
     RESULT,
@@ -57,11 +58,11 @@ from simlib.flow.blocks import (
     timeout,
     wait_until,
 )
-from simlib.flow.model import Actor, Consumers, Flow, Link, Log, Part, Pool, Queue, Source, Table
+from simlib.flow.model import Actor, Breaker, Budget, Consumers, Flow, Link, Log, Part, Pool, Queue, Source, Table
 
 __all__ = [
-    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor", "Affine",
-    "Backoff", "Condition", "Constant", "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow",
+    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "MEMBER", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor", "Affine",
+    "Backoff", "Breaker", "Budget", "Condition", "Constant", "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow",
     "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles", "Queue", "Source", "Step", "Steps",
     "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "by_sku", "call", "choose", "delay", "every",
     "fail", "for_each", "fork", "mark", "nack", "point", "publish", "receive", "reject", "repeat", "reply", "rescue",

@@ -12,14 +12,15 @@ from simlib.domain import KINDS, RESPONSES
 from simlib.errors import BadInput, unknown
 
 if TYPE_CHECKING:
-    from simlib.flow.model import Link, Log, Pool, Queue, Replica, Table
+    from simlib.flow.model import Budget, Link, Log, Pool, Queue, Replica, Table
 
 FIELDS = (
-    "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch", "nth",
+    "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch", "nth", "member",
 )  # fmt: skip
 """What a condition can read: columns of the message, counters of the path, the registers of the row: `result` (of
 the last call, index into `domain.RESPONSES`), `level` and `version` (of the last cell read or written, as carried in
-messages); and `batch`, how many deliveries an actor has in hand, `nth`, which of them it is at in a `for_each`, 1 the first.
+messages); and `batch`, how many deliveries an actor has in hand, `nth`, which of them it is at in a `for_each`, 1 the first;
+`member`, which one the row was last given a unit of, 0 the first, where a pool has several.
 Beside them `TABLE.level` and `TABLE.version`, of the message's cell in a table (of its first replica)."""
 CELL_FIELDS = ("level", "version")
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -107,9 +108,9 @@ def _code(field: str, value: Value | str) -> float | Linear:
     return names.index(value)
 
 
-KIND, SKU, RESULT, POISONED, DELIVERY, ATTEMPT, LEVEL, VERSION, BATCH, NTH = (
+KIND, SKU, RESULT, POISONED, DELIVERY, ATTEMPT, LEVEL, VERSION, BATCH, NTH, MEMBER = (
     Field(name)
-    for name in ("kind", "sku", "result", "poison", "delivery", "attempt", "level", "version", "batch", "nth")
+    for name in ("kind", "sku", "result", "poison", "delivery", "attempt", "level", "version", "batch", "nth", "member")
 )
 
 
@@ -166,7 +167,8 @@ class Every(Step):
 
 @dataclass(frozen=True)
 class Seize(Step):
-    """Take a unit of a pool, waiting for it; fails with "full" where the pool's queue limit is reached."""
+    """Take a unit of a pool, waiting for it; fails with "full" where the pool's queue limit is reached, with "open" where its
+    breaker lets nobody in."""
 
     pool: Pool
     priority: int = 0
@@ -253,24 +255,27 @@ class Rescue(Step):
 @dataclass(frozen=True)
 class Backoff:
     """When to try again: after base · factor^k, at most `longest`, times a uniform draw where there is jitter
-    ("full jitter": Brooker, AWS Architecture Blog 2015)."""
+    ("full jitter": Brooker, AWS Architecture Blog 2015); and only where the `budget` has enough."""
 
     retries: int
     base: float = 0.0
     factor: float = 2.0
     longest: float = 60.0
     jitter: bool = False
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
 class Retry(Step):
     """The steps, again after a backoff where they fail, as often as the policy says; then the others, with "timed_out" as
-    `result` where any attempt timed out: it may have been carried out."""
+    `result` where any attempt timed out: it may have been carried out. `goes_on`: its attempts go on counting those of the retry
+    around it, so that they meet other draws `by_attempt`."""
 
     policy: Backoff
     steps: Steps
     otherwise: Steps = ()
     stream: str | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -537,8 +542,10 @@ def rescue(steps: Steps, otherwise: Steps) -> Rescue:
     return Rescue(steps, otherwise)
 
 
-def retry(policy: Backoff, steps: Steps, otherwise: Steps = (), stream: str | None = None) -> Retry:
-    return Retry(policy, steps, otherwise, stream)
+def retry(
+    policy: Backoff, steps: Steps, otherwise: Steps = (), stream: str | None = None, goes_on: bool = False
+) -> Retry:
+    return Retry(policy, steps, otherwise, stream, goes_on)
 
 
 def timeout(after: Any, steps: Steps, otherwise: Steps = (), stream: str | None = None) -> Timeout:

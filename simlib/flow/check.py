@@ -193,8 +193,16 @@ class Checker:
             self.number(pool.members, f"members of pool '{pool.name}'", least=1, whole=True)
             if pool.queue_limit is not None:
                 self.number(pool.queue_limit, f"queue_limit of pool '{pool.name}'", whole=True)
+            if pool.breaker is not None:
+                what = f"the breaker of pool '{pool.name}'"
+                self.number(pool.breaker.failures, f"failures of {what}", least=1, whole=True)
+                self.number(pool.breaker.lasts, f"lasts of {what}", above=True)
+                self.number(pool.breaker.at_most, f"at_most of {what}", most=1.0)
             if pool.select not in get_args(Select):
                 raise unknown(f"select of pool '{pool.name}'", str(pool.select), get_args(Select))
+        for budget in flow.budgets.values():
+            self.number(budget.share, f"share of budget '{budget.name}'")
+            self.number(budget.reserve, f"reserve of budget '{budget.name}'", least=1)
         for queue in flow.queues.values():
             counts = ("prefetch", "max_deliveries", "length")
             for option, value in ((name, getattr(queue, name)) for name in counts):
@@ -375,7 +383,9 @@ class Checker:
                 self.number(again, "again of a repeat", most=1.0)
                 if again == 1.0:
                     raise self.bad("a repeat with again=1 never ends: give it a probability below 1")
-            case Retry(policy=Backoff(retries=retries, base=base, factor=factor, longest=longest)):
+            case Retry(policy=Backoff(retries=retries, base=base, factor=factor, longest=longest, budget=budget)):
+                if budget is not None:
+                    self.mine(budget, "budget", self.flow.budgets)
                 self.number(retries, "retries of a retry", whole=True)
                 for what, value in (("base", base), ("factor", factor), ("longest", longest)):
                     self.number(value, f"{what} of a retry's backoff")
@@ -570,7 +580,7 @@ class Checker:
 
     def field(self, field: str, scope: Scope) -> None:
         """What a condition or a time reads is there."""
-        if scope.row == "actor" and field not in ("attempt", "batch", "result"):
+        if scope.row == "actor" and field not in ("attempt", "batch", "member", "result"):
             raise self.bad(f"field '{field}' in an actor, which has no message in hand: read it inside for_each")
         if field in ("batch", "nth") and (scope.actor is None or scope.row not in ("actor", "consumer")):
             raise self.bad(f"field '{field}' where there is none: only an actor has a batch in hand")
@@ -591,8 +601,8 @@ class Checker:
         return state._replace(drawn=state.drawn | {key})
 
     def here(self, noun: Pool | Queue | Log | Table, what: str, state: State) -> None:
-        """What is at a part is used by who is there; rows at no part, and pools at none, are anywhere."""
-        if state.part is not None and noun.at is not None and noun.at is not state.part:
+        """What is at a part is used by who is there, or at its replica; rows at no part, and pools at none, are anywhere."""
+        if state.part is not None and noun.at not in (None, state.part, state.part.replica_of):
             raise self.bad(
                 f"{what} '{noun.name}' is at part '{noun.at.name}', the row at '{state.part.name}': send it there first"
             )

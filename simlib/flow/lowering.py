@@ -306,7 +306,8 @@ class Lowering:
         policy = step.policy
         jitter = self.stream(step.stream or f"{name}.retry.backoff") if policy.jitter else NOWHERE
         begin = self.add("RETRY", 0, len(self.waits), policy.retries, jitter, self.here + 1)
-        self.add("NEXT_TRY", self.here - 1)
+        budget = NOWHERE if policy.budget is None else list(self.flow.budgets.values()).index(policy.budget)
+        self.add("NEXT_TRY", self.here - 1, budget, int(step.goes_on))
         self.waits += [min(policy.base * policy.factor**k, policy.longest) for k in range(policy.retries)]
         self.steps(step.steps, name, depth + 1)
         self.scope(begin, 1, self.add("RETRIED"), step.otherwise, name, depth)

@@ -50,6 +50,8 @@ class Part:
 
     flow: Flow = field(repr=False)
     name: str
+    replica_of: Part | None = None
+    """Whose database it uses: tables, pools and queues at that part are at this one too."""
 
     @property
     def cpu(self) -> Pool:
@@ -87,11 +89,35 @@ class Link:
         return Send(self, stream)
 
 
+@dataclass(frozen=True)
+class Breaker:
+    """After so many `failures` of a member in a row nobody goes to it while that `lasts`, s; then one more failure is enough,
+    until there is a success. `at_most` of the members, as a share, are left out at a time. A unit that is given back because the
+    row that holds it failed or timed out is a failure of its member, a unit that is released a success.
+
+    With all members it is a circuit breaker (Nygard, Release It!), with some an outlier ejection (Envoy).
+    """
+
+    failures: int
+    lasts: float
+    at_most: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """What retries are paid from: each call pays a `share` of one in, up to the `reserve`; each retry takes one out."""
+
+    name: str
+    share: float
+    reserve: float = 100.0
+
+
 @dataclass(frozen=True, eq=False)
 class Pool:
     """Units that rows hold for a while. `members` are alike; `select` says which one a row goes to.
 
-    `queue_limit` counts those who wait, at each member; one more fails with "full".
+    `queue_limit` counts those who wait, at each member; one more fails with "full". Where the `breaker` leaves out all members, a
+    row fails with "open".
     """
 
     name: str
@@ -100,6 +126,7 @@ class Pool:
     members: int = 1
     select: Select = "round_robin"
     queue_limit: int | None = None
+    breaker: Breaker | None = None
 
     def serve(self, time: Any, stream: str | None = None, priority: int = 0) -> Serve:
         """Hold a unit for a time. A lower priority number is served first (non-preemptive)."""
@@ -296,15 +323,16 @@ class Flow:
     consumer_groups: dict[str, Consumers] = field(default_factory=dict)
     actors: dict[str, Actor] = field(default_factory=dict)
     stages: dict[str, Steps] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
 
     def __init__(self, name: str) -> None:
         self.name = name
         for each in fields(self)[1:]:
             setattr(self, each.name, {})
 
-    def part(self, name: str, cores: int = 1) -> Part:
+    def part(self, name: str, cores: int = 1, replica_of: Part | None = None) -> Part:
         """A part with `cores` units of processor."""
-        part = _add(self.parts, name, Part(self, name), "part")
+        part = _add(self.parts, name, Part(self, name, replica_of), "part")
         self.pool(f"{name}.cpu", cores, at=part)
         return part
 
@@ -329,6 +357,10 @@ class Flow:
     def table(self, name: str, *, at: Part, **options: Any) -> Table:
         """A table kept at a part; `stocked` starts with the scenario's units."""
         return _add(self.tables, name, Table(name, at, **options), "table")
+
+    def budget(self, name: str, share: float, **options: Any) -> Budget:
+        """What retries are paid from; see `Budget`."""
+        return _add(self.budgets, name, Budget(name, share, **options), "budget")
 
     def source(
         self,

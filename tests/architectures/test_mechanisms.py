@@ -5,12 +5,13 @@ Every run also passes the checker: whatever goes wrong in an architecture, conse
 
 import math
 
+import pandas as pd
 import pytest
 
 import simlib
 from simlib import architectures
 from simlib.architectures.parameters import make
-from simlib.distributions import Constant
+from simlib.distributions import Constant, Exponential
 from simlib.metrics import measure
 from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, Profile, Slowdown, load_scenario
 
@@ -138,6 +139,56 @@ def test_rest_connections_bound_the_throughput_on_a_long_link():
     assert few["response_time_p50"] > 20 * many["response_time_p50"]
     assert few["utilisation.accounting.connections"] > 0.95
     assert few["utilisation.accounting.cpu"] < 0.1
+
+
+def test_rest_budget_bounds_what_retries_add():
+    """At most 1 + b times the calls, where every one of them fails (Brooker, Builders' Library: a token bucket)."""
+    failing = workload(50, only="stock_query", handler_failure=1.0)
+    free, bounded, none = (
+        columns("rest", failing, 400, backoff="1 ms", retry_budget=b)["attempts"].sum() for b in (100.0, 0.25, 0.0)
+    )
+    assert (free, none) == (1600, 400)
+    assert 480 <= bounded <= 500
+
+
+def test_rest_breaker_fails_at_once_while_the_other_side_is_too_slow():
+    stuck = workload(50, only="stock_query", faults=(Slowdown(part="accounting", at=(1.0,), lasts=4.0, factor=50.0),))
+    waits = {"timeout": 0.2, "retries": 0}
+    open_, closed = (columns("rest", stuck, 500, **waits, breaker=n, breaker_lasts="500 ms") for n in (3, 0))
+    for messages in (open_, closed):
+        messages["took"] = messages["responded"] - messages["issued"]
+    meanwhile = [messages[messages["issued"].between(1.5, 5.0)] for messages in (open_, closed)]
+    assert (meanwhile[0]["took"] < 0.01).mean() > 0.6 > 0.01 > (meanwhile[1]["took"] < 0.1).mean()
+    assert set(open_.loc[open_["issued"] > 6.5, "response"]) == {"ok"}, "it closes again"
+
+
+def test_rest_backlog_refuses_what_would_wait_too_long():
+    crowd = workload(450, only="stock_query")
+    open_, bounded = (
+        columns("rest", crowd, 3000, retries=0, connections=1000, timeout=100.0, backlog=b) for b in (100_000, 8)
+    )
+    waited = [(m["responded"] - m["issued"])[m["response"] == "ok"].quantile(0.95) for m in (open_, bounded)]
+    assert set(open_["response"]) == {"ok"} and (bounded["response"] == "failed").mean() > 0.1
+    assert waited[1] < 0.2 * waited[0]
+
+
+def test_rest_processes_share_the_work_of_a_side():
+    crowd = workload(450, only="stock_query")
+    one, three = (measure(history("rest", crowd, 3000, processes=n, cores=16, timeout=100.0)) for n in (1, 3))
+    assert one["utilisation.accounting.cpu"] > 0.95 and three["utilisation.accounting.cpu"] < 0.6
+    assert three["response_time_p95"] < 0.2 * one["response_time_p95"]
+
+
+def test_rest_callers_who_look_before_they_choose_wait_less():
+    """Two choices are nearly as good as all of them, and far better than one (Mitzenmacher, 2001)."""
+    busy = workload(300, only="stock_query", handler_work=Exponential(0.009))
+    spread = {"processes": 4, "cores": 1000, "connections": 1000, "timeout": 100.0}
+    random, two, least = (
+        measure(history("rest", busy, 8000, balancing=b, **spread))["response_time_mean"]
+        for b in ("random", "two_choices", "least_requests")
+    )
+    assert least < two < 0.75 * random
+    assert random - two > 3 * (two - least)
 
 
 # --- message queue ----------------------------------------------------------------------------------------------------
@@ -806,3 +857,104 @@ def test_event_sourcing_orders_sent_again_are_taken_twice_unless_they_carry_a_ke
     doubled, once = (columns(ES, orders, 60, **impatient, idempotency=key) for key in (False, True))
     assert (doubled["duplicates"] > 0).sum() > 40
     assert (once["duplicates"] == 0).all() and (once["outcome"] == "applied").sum() > 40
+
+
+# --- service mesh -----------------------------------------------------------------------------------------------------
+
+NO_MESH = {
+    "loopback": 0.0, "hop": 0.0, "mtls": False, "push": 0.0, "proxy_retries": 0, "proxy_timeout": 1000.0, "ejection": 0,
+}  # fmt: skip
+"""Sidecars that cost nothing and do nothing."""
+
+
+@pytest.mark.parametrize("changes", [{}, {"timeout": 0.02}, {"connections": 2, "timeout": 0.05, "idempotency": False}])
+def test_service_mesh_that_costs_and_does_nothing_is_rest(changes):
+    flaky = workload(150, handler_failure=0.2)
+    called, passed = (
+        history(name, flaky, 600, **changes, **none) for name, none in (("rest", {}), ("service_mesh", NO_MESH))
+    )
+    for table in ("messages", "effects"):
+        one, other = (getattr(made, table).to_pandas() for made in (called, passed))
+        pd.testing.assert_frame_equal(one, other, check_exact=True, check_categorical=False)
+
+
+def test_service_mesh_adds_its_passages_to_every_call():
+    calm = workload(5, only="stock_query")
+    times = {"hop": "1 ms", "tls": "0.5 ms", "loopback": "0.25 ms"}
+    without, plain, encrypted = (
+        measure(history(name, calm, 200, **changes))["response_time_mean"]
+        for name, changes in (("rest", {}), ("service_mesh", times | {"mtls": False}), ("service_mesh", times))
+    )
+    assert plain - without == pytest.approx(4 * 0.001 + 4 * 0.00025, rel=0.05)
+    assert encrypted - plain == pytest.approx(4 * 0.0005, rel=0.05)
+
+
+@pytest.mark.parametrize(("retries", "proxy_retries"), [(0, 0), (0, 2), (3, 0), (3, 2)])
+def test_service_mesh_retries_multiply_those_of_the_application(retries, proxy_retries):
+    failing = workload(5, only="stock_query", handler_failure=1.0)
+    made = history("service_mesh", failing, 50, retries=retries, proxy_retries=proxy_retries)
+    parts = made.parts.to_pandas()
+    visits = parts.loc[parts["name"] == "accounting.cpu", "completed"].sum() / 3
+    assert visits == 50 * (retries + 1) * (proxy_retries + 1)
+
+
+def test_service_mesh_budget_bounds_what_its_retries_add():
+    failing = workload(20, only="stock_query", handler_failure=1.0)
+    made = history("service_mesh", failing, 400, retries=0, proxy_budget=0.25)
+    parts = made.parts.to_pandas()
+    assert 480 <= parts.loc[parts["name"] == "accounting.cpu", "completed"].sum() / 3 <= 500
+
+
+def test_service_mesh_tries_again_before_the_application_knows():
+    lossy_updates = workload(20, only="stock_update", goods=MANY_SKUS, **lossy(0.1, "accounting-shop"))
+    hasty, patient = (
+        columns("service_mesh", lossy_updates, 200, proxy_timeout=t, proxy_retries=8, proxy_backoff="5 ms")
+        for t in ("50 ms", "10 s")
+    )
+    assert set(hasty["outcome"]) == set(patient["outcome"]) == {"applied"}
+    assert (hasty["attempts"] == 1).all() and (patient["attempts"] > 1).sum() > 20
+    assert hasty["responded"].sub(hasty["issued"]).max() < 1.0
+
+
+def test_service_mesh_leaves_a_bad_process_out_until_it_is_tried_again():
+    struck = workload(30, only="stock_query", faults=(Crash(part="accounting.2", at=(1.0,), restart=5.0),))
+    once = {"processes": 3, "retries": 0, "proxy_retries": 0}
+    kept, ejected = (columns("service_mesh", struck, 300, **once, ejection=n, ejection_lasts="2 s") for n in (0, 3))
+    failed = [messages["response"] == "failed" for messages in (kept, ejected)]
+    assert 40 < failed[0].sum() < 60, "one in three of those who asked meanwhile"
+    assert failed[1].sum() == 5, "three to be left out, and one each time that it is tried again"
+
+
+def test_service_mesh_leaves_out_no_more_than_it_may():
+    """One process is all there is: half of it is none."""
+    failing = workload(20, only="stock_query", handler_failure=0.7)
+    for share, responses in ((0.5, {"ok", "failed"}), (1.0, {"failed"})):
+        made = columns("service_mesh", failing, 200, retries=0, ejection=1, ejection_lasts="1 h", max_ejected=share)
+        assert set(made["response"][20:]) == responses
+
+
+def test_service_mesh_limits_keep_what_would_overload_the_other_side_away_from_it():
+    crowd = workload(450, only="stock_query")
+    patient = {"connections": 1000, "timeout": 100.0, "proxy_timeout": 100.0, "retries": 0, "proxy_retries": 0}
+    limits = {"proxy_connections": 4, "proxy_pending": 4}
+    free, limited = (columns("service_mesh", crowd, 3000, **patient, **some) for some in ({}, limits))
+    waited = [(m["responded"] - m["issued"])[m["response"] == "ok"].quantile(0.95) for m in (free, limited)]
+    assert set(free["response"]) == {"ok"} and (limited["response"] == "failed").mean() > 0.1
+    assert waited[1] < 0.2 * waited[0]
+
+
+def test_service_mesh_stands_still_for_a_moment_when_it_is_configured():
+    calm = workload(50, only="stock_query")
+    seldom, often = (
+        measure(history("service_mesh", calm, 1000, push=push, push_interval="1 s", workers=1))["response_time_p99"]
+        for push in ("0 ms", "100 ms")
+    )
+    assert often > 5 * seldom
+
+
+def test_service_mesh_cuts_a_side_off_whose_sidecar_is_down():
+    struck = workload(50, only="stock_query", faults=(Crash(part="shop.sidecar", at=(1.0,), restart=1.0),))
+    messages = columns("service_mesh", struck, 150, retries=0)
+    meanwhile = messages["issued"].between(1.0, 1.95)
+    assert set(messages.loc[meanwhile, "response"]) == {"failed"}
+    assert set(messages.loc[messages["issued"] > 2.0, "response"]) == {"ok"}

@@ -20,7 +20,8 @@ from simlib.domain import RESPONSES
 from simlib.scenario import Goods, Mix, load_scenario
 from simlib.statistics import paired
 
-KNOWN = {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
+ORACLES = {"simlib.architectures.rest", "simlib.architectures.rest.oracle"}
+KNOWN = ORACLES | {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
 """What an oracle may stand on, besides the standard library."""
 FLAKY = {"handler_failure": 0.1}
 RABBITMQ = {"broker": "rabbitmq"}
@@ -69,6 +70,14 @@ EQUAL = {
         "when callers give up": (100, {}, {"timeout": 0.006}),
         "when callers give up and requests carry no key": (100, {}, {"timeout": 0.006, "idempotency": False}),
         "when callers give up on failing handlers": (80, {"handler_failure": 0.3}, {"timeout": 0.01}),
+        "of several processes in turn": (150, FLAKY, {"processes": 3}),
+        "of several processes at random": (150, {}, {"processes": 3, "balancing": "random"}),
+        "of several processes by two choices": (150, FLAKY, {"processes": 4, "balancing": "two_choices"}),
+        "of several processes by requests": (150, {}, {"processes": 2, "balancing": "least_requests", "cores": 4}),
+        "when a breaker opens": (80, {"handler_failure": 0.4}, {"breaker": 2, "breaker_lasts": 0.05}),
+        "when a breaker opens on some": (80, {"handler_failure": 0.4}, {"breaker": 2, "processes": 3, "timeout": 0.02}),
+        "when a backlog is full": (150, {}, {"backlog": 2, "processes": 2}),
+        "when the budget of retries is spent": (80, {"handler_failure": 0.4}, {"retry_budget": 0.2}),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
     },
     "message_queue": {
@@ -136,6 +145,24 @@ EQUAL = {
         "when few events are under way": (80, FLAKY, {"network": 0.005, "prefetch": 2}),
         "when the copy takes any version": (80, {}, CONSTANT | {"write_if_newer": False}),
         "when goods are sold out": (100, {"goods": SCARCE}, CONSTANT),
+    },
+    "service_mesh": {
+        "at low load": (20, {}, {}),
+        "at moderate load": (120, {}, {"push_interval": 1.0}),
+        "when handlers fail": (60, {"handler_failure": 0.4}, {"retries": 1, "proxy_retries": 1}),
+        "when sidecars do not retry": (60, FLAKY, {"proxy_retries": 0}),
+        "when sidecars give up": (30, {}, {"proxy_timeout": 0.008}),
+        "when both give up": (60, {}, {"proxy_timeout": 0.01, "timeout": 0.02, "idempotency": False}),
+        "of several processes": (100, FLAKY, {"processes": 3, "balancing": "least_requests", "cores": 4}),
+        "when processes are left out": (
+            80,
+            {"handler_failure": 0.4},
+            {"processes": 3, "ejection": 1, "ejection_lasts": 0.05},
+        ),
+        "when sidecars limit": (150, {}, {"proxy_connections": 1, "proxy_pending": 1}),
+        "when budgets are spent": (60, {"handler_failure": 0.4}, {"retry_budget": 0.1, "proxy_budget": 0.2}),
+        "without encryption": (100, {}, {"mtls": False, "workers": 1}),
+        "when goods are sold out": (100, {"goods": SCARCE}, {}),
     },
     "outbox": {
         "at low load": (20, {}, {}),

@@ -37,6 +37,7 @@ from simlib.flow import (
     DELIVERY,
     KIND,
     LEVEL,
+    MEMBER,
     NTH,
     POISONED,
     RESULT,
@@ -44,6 +45,7 @@ from simlib.flow import (
     VERSION,
     Affine,
     Backoff,
+    Breaker,
     Flow,
     Steps,
     ack,
@@ -105,13 +107,15 @@ class Composer:
         self.parts = [flow.part("one", cores=random.choice((1, 2))), flow.part("other")]
         self.link = flow.link(*self.parts, self.time(), loss=random.choice((0.0, 0.0, 0.2)))
         selects = ("round_robin", "random", "two_choices", "least_requests", "key")
+        breakers = (None, None, Breaker(1, 1.0), Breaker(2, 0.5, at_most=0.4))
         self.pools = [
             random.choice(self.parts).pool(
                 f"pool{i}", random.choice((1, 1, 2)), members=random.choice((1, 1, 3)), select=random.choice(selects),
-                queue_limit=random.choice((None, None, 0, 1)),
+                queue_limit=random.choice((None, None, 0, 1)), breaker=random.choice(breakers),
             )
             for i in range(3)
         ]  # fmt: skip
+        self.budget = flow.budget("budget", random.choice((0.0, 0.5, 1.0)), reserve=2.0)
         self.stores = [
             part.table(f"{part.name}.store", stocked=random.random() < 0.7, durable=random.random() < 0.5)
             for part in self.parts
@@ -244,7 +248,7 @@ class Composer:
         return self.random.choice((
             0.5, 0.2, KIND.equals("order"), RESULT.equals("ok"), RESULT.differs("failed"), POISONED.equals(1),
             DELIVERY.at_least(2), ATTEMPT.at_least(2), LEVEL.at_least(1), SKU.equals(1), LEVEL.differs(2 * SKU + 1),
-            VERSION.at_least(self.stores[2].version), self.stores[0].level.at_least(self.stores[1].level + 1),
+            VERSION.at_least(self.stores[2].version), self.stores[0].level.at_least(self.stores[1].level + 1), MEMBER.equals(1),
         ))  # fmt: skip
 
     def serve(self, depth: int, handling: bool) -> Steps:
@@ -321,8 +325,10 @@ class Composer:
         inside = self.steps(depth - 1, handling)
         if self.random.random() < 0.5:
             return [repeat(inside, 0.4)]
-        policy = Backoff(self.random.randint(0, 2), self.random.choice((0.0, 0.5)), jitter=self.random.random() < 0.5)
-        return [retry(policy, [*inside, branch(self.condition(), [fail()])], self.steps(depth - 1, handling))]
+        waits = {"base": self.random.choice((0.0, 0.5)), "jitter": self.random.random() < 0.5}
+        policy = Backoff(self.random.randint(0, 2), **waits, budget=self.random.choice((None, self.budget)))
+        tried, otherwise = [*inside, branch(self.condition(), [fail()])], self.steps(depth - 1, handling)
+        return [retry(policy, tried, otherwise, goes_on=self.random.random() < 0.5)]
 
     def ask(self, depth: int, handling: bool) -> Steps:
         limit = self.random.choice((None, 0.0, 0.5, 2.0))

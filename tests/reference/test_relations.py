@@ -66,7 +66,6 @@ NEEDS = {
         ),
         "streaming",
     ),
-    **dict.fromkeys(("R50_mesh_adds", "R51_istio_delta", "R53_mesh_cpu", "R56_mesh_chain"), "service_mesh"),
     **dict.fromkeys(("R60_saga_slope", "R62_orchestrator_bottleneck", "R63_saga_counts"), "saga"),
 }  # fmt: skip
 """Relations of architectures that are not there yet."""
@@ -500,6 +499,27 @@ def test_retries_multiply_the_work_as_a_truncated_geometric_series(fails: float,
     assert attempts.max() <= retries + 1
 
 
+@pytest.mark.parametrize("fails", [0.5, 1.0])
+@pytest.mark.parametrize("budget", [0.1, 0.5])
+def test_a_budget_bounds_what_retries_multiply(fails: float, budget: float) -> None:
+    queries = only("stock_query", 10, handler_failure=fails)
+    history = simlib.run("rest", queries, {"retry_budget": budget}, messages=20_000)
+    assert history.messages["attempts"].to_numpy().mean() == pytest.approx(1 + budget, rel=0.02)
+
+
+def test_retries_of_the_application_multiply_those_of_the_mesh() -> None:
+    """Each layer its own series: what the outer sees fail is what the inner has given up."""
+    fails, inner, outer = 0.5, 2, 3
+    queries = only("stock_query", 10, handler_failure=fails)
+    history = simlib.run("service_mesh", queries, {"retries": outer, "proxy_retries": inner}, messages=20_000)
+    parts = history.parts.to_pandas()
+    tries = parts.loc[parts["name"] == "accounting.sidecar.cpu", "completed"].sum() / 2
+    lost = fails ** (inner + 1)
+    attempts = (1 - lost ** (outer + 1)) / (1 - lost)
+    assert history.messages["attempts"].to_numpy().mean() == pytest.approx(attempts, rel=0.02)
+    assert tries / 20_000 == pytest.approx(attempts * (1 - lost) / (1 - fails), rel=0.02)
+
+
 AT_ONCE = {"confirm_retries": 0, "confirm_timeout": 0.05}
 """Publishers who hardly wait for a broker that is down: NATS's client keeps what it publishes as long as they do."""
 
@@ -524,6 +544,88 @@ def test_a_chain_is_as_available_as_all_its_parts_and_a_queue_as_its_broker(
         history = simlib.run(name, only("order", rate, faults=faults, **ORDERS), changes, seed, messages)
         shares.append((history.messages.to_pandas()["response"] == "ok").mean())
     assert np.mean(shares) == pytest.approx((up / (up + restart)) ** needed, rel=0.01)
+
+
+# --- sidecars -------------------------------------------------------------------------------------------------------
+
+SIDECARS = {"none": ("rest", {}), "light": ("service_mesh", {"hop": "0.05 ms"}), "heavy": ("service_mesh", {})}
+
+
+def answered(name: str, rate: float, seed: int = 1, messages: int = 8_000, **changes: Any) -> np.ndarray:
+    """The response times of queries in the steady mix."""
+    rows = simlib.run(name, STEADY.with_rate(rate), changes, seed, messages).messages.to_pandas()
+    queries = rows[rows["kind"] == "stock_query"]
+    return (queries["responded"] - queries["issued"]).to_numpy()
+
+
+@tells("R50_mesh_adds")
+@pytest.mark.parametrize("rate", [20.0, 100.0, 200.0])
+def test_sidecars_add_to_the_median_at_every_load_the_more_the_more_they_do(rate: float) -> None:
+    none, light, heavy = (np.median(answered(name, rate, **changes)) for name, changes in SIDECARS.values())
+    assert none < light < heavy
+
+
+def test_what_sidecars_add_is_the_time_that_calls_spend_in_them() -> None:
+    """At low load, where they take nothing from anybody: by Little's law, from the areas of their pools."""
+    calm, even = only("stock_query", 10), {"network": "0.2 ms", "push": 0.0, "loopback": "0.05 ms"}
+    called, passed = (
+        simlib.run(name, calm, {key: even[key] for key in keys}, messages=4_000)
+        for name, keys in (("rest", ["network"]), ("service_mesh", list(even)))
+    )
+    parts = passed.parts.to_pandas()
+    inside = parts[parts["name"].str.endswith(".sidecar.cpu")][["busy", "waiting"]].to_numpy().sum() / 4_000
+    added = [
+        float(np.mean(made.messages["responded"].to_numpy() - made.messages["issued"].to_numpy()))
+        for made in (passed, called)
+    ]
+    assert added[0] - added[1] == pytest.approx(inside + 4 * 0.00005, rel=0.02)
+
+
+@tells("R51_istio_delta")
+@pytest.mark.parametrize("rate", [100.0, 200.0])
+def test_two_sidecars_add_milliseconds_at_most_and_hardly_more_to_the_tail(rate: float) -> None:
+    added = {
+        q: np.mean([np.quantile(answered("service_mesh", rate, seed), q) - np.quantile(answered("rest", rate, seed), q)
+                    for seed in range(1, 6)])
+        for q in (0.9, 0.99)
+    }  # fmt: skip
+    assert 0.0002 <= added[0.9] <= 0.008
+    assert 0.9 <= added[0.99] / added[0.9] <= 1.6
+
+
+@tells("R53_mesh_cpu")
+@pytest.mark.parametrize("rate", [50.0, 100.0, 200.0])
+def test_the_work_of_a_sidecar_is_linear_in_the_rate(rate: float) -> None:
+    """Both ways of a call: the published 0.2 to 0.6 processors for a thousand calls a second."""
+    p = architectures.get("service_mesh").load_parameters({"cores": 1000, "push": 0.0})
+    work = 2 * (p.hop.mean_value + p.tls.mean_value)  # type: ignore[attr-defined]
+    assert 0.0002 <= work <= 0.0006
+    history = simlib.run("service_mesh", only("stock_query", rate), p.model_dump(), messages=8_000)
+    parts, calls = history.parts.to_pandas(), history.messages["issued"].to_numpy()
+    for side in ("accounting", "shop"):
+        busy = parts.loc[parts["name"] == f"{side}.sidecar.cpu", "busy"].sum() / calls.max()
+        assert busy == pytest.approx(calls.size / calls.max() * work, rel=0.02)
+
+
+@tells("R56_mesh_chain")
+def test_what_sidecars_add_grows_with_the_calls_of_a_chain() -> None:
+    """A thousand calls a second through two sidecars of two threads each way, the services at their leisure."""
+    p = architectures.get("service_mesh").load_parameters()
+    passage = Exponential(p.hop.mean_value + p.tls.mean_value)  # type: ignore[attr-defined]
+
+    def mean(hops: int, sidecars: bool) -> float:
+        flow, there, back = Flow("chain"), list[Step](), list[Step]()
+        for hop in range(hops):
+            pair = [flow.pool(f"sidecar{hop}{side}", capacity=2) for side in "ab"]
+            if sidecars:
+                there += [pool.serve(passage, stream=f"{pool.name}.there") for pool in pair]
+                back += [pool.serve(passage, stream=f"{pool.name}.back") for pool in pair]
+            there.append(delay(Exponential(0.001), stream=f"service{hop}"))
+        flow.source("call", interarrival=Exponential(0.001), steps=[*there, *back, apply("done")])
+        return float(np.mean(sojourn(simlib.simulate(flow, 40_000))))
+
+    added = [mean(hops, True) - mean(hops, False) for hops in (1, 2, 4)]
+    assert added[1] == pytest.approx(2 * added[0], rel=0.1) and added[2] == pytest.approx(4 * added[0], rel=0.1)
 
 
 # --- laws -----------------------------------------------------------------------------------------------------------

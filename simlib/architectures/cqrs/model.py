@@ -8,7 +8,7 @@ from pydantic import Field
 
 from simlib.architectures.parameters import Count, PositiveDuration, Time
 from simlib.architectures.queues import Feed, JetStream
-from simlib.architectures.rest.model import Rest, request
+from simlib.architectures.rest.model import Caller, request
 from simlib.domain import STOCK, TAKEN
 from simlib.flow import RESULT, Flow, Step, Steps, apply, branch, delay, reject, spawn, timeout
 from simlib.flow.model import Replica
@@ -16,7 +16,7 @@ from simlib.quantities import Probability
 from simlib.scenario import Scenario
 
 
-class Cqrs(JetStream, Rest):
+class Cqrs(JetStream, Caller):
     """Parameters of CQRS: those of REST's calls for the commands, those of a queue for the projection."""
 
     read_your_writes: Literal["none", "token", "sticky"] = Field(

@@ -8,7 +8,7 @@ from pydantic import Field as Parameter
 
 from simlib.architectures.copied import Copied
 from simlib.architectures.parameters import Count, PositiveDuration, Retries, Time, Truth
-from simlib.architectures.rest.model import Rest, request
+from simlib.architectures.rest.model import Caller, request
 from simlib.architectures.sides import Side, arrive, leave
 from simlib.domain import ISSUED, STOCK, STOCK_UPDATE, TAKEN
 from simlib.flow import (
@@ -43,7 +43,7 @@ from simlib.quantities import Duration
 from simlib.scenario import Scenario
 
 
-class EventSourcing(Rest):
+class EventSourcing(Caller):
     """Parameters of event sourcing; orders are sent to accounting as those of direct REST are."""
 
     append: Time = Parameter(

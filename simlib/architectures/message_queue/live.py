@@ -29,7 +29,9 @@ PARTS = ("postgres",)
 """Real parts that this architecture stands on, besides the broker that its parameters name."""
 READ_FROM = COPY
 """The store that answers queries."""
-__all__ = ["PARTS", "READ_FROM", "SCHEMA"]
+SIMULATED = ()
+"""Parameters that the model alone has."""
+__all__ = ["PARTS", "READ_FROM", "SCHEMA", "SIMULATED"]
 
 
 class Reply(BaseModel):

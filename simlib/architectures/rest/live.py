@@ -32,7 +32,9 @@ PARTS = ("postgres",)
 """Real parts that this architecture stands on."""
 READ_FROM = STOCK
 """The store that answers queries."""
-__all__ = ["PARTS", "READ_FROM", "SCHEMA"]
+SIMULATED = ("retry_budget", "processes", "balancing", "backlog", "breaker", "breaker_lasts")
+"""Parameters that the model alone has."""
+__all__ = ["PARTS", "READ_FROM", "SCHEMA", "SIMULATED"]
 Attempt = Annotated[int, Header()]
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Truth
 from simlib.architectures.sides import ANNOUNCEMENT_WORK, Side, arrive, leave, sides
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.flow import (
+    MEMBER,
+    RESULT,
     Backoff,
+    Breaker,
+    Budget,
     Flow,
     Link,
+    Part,
     Pool,
     Steps,
-    Table,
     apply,
+    branch,
     call,
     fail,
     reject,
@@ -25,12 +34,16 @@ from simlib.flow import (
     supersede,
     timeout,
 )
-from simlib.quantities import Duration
+from simlib.flow.blocks import Step
+from simlib.quantities import Duration, Number, Whole
 from simlib.scenario import HANDLER_WORK, Scenario
 
+UNBOUNDED = 100_000
+"""A backlog that no run fills."""
 
-class Rest(Parameters):
-    """Parameters of direct REST."""
+
+class Caller(Parameters):
+    """Parameters of a side that calls another's service."""
 
     connections: Count = Field(16, description="connections of each side to the other's service")
     timeout: PositiveDuration = Field(1.0, description="after which a caller abandons a call, s")
@@ -40,71 +53,181 @@ class Rest(Parameters):
     idempotency: Truth = Field(True, description="whether a request carries a key by which the server knows it again")
 
 
+class Rest(Caller):
+    """Parameters of direct REST."""
+
+    retry_budget: Annotated[Number, Field(ge=0, le=100)] = Field(
+        100.0, description="further attempts that a call pays for, on average over a process's calls"
+    )
+    processes: Annotated[Whole, Field(ge=1, le=16)] = Field(
+        1, description="processes of each side that answer calls; callers from outside know the first"
+    )
+    balancing: Literal["round_robin", "random", "two_choices", "least_requests"] = Field(
+        "round_robin", description="how a caller chooses among them"
+    )
+    backlog: Count = Field(UNBOUNDED, description="requests that a process has in hand at most; it refuses more")
+    breaker: Retries = Field(
+        0, description="failures in a row after which a caller leaves a process alone; 0: it never does"
+    )
+    breaker_lasts: PositiveDuration = Field(1.0, description="for how long it does so, s")
+
+
 def build(p: Rest, scenario: Scenario) -> Flow:
     """The flow of direct REST."""
     flow = Flow("rest")
-    accounting, shop = sides(flow, p)
-    network = flow.link(accounting.part, shop.part, p.network)
-    to_shop = accounting.part.pool("connections", capacity=p.connections)
-    to_accounting = shop.part.pool("connections", capacity=p.connections)
+    return connected(flow, p, scenario, Network(flow, p))
+
+
+class Network:
+    """The processes of both sides, and how one calls the other side's: over connections of its own, each to one of them."""
+
+    def __init__(self, flow: Flow, p: Rest) -> None:
+        self.flow, self.p = flow, p
+        self.accounting, self.shop = (replicated(flow, p, side) for side in sides(flow, p))
+        self.machine = self.accounting[0].machine
+        processes = [*self.accounting, *self.shop]
+        self.links = self.join()
+        self.connections = {
+            side.part: side.part.pool(
+                "connections", capacity=p.connections, members=self.known, select=p.balancing,
+                breaker=Breaker(p.breaker, p.breaker_lasts) if p.breaker else None,
+            ) for side in processes
+        }  # fmt: skip
+        budgeted = p.retry_budget < p.retries
+        self.budgets = {
+            side.part: flow.budget(f"{side.part.name}.retries", p.retry_budget) for side in processes if budgeted
+        }
+        bounded = p.backlog < UNBOUNDED
+        self.accepted = {
+            side.part: side.part.pool("accepted", capacity=p.backlog, queue_limit=0) for side in processes if bounded
+        }
+
+    @property
+    def known(self) -> int:
+        """Among how many a process chooses when it takes a connection."""
+        return self.p.processes
+
+    def join(self) -> dict[tuple[Part, Part], Link]:
+        """The ways between the processes of the sides, in both directions."""
+        ways = {}
+        for one in self.accounting:
+            for other in self.shop:
+                ways[one.part, other.part] = ways[other.part, one.part] = self.link(one.part, other.part)
+        return ways
+
+    def link(self, one: Part, other: Part) -> Link:
+        """The way between two processes."""
+        return self.flow.link(one, other, self.p.network)
+
+    def request(self, label: str, here: Side, there: Sequence[Side], work: Callable[[Side], Steps]) -> Steps:
+        """A call of one of the other side's processes."""
+        asked = self.ask(label, here, there, lambda side: serve(label, side, work(side), self.accepted.get(side.part)))
+        return attempted(self.p, label, here, self.connections[here.part], asked, self.budgets.get(here.part))
+
+    def ask(self, label: str, here: Side, there: Sequence[Side], served: Callable[[Side], Steps]) -> Steps:
+        """Ask the process that the connection is to."""
+        return chosen([[call(travel(label, self.links[here.part, side.part], served(side)))] for side in there])
+
+
+def request(p: Caller, label: str, here: Side, connections: Pool, link: Link, there: Side, work: Steps) -> Steps:
+    """A call of the other side's service, which is one process."""
+    return attempted(p, label, here, connections, [call(travel(label, link, serve(label, there, work)))])
+
+
+def attempted(
+    p: Caller, label: str, here: Side, connections: Pool, asked: Steps, budget: Budget | None = None
+) -> Steps:
+    """Ask over a connection, with a timeout that abandons, and again where that fails."""
+    failed = branch(RESULT.equals("timed_out"), [fail("timed_out")], otherwise=[fail()])
+    attempt = [
+        connections.seize(stream=f"{label}.balancing"),
+        *here.work(p.http_client, f"{label}.client.send"),
+        rescue(asked, otherwise=[*here.work(p.http_client, f"{label}.client.failed"), failed]),
+        *here.work(p.http_client, f"{label}.client.took"),
+        connections.release(),
+    ]
+    policy = Backoff(retries=p.retries, base=p.backoff, jitter=p.jitter, budget=budget)
+    return [retry(policy, [timeout(p.timeout, attempt, otherwise=[fail("timed_out")])], stream=f"{label}.backoff")]
+
+
+def travel(label: str, link: Link, served: Steps) -> Steps:
+    """There, what is done there, and back with the answer."""
+    back = link.send(stream=f"{label}.network.back"), reply()
+    failed = link.send(stream=f"{label}.network.failed"), reply("failed")
+    answer = branch(RESULT.equals("failed"), failed, otherwise=back)
+    return [link.send(stream=f"{label}.network.there"), *served, answer]
+
+
+def serve(label: str, there: Side, work: Steps, accepted: Pool | None = None) -> Steps:
+    """What a request comes to, where it is accepted."""
+    steps: list[Step] = [
+        *there.receive(f"{label}.server"),
+        rescue([*work, *there.answer(f"{label}.server")], otherwise=there.answer(f"{label}.failed")),
+    ]
+    return [rescue([accepted.seize(), *steps, accepted.release()], otherwise=[])] if accepted else steps
+
+
+def replicated(flow: Flow, p: Rest, side: Side) -> list[Side]:
+    """A side's processes, all on its database."""
+    names = [f"{side.part.name}.{number}" for number in range(2, p.processes + 1)]
+    return [side, *(replace(side, part=flow.part(name, replica_of=side.part)) for name in names)]
+
+
+def chosen(ways: Sequence[Steps], number: int = 0) -> Steps:
+    """The way to the member that the row has a unit of."""
+    if number == len(ways) - 1:
+        return ways[number]
+    return [branch(MEMBER.equals(number), ways[number], otherwise=chosen(ways, number + 1))]
+
+
+def connected(flow: Flow, p: Rest, scenario: Scenario, network: Network) -> Flow:
+    """Both sides, each of which calls the other over a network."""
+    (accounting, *_), (shop, *_) = all_accounting, all_shop = network.accounting, network.shop
     stock = accounting.part.table("stock", stocked=True)
     copy = shop.part.table("copy", stocked=True)
+    keys = {
+        effect: part.table(f"{part.name}.{effect}", key="message")
+        for effect, part in ((ANNOUNCED, shop.part), (COPIED, shop.part), (TAKEN, accounting.part))
+        if p.idempotency
+    }
+
+    def once(effect: str, steps: Steps) -> Steps:
+        """The steps once for each message where requests carry an idempotency key, else each time."""
+        return [keys[effect].once(steps)] if p.idempotency else steps
 
     def write_copy(effect: str) -> Steps:
         return [copy.write_if_newer([apply(effect, COPY)], otherwise=[supersede()] if effect == COPIED else [])]
 
-    announce = request(
-        p, "announce", accounting, to_shop, network, shop,
-        [*shop.handle(scenario, ANNOUNCEMENT_WORK), *shop.commit("announce.shop"),
-         *once(p, shop, "announced", write_copy(ANNOUNCED))],
-    )  # fmt: skip
-    take = [stock.take([apply(TAKEN, STOCK, sign=-1), spawn(announce)], otherwise=[reject()])]
+    def announce(side: Side) -> Steps:
+        return [
+            *side.handle(scenario, ANNOUNCEMENT_WORK),
+            *side.commit("announce.shop"),
+            *once(ANNOUNCED, write_copy(ANNOUNCED)),
+        ]
+
+    def update(side: Side) -> Steps:
+        return [*side.handle(scenario, HANDLER_WORK), *side.commit("update.shop"), *once(COPIED, write_copy(COPIED))]
+
+    def order(side: Side) -> Steps:
+        told = spawn(network.request("announce", side, all_shop, announce))
+        take = [stock.take([apply(TAKEN, STOCK, sign=-1), told], otherwise=[reject()])]
+        return [*side.handle(scenario), *side.commit("order.accounting"), *once(TAKEN, take)]
+
+    def query(side: Side) -> Steps:
+        return [*side.handle(scenario), *side.read("query.accounting"), stock.read()]
 
     flow.source(STOCK_UPDATE, at=accounting.part, steps=[
         *arrive(p, "update"), *accounting.receive("update.accounting"),
         *accounting.commit("update.accounting"), stock.add(), apply(ISSUED, STOCK, sign=1),
-        *request(p, "update", accounting, to_shop, network, shop,
-                 [*shop.handle(scenario, HANDLER_WORK), *shop.commit("update.shop"), *once(p, shop, "copied", write_copy(COPIED))]),
+        *network.request("update", accounting, all_shop, update),
         *accounting.answer("update.accounting"), *leave(p, "update"),
     ])  # fmt: skip
     flow.source(ORDER, at=shop.part, steps=[
-        *arrive(p, "order"), *shop.receive("order.shop"),
-        *request(p, "order", shop, to_accounting, network, accounting,
-                 [*accounting.handle(scenario), *accounting.commit("order.accounting"), *once(p, accounting, "taken", take)]),
+        *arrive(p, "order"), *shop.receive("order.shop"), *network.request("order", shop, all_accounting, order),
         *shop.answer("order.shop"), *leave(p, "order"),
     ])  # fmt: skip
     flow.source(STOCK_QUERY, at=shop.part, steps=[
-        *arrive(p, "query"), *shop.receive("query.shop"),
-        *request(p, "query", shop, to_accounting, network, accounting,
-                 [*accounting.handle(scenario), *accounting.read("query.accounting"), stock.read()]),
+        *arrive(p, "query"), *shop.receive("query.shop"), *network.request("query", shop, all_accounting, query),
         *shop.answer("query.shop"), *leave(p, "query", answer_from=STOCK),
     ])  # fmt: skip
     return flow
-
-
-def request(p: Rest, label: str, here: Side, connections: Pool, network: Link, there: Side, work: Steps) -> Steps:
-    """A call of the other side's service: a connection, a timeout that abandons, retries."""
-    server = [
-        network.send(stream=f"{label}.network.there"),
-        *there.receive(f"{label}.server"),
-        rescue([*work, *there.answer(f"{label}.server"), network.send(stream=f"{label}.network.back"), reply()],
-               otherwise=[*there.answer(f"{label}.failed"), network.send(stream=f"{label}.network.failed"), reply("failed")]),
-    ]  # fmt: skip
-    attempt = [
-        connections.seize(),
-        *here.work(p.http_client, f"{label}.client.send"),
-        rescue([call(server)],
-               otherwise=[*here.work(p.http_client, f"{label}.client.failed"), fail()]),
-        *here.work(p.http_client, f"{label}.client.took"),
-        connections.release(),
-    ]  # fmt: skip
-    policy = Backoff(retries=p.retries, base=p.backoff, jitter=p.jitter)
-    return [retry(policy, [timeout(p.timeout, attempt, otherwise=[fail("timed_out")])], stream=f"{label}.backoff")]
-
-
-def once(p: Rest, at: Side, name: str, steps: Steps) -> Steps:
-    """The steps once for each message where requests carry an idempotency key, else each time."""
-    if not p.idempotency:
-        return steps
-    received: Table = at.part.table(f"{at.part.name}.{name}", key="message")
-    return [received.once(steps)]

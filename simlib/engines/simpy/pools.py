@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from simlib import draws
-from simlib.engines.records import Meter
 from simlib.engines.simpy.clock import Clock
 from simlib.engines.simpy.rows import Failed, Row
 from simlib.flow.model import Pool
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 
 class Member:
-    """One member of a pool: its units and those who wait for them."""
+    """One member of a pool: its units and those who wait for them; how often it failed in a row, and until when it is left out."""
 
-    def __init__(self, capacity: int, limit: int | None, clock: Clock, meter: Meter) -> None:
-        self.capacity, self.limit, self.clock, self.meter = capacity, limit, clock, meter
-        self.busy = self.requests = 0
+    def __init__(self, pool: PoolState, number: int, clock: Clock) -> None:
+        noun = pool.noun
+        self.pool, self.number, self.capacity, self.limit = pool, number, noun.capacity, noun.queue_limit
+        self.clock, self.meter = clock, pool.meter
+        self.busy = self.requests = self.failures = 0
+        self.out_until = -math.inf
         self.waiting: dict[int, OrderedDict[Row, None]] = {}
 
     def take(self, row: Row, priority: int) -> bool:
@@ -65,23 +68,52 @@ class Member:
         self.requests -= 1
         self.meter.change(self.clock._now, waiting=-1)
 
+    @property
+    def out(self) -> bool:
+        """Whether the breaker leaves it out."""
+        return self.clock._now < self.out_until
+
+    def succeeded(self) -> None:
+        """A visit was a success."""
+        self.failures = 0
+
+    def failed(self) -> None:
+        """A visit was none: after so many in a row it is left out, where not too many are."""
+        breaker = self.pool.noun.breaker
+        self.failures += 1
+        if breaker is None or self.out or self.failures < breaker.failures:
+            return
+        members = self.pool.members
+        if sum(member.out for member in members) < int(breaker.at_most * len(members)):
+            self.out_until = self.clock._now + breaker.lasts
+
 
 class PoolState:
     """A pool's members, and the rule that chooses among them."""
 
     def __init__(self, engine: Engine, pool: Pool) -> None:
-        clock = engine.clock
+        self.noun = pool
         self.meter = engine.records.meter(pool.name, "pool", pool.capacity * pool.members)
-        self.members = [Member(pool.capacity, pool.queue_limit, clock, self.meter) for _ in range(pool.members)]
+        self.members = [Member(self, number, engine.clock) for number in range(pool.members)]
         self.select, self.turn = pool.select, 0
         self.sku = engine.arrivals.sku
 
     def pick(self, row: Row, stream: int) -> Member:
-        """The member that this row goes to; what is random about it comes from the stream."""
+        """The member that this row goes to, which it remembers where there are several; fails where all are left out."""
         members = self.members
-        n = len(members)
-        if n == 1:
+        if self.noun.breaker is not None:
+            members = [member for member in members if not member.out]
+            if not members:
+                raise Failed("open")
+        if len(self.members) == 1:
             return members[0]
+        member = self.choose(members, row, stream)
+        row.member = member.number
+        return member
+
+    def choose(self, members: list[Member], row: Row, stream: int) -> Member:
+        """One of these members; what is random about it comes from the stream."""
+        n = len(members)
         if self.select == "round_robin":
             self.turn += 1
             return members[(self.turn - 1) % n]

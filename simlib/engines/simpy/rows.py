@@ -54,12 +54,13 @@ class Row:
 
     __slots__ = (
         "actor", "answer_to", "at", "attempt", "batch", "calls", "copy", "delivery", "due", "engine", "event", "held", "join",
-        "level", "main", "message", "next", "nth", "number", "part", "passes", "place", "result", "scopes", "steps", "version",
+        "level", "main", "member", "message", "next", "nth", "number", "part", "passes", "place", "result", "scopes", "steps",
+        "version",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, message: int, part: Part | None, place: int) -> None:
         self.engine, self.message, self.part, self.place = engine, message, part, place
-        self.copy = self.attempt = self.number = self.result = self.scopes = self.calls = 0
+        self.copy = self.attempt = self.number = self.result = self.scopes = self.calls = self.member = 0
         self.level, self.version, self.due = 0, -1, 0.0
         self.main = False
         self.actor, self.passes, self.nth = -1, 0, 0
@@ -130,7 +131,7 @@ class Row:
         """Go on where a scope began, as soon as the part there does: when, s. What was taken since is given back, the last
         first; what comes back to a dead part ends."""
         self.place, self.attempt, self.part, held = start
-        self.unwind(held)
+        self.unwind(held, failed=True)
         faults = self.engine.faults
         if self.part in faults.down:
             raise Ended
@@ -165,10 +166,13 @@ class Row:
         for delivery, _ in batch:
             self.engine.ended(delivery.message)
 
-    def unwind(self, held: int) -> None:
-        """Give back what was taken since there were `held` units, the last first."""
+    def unwind(self, held: int, failed: bool = False) -> None:
+        """Give back what was taken since there were `held` units, the last first; where the row `failed`, so did their members."""
         while len(self.held) > held:
-            self.held[-1].release(self)
+            member = self.held[-1]
+            member.release(self)
+            if failed:
+                member.failed()
 
 
 class Join:

@@ -37,7 +37,7 @@ from simlib.engines.simpy.tables import Cell
 from simlib.errors import RunFailed
 from simlib.flow import blocks
 from simlib.flow.blocks import Steps
-from simlib.flow.model import Log, Pool, Replica, Table
+from simlib.flow.model import Budget, Log, Pool, Replica, Table
 from simlib.scenario import Death, Pause, Slowdown
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Verbs:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.seed, self.clock, self.records = engine, engine.seed, engine.clock, engine.records
         self.faults, self.pools, self.queues, self.tables = engine.faults, engine.pools, engine.queues, engine.tables
+        self.paid: dict[Budget, float] = {}
 
     def prepare(self, steps: Steps, name: str) -> Program:
         """The steps as callables: (whether it may wait, what to do with a row)."""
@@ -122,7 +123,9 @@ class Verbs:
         members = self.pools[step.pool].members
 
         def run(row: Row) -> None:
-            next(member for member in reversed(row.held) if member in members).release(row)
+            member = next(member for member in reversed(row.held) if member in members)
+            member.release(row)
+            member.succeeded()
 
         return False, run
 
@@ -139,6 +142,7 @@ class Verbs:
                 yield member
             yield row.serve(self.clock._now + time(row), served)
             member.release(row)
+            member.succeeded()
 
         return run
 
@@ -295,15 +299,18 @@ class Verbs:
     def _retry(self, step: blocks.Retry, name: str) -> Any:
         program, otherwise, policy = self.prepare(step.steps, name), self.prepare(step.otherwise, name), step.policy
         jitter = draws.stream_key(self.seed, step.stream or f"{name}.retry.backoff")
-        attempts = self.records.attempts
+        attempts, budget = self.records.attempts, policy.budget
 
         def run(row: Row) -> Waits:
             start = row.here()
             place, before = start[:2]
+            first = (max(before, 1) - 1) * (policy.retries + 1) + 1 if step.goes_on else 1
             unheard = False
+            if budget is not None:
+                self.paid[budget] = min(self.paid.get(budget, 0.0) + budget.share, budget.reserve)
             for attempt in range(policy.retries + 1):
                 turn = draws.fold(place, attempt)
-                row.place, row.attempt = turn, attempt + 1
+                row.place, row.attempt = turn, first + attempt
                 if row.main:
                     attempts[row.message] += 1
                 try:
@@ -314,9 +321,10 @@ class Verbs:
                     note_failure(row, failure)
                     unheard = unheard or row.result == TIMED_OUT
                 ready = row.back_to(start)
-                if attempt < policy.retries:
-                    wait = min(policy.base * policy.factor**attempt, policy.longest)
-                    yield row.sleep_until(ready + (wait * draws.uniform(jitter, turn) if policy.jitter else wait))
+                if attempt == policy.retries or not self.affords(budget):
+                    break
+                wait = min(policy.base * policy.factor**attempt, policy.longest)
+                yield row.sleep_until(ready + (wait * draws.uniform(jitter, turn) if policy.jitter else wait))
             if self.clock._now < ready:
                 yield row.sleep_until(ready)
             if unheard:
@@ -324,6 +332,15 @@ class Verbs:
             yield from walk(row, otherwise)
 
         return run
+
+    def affords(self, budget: Budget | None) -> bool:
+        """Whether a retry is paid for."""
+        if budget is None:
+            return True
+        if self.paid[budget] < 1.0:
+            return False
+        self.paid[budget] -= 1.0
+        return True
 
     def _timeout(self, step: blocks.Timeout, name: str) -> Any:
         program, otherwise = self.prepare(step.steps, name), self.prepare(step.otherwise, name)
