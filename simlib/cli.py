@@ -325,14 +325,14 @@ def measure(
 @app.command()
 def calibrate(names: Names = None, settings: Settings = None, as_json: Json = False) -> int:
     """Fit the parameters of the models to the measurements."""
-    from simlib import calibration
+    from simlib import architectures, calibration
 
     chosen = _broker_set(settings)
-    rows = [calibration.calibrate(name, _broker(name, chosen)) for name in _twins(names)]
+    rows = [calibration.calibrate(name, architectures.get(name).broker(chosen)) for name in _twins(names)]
     if as_json:
         return _print({"rows": rows, **_origin()})
     for row in rows:
-        _say(f"\n{row['architecture']}")
+        _say(f"\n{calibration.twin(row)}")
         values = [(name, _short(entry["value"]), entry["provenance"]) for name, entry in row["parameters"].items()]
         _table(["parameter", "value", "provenance"], values)
     return 0
@@ -341,7 +341,7 @@ def calibrate(names: Names = None, settings: Settings = None, as_json: Json = Fa
 @app.command()
 def validate(names: Names = None, plan_file: MeasurementPlan = None, as_json: Json = False) -> int:
     """Predict the loads that calibration did not see, and hold the predictions against what was measured."""
-    from simlib.calibration import held_out
+    from simlib.calibration import held_out, twin
     from simlib.calibration.validation import validation
 
     document = {**validation(_twins(names), held_out(plan_file)), **_origin()}
@@ -352,7 +352,7 @@ def validate(names: Names = None, plan_file: MeasurementPlan = None, as_json: Js
             ["architecture", "load", "kind", "metric", "error p50", "p95", "p99", "accepted"],
             [
                 (
-                    row["architecture"],
+                    twin(row),
                     f"{row['load']:.2g}",
                     row["kind"],
                     f"{row['metric']}.{row['kind_of_message']}",
@@ -364,7 +364,7 @@ def validate(names: Names = None, plan_file: MeasurementPlan = None, as_json: Js
         )
     missed = [row for row in document["rows"] if row["accepted"] is False]
     if missed:
-        points = [f"{row['architecture']} at load {row['load']:.2g}, {row['kind_of_message']}" for row in missed]
+        points = [f"{twin(row)} at load {row['load']:.2g}, {row['kind_of_message']}" for row in missed]
         raise RunFailed(f"the stated accuracy was missed at {len(missed)} points: {'; '.join(points)}")
     return 0
 
@@ -556,12 +556,6 @@ def _twins(names: Sequence[str] | None) -> list[str]:
     for name in names or ():
         _ = architectures.get(name).live
     return _architectures(names or architectures.twins())
-
-
-def _broker(architecture: str, chosen: Mapping[str, Any]) -> str | None:
-    from simlib import architectures
-
-    return getattr(architectures.get(architecture).load_parameters(chosen), "broker", None)
 
 
 def _broker_set(settings: Iterable[str] | None) -> dict[str, Any]:

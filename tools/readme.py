@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from simlib import api, architectures, comparison, paths
+from simlib.calibration import twin
 from simlib.comparison import words
 from simlib.domain import STOCK_UPDATE
 from simlib.experiments import store
@@ -61,9 +62,8 @@ def validated(validation: dict[str, Any]) -> str:
         measured = " / ".join(f"{row['measured'][level] * 1e3:.1f}" for level in ("p50", "p95", "p99"))
         errors = " / ".join(f"{row['error'][level]:+.0%}".rstrip("%") for level in ("p50", "p95", "p99"))
         verdict = {True: "met", False: "**missed**", None: "none stated"}[row["accepted"]]
-        who = row["architecture"] + (f" ({row['broker']})" if row["broker"] else "")
         what = f"{row['kind_of_message']}, {row['metric'].removesuffix('_time')}"
-        rows.append([who, f"{row['load']:g} ({row['rate']:g}/s)", what, measured, errors, verdict])
+        rows.append([twin(row), f"{row['load']:g} ({row['rate']:g}/s)", what, measured, errors, verdict])
     columns = ["architecture", "load", "message, time", "measured p50 / p95 / p99, ms", "error, %", "stated accuracy"]
     return markdown(columns, rows)
 

@@ -43,6 +43,11 @@ class Architecture:
         fields = (variant.model_fields.get("broker") for variant in self.variants)
         return list(dict.fromkeys(field.default if field else None for field in fields))
 
+    def broker(self, values: Mapping[str, Any]) -> str | None:
+        """The broker that these values choose; None for one that stands on none. Raises BadInput for an unknown one."""
+        field = self.parameters.variant(values).model_fields.get("broker")
+        return field.default if field else None
+
     def build(self, parameters: Parameters, scenario: Scenario) -> Flow:
         """The flow for these parameters and this scenario."""
         return self._module("model").build(parameters, scenario)

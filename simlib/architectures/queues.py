@@ -60,6 +60,9 @@ class Queues(Parameters):
     store: Time = Field(
         "1 ms", validate_default=True, description="the broker's write of a message to disk, one at a time in a queue"
     )
+    dispatch: Time = Field(
+        "0.1 ms", validate_default=True, description="from when a message is confirmed until the broker hands it out"
+    )
     publish_client: Time = Field(
         "0.1 ms", validate_default=True, description="CPU to publish, and as much to take the confirm"
     )
@@ -180,6 +183,7 @@ class Feed(Copied):
         self.redelivery_delay = semantics.pop("redelivery_delay")
         del semantics["buffered"]
         semantics |= {"prefetch": self.p.prefetch, "automatic_ack": not self.p.manual_ack, "dead_letter": self.p.park}
+        semantics["dispatch"] = self.p.dispatch
         return self.broker.pool(f"{name}_log", capacity=1), self.broker.queue(name, link=link, **semantics)
 
     def consume_updates(self) -> None:

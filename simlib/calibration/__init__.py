@@ -2,6 +2,6 @@
 
 from simlib.calibration.calibrate import calibrate
 from simlib.calibration.measure import Measurement, measure
-from simlib.calibration.validate import HeldOut, held_out, validate
+from simlib.calibration.validate import HeldOut, held_out, twin, validate
 
-__all__ = ["HeldOut", "Measurement", "calibrate", "held_out", "measure", "validate"]
+__all__ = ["HeldOut", "Measurement", "calibrate", "held_out", "measure", "twin", "validate"]

@@ -23,6 +23,7 @@ from simlib.history import History
 UPLINK = 50e-6
 """Way between a client and a broker on one machine, s: its stamps cannot tell it from the broker's write."""
 _CPU = "processor time of runs with bursts, by the utilisation law"
+_LATER = "stamps of messages that met an idle system: deliveries that begin after their confirm came, in the median"
 _WAIT = "stamps of messages that met an idle system"
 
 
@@ -47,6 +48,8 @@ def calibrate(architecture: str, broker: str | None) -> dict[str, Any]:
     parameters = {name: _entry(Constant(value=time).model_dump(mode="json"), _CPU, {}) for name, time in cpu.items()}
     parameters |= {name: _fitted(samples) for name, samples in waits.items()}
     if architecture != "rest":
+        dispatch = Constant(value=stages.queue_dispatch(idle, cpu)).model_dump(mode="json")
+        parameters["dispatch"] = _entry(dispatch, _LATER, {})
         uplink = Constant(value=UPLINK).model_dump(mode="json")
         parameters["uplink"] = {"value": uplink, "provenance": "assumed", "source": "a hop over the loopback interface"}
     written = {"architecture": architecture, "broker": broker, "machine": _machine(idle), "parameters": parameters}

@@ -129,6 +129,11 @@ def _rows(point: Point, plan: HeldOut) -> Iterator[dict[str, Any]]:
             }
 
 
+def twin(row: Mapping[str, Any]) -> str:
+    """The architecture of a row, with its broker."""
+    return row["architecture"] + (f" ({row['broker']})" if row["broker"] else "")
+
+
 def on_machine(case: api.Case, pace: Mapping[str, float], seed: int) -> Scenario:
     """The scenario of a case on a machine that slows down by itself: all its parts at once, as often, for as long and by as
     much as was seen while nothing ran there; when, by the seed."""

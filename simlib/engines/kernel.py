@@ -118,7 +118,7 @@ TABLES = {
     "lists": record("first last member"),
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
-        "back_one back_other one wait_length requeue_back closed watchers waiting coalesce keeps "
+        "back_one back_other one dispatch dispatch_stream wait_length requeue_back closed watchers waiting coalesce keeps "
         "urgent length refuses",
         ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8, ttl=F8,
     ),
@@ -1390,13 +1390,16 @@ def hand_out(s, d, i):  # type: ignore[no-untyped-def]
     queue, message = queue_at(s, delivery.queue), delivery.message
     copy, number = lend(s, d, i), delivery.number
     more = (np.int64(number) << 32) | np.int64(i)
-    if queue.there < 0:
+    if queue.there < 0 and queue.dispatch < 0:
         arrive(s, d, more, key_of(s, order.COMPLETION, message, copy, 0))
         return
-    time = travel(s, queue.there, delivery_place(s, d, number))
+    place = delivery_place(s, d, number)
+    time = travel(s, queue.there, place) if queue.there >= 0 else 0.0
     if time < 0.0:
         ended(s, message)
         return
+    if queue.dispatch >= 0:
+        time += draw(s, queue.dispatch, queue.dispatch_stream, place)
     due = s.now + time
     if queue.keeps:
         due = slot_at(s, i).latest = max(due, np.nextafter(slot_at(s, i).latest, np.inf))

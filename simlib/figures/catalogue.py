@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from simlib.errors import unknown
 
@@ -214,6 +215,10 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "between a side and the broker, each way",
     },
     "parameter:store": {"ru": "запись сообщения брокером на диск", "en": "the broker's write of a message to disk"},
+    "parameter:dispatch": {
+        "ru": "время от подтверждения сообщения до его выдачи брокером",
+        "en": "from when a message is confirmed until the broker hands it out",
+    },
     "parameter:publish_client": {
         "ru": "процессорное время публикации и столько же приёма подтверждения",
         "en": "CPU to publish, and as much to take the confirm",
@@ -405,6 +410,11 @@ def text(name: str, language: Language, **values: object) -> str:
     if language not in LANGUAGES:
         raise unknown("language", language, LANGUAGES)
     return TEXTS[name][language].format(**values)
+
+
+def twin_title(row: Mapping[str, Any], language: Language) -> str:
+    """The title of a validation row's architecture, with its broker."""
+    return title(row["architecture"], language) + (f" ({row['broker']})" if row["broker"] else "")
 
 
 def title(candidate: str, language: Language) -> str:

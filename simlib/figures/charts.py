@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from simlib.comparison import TIMELY
 from simlib.domain import KINDS, ORDER, STOCK_UPDATE
 from simlib.figures import style
-from simlib.figures.catalogue import TEXTS, Language, text, title
+from simlib.figures.catalogue import TEXTS, Language, text, title, twin_title
 from simlib.statistics import mean_interval
 
 COUNTS = ("oversold_units", "stale_read_fraction", "lost", "duplicated")
@@ -158,7 +158,7 @@ def validation(found: Mapping[str, Any], language: Language = "en") -> Figure:
     with style.drawing():
         figure = Figure(figsize=(style.WIDTH, 3.3), layout="constrained")
         panels = figure.subplots(1, len(LEVELS))
-        names = list(dict.fromkeys(row["architecture"] for row in rows))
+        names = list(dict.fromkeys(twin_title(row, language) for row in rows))
         marks = style.marks(names)
         for axes, level in zip(panels, LEVELS, strict=True):
             pairs = [(row, 1e3 * row["measured"][level], 1e3 * row["predicted"][level]) for row in rows]
@@ -169,7 +169,7 @@ def validation(found: Mapping[str, Any], language: Language = "en") -> Figure:
                 ends = np.array(limits)
                 axes.fill_between(ends, ends * (1 - stated), ends * (1 + stated), color="#e4e4e4", linewidth=0)
             for row, x, y in pairs:
-                mark = marks[row["architecture"]]
+                mark = marks[twin_title(row, language)]
                 face = mark["color"] if row["kind"] == "trace" else "white"
                 axes.plot(x, y, mark["marker"], color=mark["color"], markerfacecolor=face, markersize=4.5, alpha=0.9)
             axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
@@ -177,7 +177,7 @@ def validation(found: Mapping[str, Any], language: Language = "en") -> Figure:
             axes.set_xlabel(text("measured", language))
             _plain_log(axes, language)
         panels[0].set_ylabel(text("predicted", language))
-        handles = [_handle(title(name, language), marks[name]) for name in names]
+        handles = [_handle(name, marks[name]) for name in names]
         handles += [
             _handle(text(kind, language), {"color": "#1b1b1b", "marker": "o"}, kind == "trace")
             for kind in ("trace", "independent")

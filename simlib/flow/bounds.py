@@ -248,7 +248,8 @@ class _Walk:
             readers = [actor for actor in self.flow.actors.values() if queue in actor.queues]
             return _Turn(self, readers[0], queue).brought() if len(readers) == 1 else {}
         window = Window(queue)
-        transit = {window: queue.link.delay.mean_value} if queue.link is not None else {}
+        times = [queue.link.delay if queue.link else None, queue.dispatch]
+        transit = {window: math.fsum(time.mean_value for time in times if time is not None)}
         return _sum(transit, self.walk(group.steps, (group, window)).demand)
 
     def walk(self, steps: Steps, held: tuple[Any, ...]) -> Ways:

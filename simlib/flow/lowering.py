@@ -71,9 +71,9 @@ class Lowered:
     """Law and stream of the customers' thinking, where a source has a population."""
     priorities: list[list[int]]
     """Of each pool, ascending."""
-    queue_ways: list[tuple[int, int, int, int, int]]
-    """Of each queue: the way of a delivery, those of an acknowledgement from one end and from the other, and the one; and the
-    length of its wait for an acknowledgement."""
+    queue_ways: list[tuple[int, ...]]
+    """Of each queue: the way of a delivery, those of an acknowledgement from one end and from the other, and the one; law and
+    stream of the time that it takes to hand out; the length of its wait for an acknowledgement."""
     memories: dict[int, int]
     """Of the tables that `once` remembers in: which memory is whose."""
     celled: set[int]
@@ -495,14 +495,18 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
     )
 
 
-def _ways(making: Lowering, queue: Queue) -> tuple[int, int, int, int]:
-    """The way of a queue's deliveries, those of acknowledgements from one end of its link and the other, and the one."""
+def _ways(making: Lowering, queue: Queue) -> tuple[int, ...]:
+    """The way of a queue's deliveries, those of acknowledgements from one end of its link and the other, and the one; law and
+    stream of the time that the broker takes beside."""
+    dispatch = NOWHERE, NOWHERE
+    if queue.dispatch is not None:
+        dispatch = making.law(queue.dispatch), making.stream(f"{queue.name}.dispatch")
     if queue.link is None:
-        return NOWHERE, NOWHERE, NOWHERE, NOWHERE
+        return NOWHERE, NOWHERE, NOWHERE, NOWHERE, *dispatch
     ends = queue.link.ends
     back = [making.travel(queue.link, end, f"{queue.name}.settle") for end in ends]
     there = making.travel(queue.link, queue.at, f"{queue.name}.deliver")
-    return there, back[0], back[1], making.parts[ends[0]]
+    return there, back[0], back[1], making.parts[ends[0]], *dispatch
 
 
 def _tables(distributions: list[Distribution]) -> tuple[list[tuple[int, int, int, float, float, float]], list[float]]:

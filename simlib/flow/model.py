@@ -145,6 +145,7 @@ class Pool:
 class Queue:
     """Deliveries of messages, kept at a part, handed to consumers over a link.
 
+    `dispatch`: what the broker takes to hand a delivery out, beside the way; deliveries do not wait for each other there.
     `prefetch` limits the unacknowledged, of each consumer (as RabbitMQ's basic.qos) or of all together (`shared`, as
     JetStream's max_ack_pending). `ack_wait`: a delivery not acknowledged for so long is delivered again. `max_deliveries`:
     after so many it is parked (`dead_letter`) or dropped. `automatic_ack`: settled when handed out. `deduplicate`: a
@@ -163,6 +164,7 @@ class Queue:
     name: str
     at: Part
     link: Link | None = None
+    dispatch: Distribution | None = None
     prefetch: int | None = None
     shared: bool = False
     automatic_ack: bool = False
@@ -348,6 +350,8 @@ class Flow:
 
     def queue(self, name: str, *, at: Part, **options: Any) -> Queue:
         """A queue kept at a part; options as in `Queue`."""
+        if options.get("dispatch") is not None:
+            options["dispatch"] = distribution(options["dispatch"])
         return _add(self.queues, name, Queue(name, at, **options), "queue")
 
     def log(self, name: str, *, at: Part, **options: Any) -> Log:

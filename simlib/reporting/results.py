@@ -17,7 +17,7 @@ from simlib.distributions import Distribution
 from simlib.errors import BadInput, RunFailed
 from simlib.experiments import notebooks, runner, store
 from simlib.figures import file
-from simlib.figures.catalogue import TEXTS, text, title
+from simlib.figures.catalogue import TEXTS, text, title, twin_title
 from simlib.flow.diagram import diagram
 from simlib.reporting.context import Architecture, Figure, ReportContext, Table, TitlePage
 from simlib.reporting.documents import build
@@ -198,7 +198,7 @@ class _Results:
         rows = [row for row in self.validation["rows"] if row["kind"] == "trace"]
         frame = pd.DataFrame(
             {
-                "Архитектура": [_stands_on(row) for row in rows],
+                "Архитектура": [twin_title(row, "ru") for row in rows],
                 "ρ": [round(row["load"], 2) for row in rows],
                 "Показатель": [text(f"of:{row['metric']}.{row['kind_of_message']}", "ru") for row in rows],
                 "Измерено p95, мс": [1e3 * row["measured"]["p95"] for row in rows],
@@ -309,13 +309,6 @@ class _Results:
             "Версии, начальные значения и контрольные суммы",
             self.plan.name,
         )
-
-
-def _stands_on(row: Mapping[str, Any]) -> str:
-    """The architecture of a row of the validation, with its broker where it is not the default one."""
-    default = architectures.get(row["architecture"]).brokers[0]
-    words = title(row["architecture"], "ru")
-    return words if row["broker"] == default else f"{words} ({row['broker']})"
 
 
 def _number(value: float, low: float, high: float, unit: str, run: str = "") -> Number:

@@ -45,6 +45,7 @@ def validated():
     rows = [
         {
             "architecture": architecture,
+            "broker": broker,
             "rate": 100 * load,
             "load": load,
             "kind": kind,
@@ -55,7 +56,7 @@ def validated():
             "error": dict.fromkeys(LEVELS, 0.1),
             "accepted": True,
         }
-        for architecture in ("rest", "message_queue")
+        for architecture, broker in (("rest", None), ("message_queue", "nats"), ("message_queue", "rabbitmq"))
         for load in (0.3, 0.7)
         for kind in ("trace", "independent")
     ]
@@ -87,7 +88,7 @@ NAMES = {
     "backlog": ["backlog", "time", "rest", "message_queue"],
     "consistency": ["oversold_units", "stale_read_fraction", "lost", "none_in_any_run", "rest"],
     "differences": ["relative_difference", "short:saturation"],
-    "validation": ["measured", "predicted", "stated", "trace", "p99"],
+    "validation": ["measured", "predicted", "stated", "trace", "p99", "message_queue"],
     "readme_comparison": ["response_time", "delivery_time", "rate", "rest"],
 }
 

@@ -137,8 +137,11 @@ class Simulation:
 
     # --- what a visit costs
 
+    def drawn(self, distribution: Distribution, stream: str, place: int) -> float:
+        return distribution.draw(draws.stream_key(self.seed, stream))(place)
+
     def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
-        return self.env.timeout(distribution.draw(draws.stream_key(self.seed, stream))(place))
+        return self.env.timeout(self.drawn(distribution, stream, place))
 
     def uniform(self, stream: str, place: int) -> float:
         return draws.uniform(draws.stream_key(self.seed, stream), place)
@@ -295,7 +298,8 @@ class Simulation:
         yield self.broker.credit.put(1)
 
     def carry(self, delivery: Delivery) -> Story:
-        yield self.time(self.p.uplink, "updates.deliver.from.broker", delivery.place)
+        way = self.drawn(self.p.uplink, "updates.deliver.from.broker", delivery.place)
+        yield self.env.timeout(way + self.drawn(self.p.dispatch, "updates.dispatch", delivery.place))
         yield self.broker.inbox.put(delivery)
 
     def await_acknowledgement(self, delivery: Delivery) -> Story:

@@ -115,8 +115,11 @@ class Simulation:
 
     # --- what a visit costs
 
+    def drawn(self, distribution: Distribution, stream: str, place: int) -> float:
+        return distribution.draw(draws.stream_key(self.seed, stream))(place)
+
     def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
-        return self.env.timeout(distribution.draw(draws.stream_key(self.seed, stream))(place))
+        return self.env.timeout(self.drawn(distribution, stream, place))
 
     def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
         """Work on one of the cores that both sides and the database share."""
@@ -297,7 +300,8 @@ class Simulation:
         yield queue.credit.put(1)
 
     def carry(self, queue: Queue, delivery: Delivery) -> Story:
-        yield self.time(self.p.uplink, f"{queue.name}.deliver.from.broker", delivery.place)
+        way = self.drawn(self.p.uplink, f"{queue.name}.deliver.from.broker", delivery.place)
+        yield self.env.timeout(way + self.drawn(self.p.dispatch, f"{queue.name}.dispatch", delivery.place))
         yield queue.inbox.put(delivery)
 
     def await_acknowledgement(self, queue: Queue, delivery: Delivery) -> Story:

@@ -65,6 +65,10 @@ class QueueState:
         self.watchers: Watchers | None = None
         link = queue.link
         self.travel = travel(engine, link, f"{queue.name}.deliver") if link else None
+        dispatch = queue.dispatch
+        self.dispatch_time = (
+            dispatch.draw(draws.stream_key(engine.seed, f"{queue.name}.dispatch")) if dispatch else None
+        )
         self.travel_back = travel(engine, link, f"{queue.name}.settle") if link else None
 
     def attach(self, group: Consumers) -> None:
@@ -240,17 +244,20 @@ class QueueState:
             else:
                 self.buffers[slot].append((delivery, number))
 
-        if self.travel is None:
+        if self.travel is None and self.dispatch_time is None:
             arrive(None)
-        else:
-            time = self.travel(delivery.place(number), self.queue.at)
-            if time is None:
-                engine.ended(message)
-            else:
-                due = engine.clock._now + time
-                if self.kept is not None:
-                    due = self.latest[slot] = max(due, math.nextafter(self.latest[slot], math.inf))
-                engine.clock.at(due, order.key(order.COMPLETION, message, copy), arrive)
+            return
+        place = delivery.place(number)
+        time = 0.0 if self.travel is None else self.travel(place, self.queue.at)
+        if time is None:
+            engine.ended(message)
+            return
+        if self.dispatch_time is not None:
+            time += self.dispatch_time(place)
+        due = engine.clock._now + time
+        if self.kept is not None:
+            due = self.latest[slot] = max(due, math.nextafter(self.latest[slot], math.inf))
+        engine.clock.at(due, order.key(order.COMPLETION, message, copy), arrive)
 
     def await_ack(self, delivery: Delivery, number: int, due: float, key: int) -> None:
         """Delivery `number` comes back when it is `due`, or when the queue's part goes on, where that stands still."""
