@@ -297,6 +297,22 @@ def test_oracles_meet_what_they_are_asked_to_show():
         told_twice("cqrs", curious, 1, 600, **lagging, **remedy)[1]["version"] for remedy in ({}, TOKEN, STICKY)
     )
     assert all((seen > blind).sum() > 5 for seen in seeing)
+    failed = RESPONSES.index("failed")
+    for guard in ({"breaker": 2, "breaker_lasts": 0.05}, {"retry_budget": 0.2}):
+        _, guarded = told_twice("rest", failing.with_rate(80), 1, 500, **guard)
+        assert (guarded["response"] == failed).sum() > 50, "of 500 that would fail in 3 of 100 cases"
+    twice = {"proxy_timeout": 0.01, "timeout": 0.02, "idempotency": False}
+    _, meshed = told_twice("service_mesh", steady.with_rate(60), 1, 500, **twice)
+    assert (meshed["attempts"] > 1).sum() > 3 and meshed["duplicates"].sum() > 3
+    unheard = {
+        "interval": 0.5,
+        "timeout": 0.003,
+        "retry_after": 0.03,
+        "idempotent_receiver": False,
+        "write_if_newer": False,
+    }
+    _, files = told_twice("batch_exchange", steady.with_rate(40), 1, 500, **unheard)
+    assert files["duplicates"].sum() > 20 and files["deliveries"].max() > 3
     for name in architectures.names():
         _, scarce = told_twice(name, steady.model_copy(update={"goods": SCARCE}), 1, 600)
         assert (scarce["response"] == RESPONSES.index("refused")).sum() > 5
