@@ -2,8 +2,8 @@
 
 The utilisation law and the bottleneck bound of operational analysis (Denning and Buzen, ACM Computing Surveys 10,
 1978): a station of c units, of whose time a message takes D on average, serves at most c/D messages a second. D counts
-what a message that is served surely brings: no time-out expires, no queue is full, there is no fault and no second
-attempt; chances weigh what depends on them, and where a condition is not on the kind, the arm that brings less counts. Of
+what a message that is served surely brings: no time-out expires, no queue is full, no breaker is open, there is no fault and no
+second attempt; chances weigh what depends on them, and where a condition is not on the kind, the arm that brings less counts. Of
 an actor's turn a message takes its share in the largest batch.
 """
 

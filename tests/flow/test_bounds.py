@@ -153,6 +153,14 @@ def test_an_actor_that_receives_again_in_one_turn_is_bound_by_its_work_alone() -
     assert acted([every(0.5), repeat(handled, again=0.5)], jobs, flow).throughput == pytest.approx(100)
 
 
+@pytest.mark.parametrize(("coalesce", "demand"), [(False, 0.5), (True, 0.0)])
+def test_what_may_be_superseded_is_surely_delivered_to_nobody(coalesce: bool, demand: float) -> None:
+    flow = Flow("coalescing")
+    jobs = flow.part("host").queue("jobs", coalesce=coalesce)
+    acted([every(0.5), receive(jobs), for_each([jobs.at.cpu.serve(0.5)]), ack()], jobs, flow)
+    assert station(flow.bounds(), "host.cpu").demand == demand
+
+
 def test_nothing_is_poisoned_without_a_fault() -> None:
     flow, work = served({"a": 1.0})
     assert brought([branch(POISONED.equals(1), [fail()]), *work["a"]], flow, "a") == 1.0

@@ -14,10 +14,12 @@ from simlib.flow import (
     BATCH,
     KIND,
     LEVEL,
+    NTH,
     RESULT,
     VERSION,
     Affine,
     Backoff,
+    Breaker,
     Exponential,
     Field,
     Flow,
@@ -196,6 +198,14 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     ),
     "an unknown comparison": (lambda w: [branch(Condition("kind", "=", 1), [])], "unknown comparison '='"),
     "an unknown response": (lambda w: [respond("okay")], "unknown result 'okay': did you mean 'ok'"),
+    "a budget of another flow": (
+        lambda w: [retry(Backoff(retries=1, budget=w.other.budget("b", 0.1)), [fail()])],
+        "budget 'b' belongs to another flow",
+    ),
+    "the number of a delivery where there is no batch": (
+        lambda w: [branch(NTH.equals(1), [])],
+        "field 'nth' where there is none: only an actor has a batch in hand",
+    ),
     "negative retries": (lambda w: [retry(Backoff(retries=-1), [fail()])], "retries of a retry must be a whole number"),
     "half a retry": (lambda w: [retry(Backoff(retries=0.5), [fail()])], "retries of a retry must be a whole number"),  # type: ignore[arg-type]
     "a negative backoff": (lambda w: [retry(Backoff(retries=1, base=-1.0), [fail()])], "base of a retry's backoff"),
@@ -464,6 +474,23 @@ NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "an unknown choice of members": (lambda w: w.flow.pool("p", select="ransom"), "did you mean 'random'"),
     "a negative queue_limit": (lambda w: w.flow.pool("p", queue_limit=-1), "queue_limit of pool 'p'"),
+    "a breaker that no failure opens": (
+        lambda w: w.flow.pool("p", breaker=Breaker(failures=0, lasts=1.0)),
+        "failures of the breaker of pool 'p' must be a whole number of at least 1, got 0",
+    ),
+    "a breaker for no time": (
+        lambda w: w.flow.pool("p", breaker=Breaker(failures=1, lasts=0.0)),
+        "lasts of the breaker of pool 'p' must be above 0",
+    ),
+    "a breaker of more than all": (
+        lambda w: w.flow.pool("p", breaker=Breaker(failures=1, lasts=1.0, at_most=1.5)),
+        "at_most of the breaker of pool 'p' must be between 0 and 1",
+    ),
+    "a negative share": (lambda w: w.flow.budget("b", -0.1), "share of budget 'b' must be at least 0"),
+    "a reserve of no retry": (
+        lambda w: w.flow.budget("b", 0.1, reserve=0.5),
+        "reserve of budget 'b' must be at least 1",
+    ),
     "no prefetch": (
         lambda w: w.here.queue("q", prefetch=0),
         "prefetch of queue 'q' must be a whole number of at least 1, got 0",

@@ -161,12 +161,21 @@ class Simulation:
                 return ended[call]
             else:
                 unheard = unheard or ended[call].response == TIMED_OUT
-            if attempt == self.p.retries or here.paid < 1.0:
+            if attempt == self.p.retries or not self.affords(here, self.p.retry_budget, self.p.retries):
                 break
-            here.paid -= 1.0
             wait = min(self.p.backoff * 2.0**attempt, 60.0)
             yield self.env.timeout(wait * self.uniform(f"{label}.backoff", at) if self.p.jitter else wait)
         return Answer(TIMED_OUT if unheard else FAILED)
+
+    @staticmethod
+    def affords(payer: Any, budget: float, retries: int) -> bool:
+        """Whether a retry is paid for; where each call pays for all that it may need, none is counted."""
+        if budget >= retries:
+            return True
+        if payer.paid < 1.0:
+            return False
+        payer.paid -= 1.0
+        return True
 
     def choose(self, here: Any, peers: list[Peer], stream: str, place: int) -> int | None:
         """Which of the peers a call from here goes to, in turn or by what is known; None where all are left alone."""

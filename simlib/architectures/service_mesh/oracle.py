@@ -100,9 +100,8 @@ class Simulation(rest.Simulation):
             if answer.response not in (FAILED, TIMED_OUT):
                 return answer
             unheard = unheard or answer.response == TIMED_OUT
-            if turn == p.proxy_retries or sidecar.paid < 1.0:
+            if turn == p.proxy_retries or not self.affords(sidecar, p.proxy_budget, p.proxy_retries):
                 break
-            sidecar.paid -= 1.0
             wait = min(p.proxy_backoff * 2.0**turn, 60.0)
             yield self.env.timeout(wait * self.uniform(f"{label}.sidecar.backoff", at))
         return Answer(TIMED_OUT if unheard else FAILED)
