@@ -19,15 +19,18 @@ from simlib.domain import (
     ANNOUNCED,
     COPIED,
     COPY,
+    DONE_BY,
     ISSUED,
     KINDS,
     ORDER,
     OUTCOMES,
     RESPONSES,
+    RESTOCKED,
     STOCK,
     STOCK_QUERY,
     STOCK_UPDATE,
     TAKEN,
+    undone,
 )
 from simlib.errors import unknown
 from simlib.history import History
@@ -38,18 +41,20 @@ ANOMALIES = {
     "duplicated": "the same effect happened again on the same store",
     "recovered": "the caller gave up or never heard, and yet the effect happened",
     "denied": "the caller was told refused or failed, and yet the effect happened",
-    "unexpected": "an effect of a message never issued, or of another kind, SKU or number of units than the message's",
+    "unexpected": "an effect of a message never issued, of another kind, SKU or number of units than the message's, or undone "
+    "more often than it was done",
     "half_done": "accounting changed its stock, and the shop's copy never got that version or a newer one",
+    "half_finished": "an order of which some steps stand, neither undone nor followed by the others",
     "reordered": "written to the shop's copy after a newer version of the SKU",
     "stale": "a query that saw an older version than accounting had made before it was issued",
     "unseen_write": "a query that did not see its customer's own last order, answered ok before it was issued",
-    "oversold": "an order answered ok that accounting rejected",
-    "undersold": "an order refused though accounting had the units all the time from issue to response",
+    "oversold": "an order answered ok that was rejected, or undone",
+    "undersold": "an order refused, and not undone, though accounting had the units all the time from issue to response",
 }
 """What can befall a message, by name."""
 POSSIBLE = {
     STOCK_UPDATE: {(ISSUED, STOCK), (COPIED, COPY)},
-    ORDER: {(TAKEN, STOCK), (ANNOUNCED, COPY)},
+    ORDER: {(ANNOUNCED, COPY), (RESTOCKED, COPY), *DONE_BY.values(), *((undone(e), s) for e, s in DONE_BY.values())},
     STOCK_QUERY: set(),
 }
 """The effects, with their stores, that messages of the domain's kinds can have; other kinds may have any."""
@@ -128,9 +133,9 @@ def anomalies(ledger: Ledger) -> dict[str, np.ndarray]:
     delivers = ledger.kind.among(*(kind for kind in KINDS if kind != STOCK_QUERY))
     unexplained = ledger.outcome.among("applied", "answered", "failed", "lost") & delivers & (ledger.happened == 0)
     lost = ledger.outcome.among("lost") | (told.among("ok") & unexplained)
-    happened = ledger.happened > 0
+    happened = (ledger.happened > 0) & ~ledger.outcome.among("compensated")
     unheard = told.among("timed_out") | (told.among("none") & ledger.kind.among(*KINDS))
-    pending = ledger.ids[ledger.outcome.among("in_flight", "compensated")]
+    pending = ledger.ids[ledger.outcome.among("in_flight")]
     found = {
         "lost": ledger.ids[lost],
         "duplicated": ledger.ids[ledger.repeated > 0],
@@ -138,6 +143,7 @@ def anomalies(ledger: Ledger) -> dict[str, np.ndarray]:
         "denied": ledger.ids[told.among("refused", "failed") & happened],
         "unexpected": ledger.effect_message[_impossible(ledger)],
         "half_done": np.setdiff1d(ledger.effect_message[ledger.unfinished], pending),
+        "half_finished": ledger.ids[ledger.half_finished],
         "reordered": ledger.effect_message[_late(ledger)],
         "stale": ledger.ids[ledger.reads[ledger.stale]],
         "unseen_write": ledger.ids[ledger.reads[ledger.own_write_unseen]],
@@ -148,12 +154,16 @@ def anomalies(ledger: Ledger) -> dict[str, np.ndarray]:
 
 
 def _impossible(ledger: Ledger) -> np.ndarray:
-    """Effects of messages never issued, and effects that a message of its kind, SKU and quantity cannot have."""
+    """Effects of messages never issued, effects that a message of its kind, SKU and quantity cannot have, and those of
+    messages of which something was undone that was not done."""
     row = ledger.effect_row
     bad = (row < 0) | (np.append(ledger.sku, -1)[row] != ledger.effect_sku)
     units = np.append(ledger.quantity, 0)[row]
     bad |= ledger.effect.among(ISSUED) & (ledger.effect_change != units)
     bad |= ledger.effect.among(TAKEN) & (ledger.effect_change != -units)
+    bad |= ledger.effect.among(undone(TAKEN)) & (ledger.effect_change != units)
+    _, left = ledger.undone
+    bad |= np.append((left < 0).any(axis=0), False)[row]
     for kind, possible in POSSIBLE.items():
         allowed = np.zeros(bad.size, bool)
         for effect, store in possible:
@@ -233,6 +243,8 @@ def _contradictory(ledger: Ledger) -> np.ndarray:
     unknown_word = ~outcome.among(*OUTCOMES) | ~ledger.response.among(*RESPONSES)
     unapplied = outcome.among("applied") & (ledger.happened == 0)
     denied = ~outcome.among("applied", "compensated") & (ledger.happened > 0)
+    back, left = ledger.undone
+    denied |= outcome.among("compensated") & ~(back & (left == 0).all(axis=0))
     misnamed = (outcome.among("lost") & ~ok) | (outcome.among("failed") & ok)
     of_the_domain, query = ledger.kind.among(*KINDS), ledger.kind.among(STOCK_QUERY) & ok & (ledger.version >= 0)
     unanswered = outcome.among("answered") & of_the_domain & ~query

@@ -25,6 +25,8 @@ OUTCOMES = (
 
 STOCK, COPY = STORES = ("stock", "copy")
 """The two stores: accounting's stock (the truth, whose every change is a new version) and the shop's copy."""
+PAYMENTS, SHIPMENTS, BOOKS = "payments", "shipments", "books"
+"""What a process of several services also writes to: the payments, the shipments, accounting's book of sales."""
 
 ISSUED = "issued"
 """The effect of a stock update at accounting, at the moment of its issue: it makes the truth that reads are compared
@@ -35,3 +37,29 @@ COPIED = "copied"
 """The effect of a stock update at the shop: the copy is written (or found newer: superseded)."""
 ANNOUNCED = "announced"
 """The effect of an order's change of stock when the shop's copy learns of it, as of an update."""
+RESTOCKED = "restocked"
+"""The effect of an order that was undone when the shop's copy learns that accounting has its units again."""
+PAID, SHIPPED, CONFIRMED = "paid", "shipped", "confirmed"
+"""The effects of an order's further steps, where it goes through a process of several services."""
+
+RESERVE, PAY, SHIP, CONFIRM = "reserve", "pay", "ship", "confirm"
+DONE_BY = {RESERVE: (TAKEN, STOCK), PAY: (PAID, PAYMENTS), SHIP: (SHIPPED, SHIPMENTS), CONFIRM: (CONFIRMED, BOOKS)}
+"""The effect of each step of an order, and the store that it is written to."""
+PROCESSES = {"simple": (RESERVE,), "fulfilment": tuple(DONE_BY)}
+"""The steps that an order goes through, by the name of the process."""
+_UNDONE = ".undone"
+
+
+def undone(effect: str) -> str:
+    """The name of what takes an effect back: an effect too, which makes a version of its own where the first did."""
+    return f"{effect}{_UNDONE}"
+
+
+def undoes(effect: str) -> str | None:
+    """The effect that this one takes back; None where it is one that is done."""
+    return effect.removesuffix(_UNDONE) if effect.endswith(_UNDONE) else None
+
+
+def counts(effect: str) -> bool:
+    """Whether an effect counts among those of its message: a change that is issued and what takes an effect back do not."""
+    return effect != ISSUED and undoes(effect) is None

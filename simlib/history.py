@@ -61,7 +61,7 @@ EFFECTS = pa.schema(
 PARTS = pa.schema(
     [
         ("name", pa.string()),
-        ("kind", pa.string()),  # pool, queue, actor
+        ("kind", pa.string()),  # pool, queue, credit
         ("capacity", pa.float64()),
         ("start", pa.float64()),
         ("end", pa.float64()),
@@ -100,7 +100,7 @@ SCHEMAS = {"messages": MESSAGES, "effects": EFFECTS, "parts": PARTS, "faults": F
 @dataclass(frozen=True)
 class History:
     """What happened in one run. `meta` says from what: architecture, scenario, engine, seed, messages, parameters,
-    parameters_hash, calibration, version, draws, stationary, timeout (the caller's, s or None)."""
+    parameters_hash, calibration, version, draws, stationary, timeout (the caller's, s or None), process (of an order)."""
 
     messages: pa.Table
     effects: pa.Table

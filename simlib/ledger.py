@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from simlib.domain import COPY, ISSUED, ORDER, STOCK, STOCK_QUERY
+from simlib.domain import COPY, DONE_BY, ORDER, PROCESSES, STOCK, STOCK_QUERY, counts, undoes, undone
 from simlib.history import History
 
 _SHIFT = np.int64(32)
@@ -184,8 +184,8 @@ class Ledger:
 
     @cached_property
     def counted(self) -> np.ndarray:
-        """Whether each effect is of an issued message and counts as its delivery: all but `domain.ISSUED`."""
-        return ~self.effect.among(ISSUED) & (self.effect_row >= 0)
+        """Whether each effect is of an issued message and counts as its delivery: see `domain.counts`."""
+        return self.effect.among(*filter(counts, self.effect.names)) & (self.effect_row >= 0)
 
     @cached_property
     def again(self) -> np.ndarray:
@@ -206,6 +206,30 @@ class Ledger:
     def repeated(self) -> np.ndarray:
         """How many effects that count each message had again."""
         return np.bincount(self.effect_row[self.again], minlength=len(self))
+
+    def times(self, effect: str, store: str) -> np.ndarray:
+        """How often each message had an effect on a store, shape (messages,)."""
+        rows = (self.effect_row >= 0) & self.effect.among(effect) & self.store.among(store)
+        return np.bincount(self.effect_row[rows], minlength=len(self))
+
+    @cached_property
+    def undone(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each message whether something was undone, and how much of what was undone in any is left of it (below 0: more
+        was undone than done); of shape (messages,) and (effects that were undone, messages)."""
+        known = [
+            (effect, store) for name in self.effect.names if (effect := undoes(name)) for store in self.store.names
+        ]
+        back = np.array([self.times(undone(effect), store) for effect, store in known]).reshape(len(known), len(self))
+        done = np.array([self.times(effect, store) for effect, store in known]).reshape(len(known), len(self))
+        return np.any(back, axis=0), (done - back)[np.any(back, axis=1)]
+
+    @cached_property
+    def half_finished(self) -> np.ndarray:
+        """Rows of the orders of which some steps of their process stand, and not all."""
+        steps = [DONE_BY[step] for step in PROCESSES[self.meta.get("process", "simple")]]
+        stands = np.array([self.times(*step) > self.times(undone(step[0]), step[1]) for step in steps])
+        half = stands.any(axis=0) & ~stands.all(axis=0)
+        return np.flatnonzero(half & self.kind.among(ORDER))
 
     @cached_property
     def stock(self) -> Stock:
@@ -249,14 +273,16 @@ class Ledger:
 
     @cached_property
     def oversold(self) -> np.ndarray:
-        """Rows of the orders answered ok that accounting rejected."""
-        return np.flatnonzero(self.kind.among(ORDER) & self.response.among("ok") & self.outcome.among("rejected"))
+        """Rows of the orders answered ok that were rejected, or undone."""
+        gone = self.outcome.among("rejected", "compensated")
+        return np.flatnonzero(self.kind.among(ORDER) & self.response.among("ok") & gone)
 
     @cached_property
     def undersold(self) -> np.ndarray:
-        """Rows of the orders refused though accounting had their units all the time from issue to response; none where
-        the initial stock is not known."""
-        refused = np.flatnonzero(self.kind.among(ORDER) & self.response.among("refused"))
+        """Rows of the orders refused, and not undone, though accounting had their units all the time from issue to response;
+        none where the initial stock is not known."""
+        told, undone = self.response.among("refused"), self.outcome.among("compensated")
+        refused = np.flatnonzero(self.kind.among(ORDER) & told & ~undone)
         if not self.stock.known:
             return refused[:0]
         least = self.stock.least(self.sku[refused], self.issued[refused], self.responded[refused])

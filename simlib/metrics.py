@@ -254,6 +254,7 @@ def _good(facts: Facts, _: str | None) -> np.ndarray:
     timeout = facts.meta.get("timeout")
     in_time = done - facts.issued <= (math.inf if timeout is None else timeout)
     good = facts.outcome.among("applied", "answered") & (facts.repeated == 0) & in_time
+    good[facts.half_finished] = False
     return _rate(facts, facts.settled[good])
 
 
@@ -352,8 +353,8 @@ _METRICS = (
     Metric(
         "goodput",
         "1/s",
-        "as throughput, of the messages applied or answered, with no effect twice, no later after issue than "
-        "the caller's time-out",
+        "as throughput, of the messages applied or answered, with no effect twice and no process half finished, "
+        "no later after issue than the caller's time-out",
         "mean",
         _good,
     ),
@@ -390,12 +391,28 @@ _METRICS = (
         "sum",
         lambda facts, _: facts.outcome.among("dead_lettered"),
     ),
+    Metric(
+        "compensated",
+        "messages",
+        "whose effects were all undone",
+        "sum",
+        lambda facts, _: facts.outcome.among("compensated"),
+    ),
+    Metric(
+        "half_finished",
+        "messages",
+        "orders of which some steps stand, neither undone nor followed by the others",
+        "sum",
+        lambda facts, _: np.ones(facts.half_finished.size),
+    ),
     Metric("retry_amplification", "1", "attempts / messages attempted at all", "mean", _attempts),
-    Metric("oversold_units", "units", "units of the orders answered ok that accounting rejected", "sum", _oversold),
+    Metric(
+        "oversold_units", "units", "units of the orders answered ok that were rejected, or undone", "sum", _oversold
+    ),
     Metric(
         "undersold_units",
         "units",
-        "units of the orders refused though accounting had them all the time from issue to response",
+        "units of the orders refused, and not undone, though accounting had them all the time from issue to response",
         "sum",
         _undersold,
     ),

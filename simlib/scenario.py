@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from simlib import draws, paths
 from simlib.distributions import AnyDistribution, Constant, Distribution, Lognormal
-from simlib.domain import KINDS, ORDER, STOCK_QUERY, STOCK_UPDATE
+from simlib.domain import KINDS, ORDER, PROCESSES, STOCK_QUERY, STOCK_UPDATE
 from simlib.errors import BadInput, unknown
 from simlib.quantities import Duration, Number, PositiveDuration, Probability, Rate, Truth, Whole, whole
 from simlib.reading import Frozen, read_model
@@ -28,6 +28,8 @@ MESSAGES = 10_000_000
 """Most messages of a run: as many as an ordinary machine holds."""
 HANDLER_WORK, HANDLER_FAILURE, POISON = "handler_work", "handler_failure", "poison"
 """Shared streams: the work of a message's handler and its failures, by (message, attempt); poison, by message."""
+STEP_REFUSED, STEP_UNHEARD, UNDOING_FAILED = "step_refused", "step_timed_out", "undoing_failed"
+"""Shared streams, one for each step of an order's process, by (message, attempt)."""
 
 
 class Poisson(Frozen):
@@ -378,11 +380,33 @@ class Scenario(Frozen):
     """Share of the queries that ask for the SKU of that customer's last order."""
     handler_work: AnyDistribution = Lognormal(mean=0.002, cv=0.5)
     handler_failure: Probability = 0.0
+    process: Literal["simple", "fulfilment"] = "simple"
+    """What an order goes through: `domain.PROCESSES`."""
+    step_refused: Probability = 0.0
+    """Of each step of a process of several: its service says no."""
+    step_timed_out: Probability = 0.0
+    """Of each step that is not refused: it is done, and whoever asked for it never hears of that."""
+    undoing_failed: Probability = 0.0
+    """Of each try to undo a step: it fails."""
     patience: PositiveDuration = 1.0
     """How long a caller waits before an answer is worth nothing: what goodput counts by."""
     faults: tuple[Fault, ...] = ()
     horizon: PositiveDuration = 3600.0
     """How long after the last arrival a run may go on before what is left counts as in flight."""
+
+    @model_validator(mode="after")
+    def _several_steps(self) -> Scenario:
+        for name in ("step_refused", "step_timed_out", "undoing_failed"):
+            if self.process == "simple" and getattr(self, name):
+                raise ValueError(
+                    f"`{name}` is of a process of several steps, `process` is simple: say process: fulfilment"
+                )
+        return self
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps that an order goes through, in their order."""
+        return PROCESSES[self.process]
 
     @property
     def stationary(self) -> bool:

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, KINDS, STOCK, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, COPY, DONE_BY, ISSUED, KINDS, RESTOCKED, STOCK, counts, undone
 from simlib.engines import ENGINES, compiled
 from simlib.engines import simpy as simpy_engine
 from simlib.engines.simpy import engine, pools, queues
@@ -41,7 +41,8 @@ def require_part(found: bool, reason: str) -> None:
 
 HistoryMaker = Callable[..., History]
 """What the fixture `make_history` gives."""
-_STORES = {ISSUED: STOCK, TAKEN: STOCK, COPIED: COPY, ANNOUNCED: COPY}
+_STORES = {ISSUED: STOCK, COPIED: COPY, ANNOUNCED: COPY, RESTOCKED: COPY, **dict(DONE_BY.values())}
+_STORES |= {undone(effect): store for effect, store in DONE_BY.values()}
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def written(
         store = _STORES.get(effect, "")
         happened.append((message, effect, store, sku, version, change, time, 1))
     for row in rows:
-        own = [effect for effect in happened if effect[0] == row["message"] and effect[1] != ISSUED]
+        own = [effect for effect in happened if effect[0] == row["message"] and counts(effect[1])]
         row.setdefault("applied", min((effect[6] for effect in own), default=math.nan))
         row.setdefault("effects", len(own))
         row.setdefault("duplicates", len(own) - len({effect[:3] for effect in own}))

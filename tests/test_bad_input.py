@@ -71,6 +71,10 @@ COMMANDS = [
         "parameter 'processes' is of the model alone: leave it at its default in a live run",
     ),
     ("run rest --engine simpie", "unknown engine 'simpie': did you mean 'simpy'? known are compiled, live, simpy"),
+    (
+        "run rest --scenario fulfilment --engine live",
+        "twins do orders in one step, scenario 'fulfilment' has process: fulfilment: simulate it",
+    ),
     ("list metric", "unknown list 'metric': did you mean 'metrics'? known are …"),
     ("list parameters", "whose parameters? name an architecture: simlib list parameters rest"),
     ("list metrics rest", "only parameters are of an architecture, got 'rest': leave it out"),
@@ -211,6 +215,11 @@ SCENARIOS = [
     (f"{ARRIVALS}patience: 1:30", f"patience: {TIME.format('1:30')}"),
     (f"{ARRIVALS}patience: 2020-01-01", "patience must be a number, got datetime.date(2020, 1, 1): write one …"),
     (f"{ARRIVALS}name: 5", "name must be a text, got 5: put it in quotes"),
+    (
+        f"{ARRIVALS}step_refused: 0.1",
+        "`step_refused` is of a process of several steps, `process` is simple: say process: fulfilment",
+    ),
+    (f"{ARRIVALS}process: fulfillment", "unknown process 'fulfillment': did you mean 'fulfilment'? known are …"),
     (f"{ARRIVALS}mix: {{order: 0.9}}", "mix: the shares of the mix must add up to 1, got 1.8: correct them"),
     # faults
     (f"{ARRIVALS}faults: [{{fault: crush}}]", "faults.0: unknown fault 'crush': did you mean 'crash'? known are …"),

@@ -5,7 +5,22 @@ import math
 import pytest
 
 from simlib.checker import ANOMALIES, LAWS, check, story
-from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.domain import (
+    ANNOUNCED,
+    CONFIRMED,
+    COPIED,
+    COPY,
+    ISSUED,
+    ORDER,
+    PAID,
+    RESTOCKED,
+    SHIPPED,
+    STOCK,
+    STOCK_QUERY,
+    STOCK_UPDATE,
+    TAKEN,
+    undone,
+)
 from simlib.errors import BadInput
 from simlib.history import History
 
@@ -102,8 +117,52 @@ def test_a_change_that_the_copy_never_learned_of_is_half_done_unless_it_learned_
     taken = [(0, TAKEN, 0.1, 1, -1), (1, TAKEN, 1.1, 2, -1), (2, TAKEN, 2.1, 3, -1)]
     verdict = check(make_history(messages, [*taken, (1, ANNOUNCED, 3.0, 2)]))
     assert only(verdict, "half_done") and verdict.offenders("half_done") == (2,)
-    messages[2].update(outcome="compensated")
-    assert only(check(make_history(messages, [*taken, (1, ANNOUNCED, 3.0, 2)])))
+    back = [(2, undone(TAKEN), 3.0, 4, 1), (2, RESTOCKED, 3.5, 4)]
+    messages[2].update(outcome="compensated", response="refused")
+    assert only(check(make_history(messages, [*taken, *back[:1]])), "half_done")
+    assert only(check(make_history(messages, [*taken, *back])))
+
+
+def process(*effects, **more):
+    """An order through all steps of a process, and its history's effects: (effect, time, version, change)."""
+    return [{**order(0.0, 1), **more}], [(0, effect, *rest) for effect, *rest in effects]
+
+
+WHOLE = [(TAKEN, 0.1, 1, -1), (ANNOUNCED, 0.2, 1), (PAID, 0.3), (SHIPPED, 0.4), (CONFIRMED, 0.5)]
+BACK = [(undone(TAKEN), 1.0, 2, 1), (RESTOCKED, 1.1, 2)]
+
+
+def test_an_order_of_several_steps_is_half_finished_where_some_stand_and_others_do_not(make_history):
+    for steps in (0, 1, 3, 4, 5):
+        rejected = {} if steps else {"outcome": "rejected", "response": "refused", "version": -1}
+        verdict = check(make_history(*process(*WHOLE[:steps], **rejected), process="fulfilment"))
+        assert ("half_finished" in verdict.found and verdict.counts["half_finished"]) == (0 < steps < 5)
+        assert verdict.ok, str(verdict)
+    assert only(check(make_history(*process(*WHOLE[:2]))))  # a simple process has one step
+
+
+def test_an_order_that_was_undone_is_nothing_to_complain_of_and_one_that_was_promised_before_is_oversold(make_history):
+    undoing = (*WHOLE[:3], *BACK[:1], (undone(PAID), 0.9), *BACK[1:])
+    undoing = sorted(undoing, key=lambda effect: effect[1])
+    told = {"outcome": "compensated", "response": "refused", "version": 2}
+    assert only(check(make_history(*process(*undoing, **told), process="fulfilment")))
+    promised = check(make_history(*process(*undoing, **told | {"response": "ok"}), process="fulfilment"))
+    assert only(promised, "oversold")
+
+
+def test_an_order_of_which_something_is_left_is_not_compensated(make_history):
+    told = {"outcome": "compensated", "response": "refused", "version": 2}
+    paid_twice = (*WHOLE[:3], (PAID, 0.35), (undone(PAID), 0.9), *BACK)
+    verdict = check(make_history(*process(*paid_twice, **told), process="fulfilment"))
+    assert only(verdict, "duplicated", "half_finished", "outcome")
+    assert only(check(make_history(*process(*WHOLE, **told | {"version": 1}), process="fulfilment")), "outcome")
+
+
+def test_what_is_undone_more_often_than_it_was_done_is_unexpected(make_history):
+    twice = (*WHOLE, (undone(PAID), 0.9), (undone(PAID), 0.95))
+    verdict = check(make_history(*process(*twice), process="fulfilment"))
+    assert only(verdict, "unexpected", "half_finished")
+    assert only(check(make_history(*process(*WHOLE, (undone(TAKEN), 1.0, 2, 2), version=2))), "unexpected", "half_done")
 
 
 def test_a_customer_who_does_not_see_the_own_order_saw_no_stale_read_where_it_was_taken_meanwhile(make_history):

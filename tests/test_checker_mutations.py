@@ -19,7 +19,21 @@ from simlib import architectures
 from simlib.architectures.parameters import make
 from simlib.checker import ANOMALIES, LAWS
 from simlib.distributions import Constant
-from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.domain import (
+    ANNOUNCED,
+    CONFIRMED,
+    COPIED,
+    COPY,
+    ISSUED,
+    ORDER,
+    PAID,
+    PAYMENTS,
+    STOCK,
+    STOCK_QUERY,
+    STOCK_UPDATE,
+    TAKEN,
+    undone,
+)
 from simlib.history import History, to_table
 from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, Poisson, Profile, Scenario, load_scenario
 
@@ -28,11 +42,7 @@ MESSAGES = 500
 AT_MOST = 8
 """Messages that a mutation changes."""
 _COPY = {"stale", "unseen_write", "oversold", "undersold"}
-WEAK = {
-    "rest": set(),
-    "service_mesh": set(),
-    **dict.fromkeys(("message_queue", "outbox", "batch_exchange", "cqrs"), _COPY),
-}
+WEAK = {name: set() if name in ("rest", "service_mesh") else _COPY for name in architectures.names()}
 """What happens in each architecture though nothing fails: a shop answers from a copy, and before accounting did."""
 PLAIN = {"batch_exchange": {"coalesce": False, "transaction": "record", "interval": 0.5}}
 """What lets each change be sent and written for itself: the mutations take one away and leave the others."""
@@ -52,6 +62,13 @@ def scenarios() -> dict[str, Scenario]:
     }
 
 
+def several_steps() -> Scenario:
+    """Orders of several steps, none of which fails."""
+    goods = Goods(skus=40, units=60)
+    chances = {"step_refused": 0.0, "step_timed_out": 0.0}
+    return load_scenario("fulfilment").with_rate(60).model_copy(update={"goods": goods, "customers": 20, **chances})
+
+
 @pytest.fixture(scope="module")
 def sound() -> list[History]:
     """Histories of all architectures under all scenarios, several seeds of each, with all mechanisms on."""
@@ -60,6 +77,9 @@ def sound() -> list[History]:
         for name in architectures.names()
         for scenario in scenarios().values()
         for seed in SEEDS
+    ] + [
+        simlib.run("saga/orchestrated", several_steps(), default("saga/orchestrated"), seed, MESSAGES)
+        for seed in (*SEEDS, 3)
     ]
 
 
@@ -213,7 +233,7 @@ class Copy:
 
     def vanish(self, ids: list[int], outcome: str, response: str = "ok") -> None:
         """These messages had no effect, and ended so."""
-        self.e = self.e.drop(self.rows(ids, COPIED, TAKEN, ANNOUNCED))
+        self.e = self.e.drop(self.rows(ids, *set(self.e["effect"]) - {ISSUED}))
         self.m.loc[ids, ["outcome", "response", "effects", "applied"]] = [outcome, response, 0, np.nan]
         self.m.loc[[i for i in ids if self.m.at[i, "kind"] == ORDER], "version"] = -1
 
@@ -393,10 +413,28 @@ def an_order_is_never_announced(c):
     c.expect(ids, "half_done")
 
 
+@plants("half_finished")
+def an_order_s_last_step_is_never_done(c):
+    ids = c.draw(c.e.loc[c.e["effect"] == CONFIRMED, "message"])
+    c.e = c.e.drop(c.rows(ids, CONFIRMED))
+    c.m.loc[ids, "effects"] -= 1
+    c.expect(ids, "half_finished")
+
+
+@plants("unexpected")
+def an_order_s_payment_is_taken_back_twice(c):
+    ids = c.draw(c.e.loc[c.e["effect"] == PAID, "message"])
+    again = [
+        {"message": i, "effect": undone(PAID), "store": PAYMENTS, "sku": c.m.at[i, "sku"], "version": 1} for i in ids
+    ]
+    c.append(again * 2)
+    c.expect(ids, "unexpected", "half_finished")
+
+
 @plants("reordered")
 def an_older_version_is_written_last(c):
     ids = c.draw(c.copied(COPIED, ANNOUNCED, newest=False))
-    c.move(c.rows(ids, COPIED, ANNOUNCED), c.end)
+    c.move(c.rows(ids, COPIED, ANNOUNCED), c.end + FIRST)
     c.expect(ids, "reordered")
 
 

@@ -6,7 +6,19 @@ import time
 import numpy as np
 import pytest
 
-from simlib.domain import ANNOUNCED, COPIED, ISSUED, ORDER, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.domain import (
+    ANNOUNCED,
+    CONFIRMED,
+    COPIED,
+    ISSUED,
+    ORDER,
+    PAID,
+    SHIPPED,
+    STOCK_QUERY,
+    STOCK_UPDATE,
+    TAKEN,
+    undone,
+)
 from simlib.errors import BadInput
 from simlib.history import History, to_table
 from simlib.metrics import REGISTRY, measure, metric_of, overloaded, table, unit_of, warmup
@@ -16,6 +28,7 @@ PROMISED = (
     *(f"{time}_{s}" for time in ("response_time", "delivery_time") for s in ("mean", "p50", "p95", "p99")),
     *("responded_fraction", "delivered_fraction", "throughput", "goodput", "utilisation.POOL", "backlog_max"),
     *("drain_time", "lost", "duplicated", "reordered", "stale", "dead_lettered", "retry_amplification"),
+    *("compensated", "half_finished"),
     *("oversold_units", "undersold_units", "stale_read_fraction", "read_your_writes_violations"),
     *(f"age_of_information_{s}" for s in ("mean", "p95", "max")),
 )
@@ -47,6 +60,21 @@ def test_response_times_count_who_gave_up_and_say_who_was_never_answered(make_hi
     assert found["responded_fraction"] == 0.8
     assert math.isnan(found["response_time_p99.stock_update"])
     assert math.isnan(found["responded_fraction.stock_update"])
+
+
+def test_processes_are_whole_half_finished_or_undone(make_history):
+    """Five orders of a process: whole; paid for and not shipped; undone, twice; and refused at the first step."""
+    whole = [(0, TAKEN, 0.1), (0, PAID, 0.2), (0, SHIPPED, 0.3), (0, CONFIRMED, 0.4)]
+    half = [(1, TAKEN, 1.1), (1, PAID, 1.2)]
+    undoing = [(i, effect, i + 0.1) for i in (2, 3) for effect in (TAKEN, undone(TAKEN))]
+    told = {"responded": 4.5, "response": "refused"}
+    orders = [{**OK}, {**OK}, {**told, "outcome": "compensated"}, {**told, "outcome": "compensated"}]
+    messages = [{"kind": ORDER, "issued": float(i), **how} for i, how in enumerate([*orders, {"outcome": "rejected"}])]
+    found = measure(make_history(messages, [*whole, *half, *undoing], process="fulfilment", timeout=1.0))
+    assert (found["half_finished"], found["compensated"]) == (1.0, 2.0)
+    assert found["goodput"] == pytest.approx(1 / 4.0)  # until the last arrival
+    simple = measure(make_history(messages[:2], [*whole, *half]))
+    assert (simple["half_finished"], simple["compensated"]) == (0.0, 0.0)
 
 
 def test_delivery_is_the_copy_of_an_update_and_the_stock_of_an_order_and_nothing_of_a_query(make_history):

@@ -89,6 +89,8 @@ ARCHITECTURES = {
         Architecture("service_mesh", "ServiceMesh", times_of="rest"),
         Architecture("cqrs", "Cqrs", times_of="message_queue"),
         Architecture("event_sourcing", "EventSourcing", times_of="rest"),
+        Architecture("saga/orchestrated", "Orchestrated", times_of="message_queue"),
+        Architecture("saga/choreographed", "Choreographed", times_of="message_queue"),
     )
 }
 

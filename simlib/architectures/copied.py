@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from simlib.architectures.fulfilment import called, tasks
 from simlib.architectures.parameters import Parameters
 from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, arrive, leave, sides
-from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
-from simlib.flow import Flow, Steps, Table, apply, branch, point, reject, rescue, supersede
+from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE
+from simlib.flow import Flow, Steps, Table, apply, branch, point, reject, rescue, spawn, supersede
 from simlib.scenario import Scenario
 
 
@@ -30,6 +31,7 @@ class Copied:
         self.copy = self.shop.part.table("copy", stocked=True, replicas=replicas)
         self.handled_here = self.accounting.part.table("accounting.handled", key="message")
         self.handled_there = self.shop.part.table("shop.handled", key="message")
+        self.tasks = tasks(flow, scenario, self.accounting, self.stock)
 
     def accept_updates(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> None:
         """Accounting changes its stock, and answers."""
@@ -84,9 +86,14 @@ class Copied:
         return self.once(self.handled_there, [self.copy.write_if_newer(written, otherwise=older)])
 
     def take(self, row: Steps = ()) -> Steps:
-        """Accounting takes the units, or rejects the order."""
-        taken = [apply(TAKEN, STOCK, sign=-1), *row]
-        return self.once(self.handled_here, [self.stock.take(taken, otherwise=[reject()])])
+        """Accounting takes the units, or rejects the order. Where there are further steps, it then calls one service after the
+        other, and nobody undoes anything."""
+        return self.once(self.handled_here, self.tasks[0].done([*row, *self.onward()]))
+
+    def onward(self) -> Steps:
+        """The further steps of an order, where it has some, beside what accounting does."""
+        others = self.tasks[1:]
+        return [spawn(called(self.flow, self.p, self.accounting, others))] if others else []
 
     def once(self, table: Table, steps: Steps) -> Steps:
         """The steps once for each message where the receiver is idempotent."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from simlib.architectures.copied import Copied
+from simlib.architectures.fulfilment import Task
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
 from simlib.architectures.sides import Side
+from simlib.domain import RESERVE
 from simlib.flow import (
     RESULT,
     Backoff,
@@ -158,6 +160,13 @@ class ClassicQueue(RabbitMQ):
         )  # fmt: skip
 
 
+class Channel(NamedTuple):
+    """A queue at the broker, and the log that the broker writes it to."""
+
+    queue: Queue
+    log: Pool
+
+
 class Feed(Copied):
     """The two sides and the broker between them, with a queue of accounting's changes, which the shop reads."""
 
@@ -175,58 +184,88 @@ class Feed(Copied):
         self.broker = flow.part("broker")
         self.left = flow.link(self.accounting.part, self.broker, p.uplink)
         self.right = flow.link(self.broker, self.shop.part, p.uplink)
-        self.updates_log, self.updates = self.queue("updates", self.right)
+        self.links = {self.accounting.part: self.left, self.shop.part: self.right}
+        self.options = asdict(p.semantics)
+        self.redelivery_delay = self.options.pop("redelivery_delay")
+        del self.options["buffered"]
+        self.options |= {"prefetch": p.prefetch, "automatic_ack": not p.manual_ack, "dead_letter": p.park}
+        self.options["dispatch"] = p.dispatch
+        self.updates, self.updates_log = self.channel("updates", self.shop)
 
-    def queue(self, name: str, link: Link) -> tuple[Pool, Queue]:
-        """A queue that hands out over a link, and its log on disk."""
-        semantics = asdict(self.p.semantics)
-        self.redelivery_delay = semantics.pop("redelivery_delay")
-        del semantics["buffered"]
-        semantics |= {"prefetch": self.p.prefetch, "automatic_ack": not self.p.manual_ack, "dead_letter": self.p.park}
-        semantics["dispatch"] = self.p.dispatch
-        return self.broker.pool(f"{name}_log", capacity=1), self.broker.queue(name, link=link, **semantics)
+    def channel(self, name: str, reader: Side) -> Channel:
+        """A queue at the broker that a side reads."""
+        queue = self.broker.queue(name, link=self.links[reader.part], **self.options)
+        return Channel(queue, self.broker.pool(f"{name}_log", capacity=1))
+
+    def consume(self, queue: Queue, side: Side, body: Steps) -> None:
+        """Consumers at a side, who acknowledge what they have gone through, and hand back where that fails."""
+        p, name = self.p, queue.name
+        self.flow.consumers(queue, at=side.part, count=p.consumers, steps=[
+            *side.work(p.consume_client, f"{name}.take"), point(f"{name}.delivered"),
+            rescue([*body, *side.work(p.consume_client, f"{name}.ack"), ack()],
+                   otherwise=[*side.work(p.consume_client, f"{name}.nack"), nack(self.redelivery_delay)]),
+        ])  # fmt: skip
 
     def consume_updates(self) -> None:
         """The shop writes its copy."""
-        p, shop = self.p, self.shop
-        self.flow.consumers(self.updates, at=shop.part, count=p.consumers, steps=[
-            *shop.work(p.consume_client, "updates.take"), point("updates.delivered"),
-            rescue([
-                *self.handle_change(), *shop.commit("updates.shop"), *self.write_change(), point("updates.applied"),
-                *shop.work(p.consume_client, "updates.ack"), ack(),
-            ], otherwise=[*shop.work(p.consume_client, "updates.nack"), nack(self.redelivery_delay)]),
-        ])  # fmt: skip
+        written = [*self.shop.commit("updates.shop"), *self.write_change(), point("updates.applied")]
+        self.consume(self.updates, self.shop, [*self.handle_change(), *written])
 
-    def publish(self, label: str, here: Side, reply_wanted: bool = False, unconfirmed: Steps = ()) -> Steps:
+    def publish(self, label: str, here: Side, reply_within: float | None = None, unconfirmed: Steps = ()) -> Steps:
         """Accounting publishes a change: see `send`."""
-        return send(self.p, label, here, self.left, self.updates_log, self.updates, reply_wanted, unconfirmed)
+        return send(self.p, label, here, self.left, self.updates_log, self.updates, reply_within, unconfirmed)
 
 
 class Exchange(Feed):
-    """With a queue of the shop's orders too, which accounting reads. What publishes is left to the architecture."""
+    """With a queue of the shop's orders too, which accounting reads; where an order has further steps, with one for each of
+    them. What publishes is left to the architecture."""
 
     def __init__(self, flow: Flow, p: Queues, scenario: Scenario) -> None:
         super().__init__(flow, p, scenario)
-        self.orders_log, self.orders = self.queue("orders", self.left)
+        self.orders, self.orders_log = self.channel("orders", self.accounting)
+        self.asked, self.handled = {RESERVE: Channel(self.orders, self.orders_log)}, {RESERVE: self.handled_here}
+        for task in self.tasks[1:]:
+            part = task.side.part
+            if part not in self.links:
+                self.links[part] = flow.link(self.broker, part, p.uplink)
+            self.asked[task.step] = self.channel(task.step, task.side)
+            self.handled[task.step] = part.table(f"{task.step}.handled", key="message")
 
     def consume_orders(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> None:
-        """Accounting takes the units, or rejects the order."""
-        p, side = self.p, self.accounting
-        self.flow.consumers(self.orders, at=side.part, count=p.consumers, steps=[
-            *side.work(p.consume_client, "orders.take"), point("orders.delivered"),
-            rescue([
-                *side.handle(self.scenario), *side.commit("orders.accounting", insert),
-                *self.take(row), point("orders.applied"),
-                *then,
-                *side.work(p.consume_client, "orders.ack"), ack(),
-            ], otherwise=[*side.work(p.consume_client, "orders.nack"), nack(self.redelivery_delay)]),
+        """Accounting takes the units, or rejects the order. Where there are further steps, each service asks for the next, and
+        nobody undoes anything."""
+        for k, task in enumerate(self.tasks):
+            onward: Steps = []
+            if k + 1 < len(self.tasks):
+                asked = self.ask(self.tasks[k + 1], task.side, unconfirmed=[fail()])
+                onward = [*task.unheard(), branch(RESULT.equals("ok"), asked)]
+            if k == 0:
+                self.consume_task(task, [*then, *onward], row, insert)
+            else:
+                self.consume_task(task, onward)
+
+    def consume_task(self, task: Task, then: Steps, row: Steps = (), insert: Steps = ()) -> None:
+        """A service does its step of an order, or refuses."""
+        queue, side = self.asked[task.step].queue, task.side
+        self.consume(queue, side, [
+            *side.handle(self.scenario, task.work), *side.commit(f"{queue.name}.{side.part.name}", insert),
+            *self.once(self.handled[task.step], task.done(row)), point(f"{queue.name}.applied"), *then,
         ])  # fmt: skip
 
-    def publish(self, label: str, here: Side, reply_wanted: bool = False, unconfirmed: Steps = ()) -> Steps:
+    def announce(self) -> Steps:
+        """Accounting tells the shop what an order left."""
+        return [branch(RESULT.equals("ok"), self.publish("announce", self.accounting, unconfirmed=[fail()]))]
+
+    def ask(self, task: Task, here: Side, reply_within: float | None = None, unconfirmed: Steps = ()) -> Steps:
+        """A side publishes to the queue of a step: see `send`."""
+        label, (queue, log) = "order" if task.step == RESERVE else task.step, self.asked[task.step]
+        return send(self.p, label, here, self.links[here.part], log, queue, reply_within, unconfirmed)
+
+    def publish(self, label: str, here: Side, reply_within: float | None = None, unconfirmed: Steps = ()) -> Steps:
         """A side publishes to the queue that the other reads: see `send`."""
         if here is self.accounting:
-            return super().publish(label, here, reply_wanted, unconfirmed)
-        return send(self.p, label, here, self.right, self.orders_log, self.orders, reply_wanted, unconfirmed)
+            return super().publish(label, here, reply_within, unconfirmed)
+        return send(self.p, label, here, self.right, self.orders_log, self.orders, reply_within, unconfirmed)
 
 
 def send(
@@ -236,17 +275,17 @@ def send(
     link: Link,
     log: Pool,
     queue: Queue,
-    reply_wanted: bool = False,
+    reply_within: float | None = None,
     unconfirmed: Steps = (),
 ) -> Steps:
     """Publish to a queue: with a confirm that is waited for, and publication again where it does not come, in the end
-    `unconfirmed`; with a reply that is waited for instead; or without either. Without a confirm nobody knows whether the
-    message is in the queue."""
+    `unconfirmed`; with a reply that is waited for instead, so many seconds; or without either. Without a confirm nobody knows
+    whether the message is in the queue."""
     there = [link.send(stream=f"{label}.publish.there"), log.serve(p.store, stream=f"{label}.store"), publish(queue)]
     ask = here.work(p.publish_client, f"{label}.publish.send")
     took = here.work(p.publish_client, f"{label}.publish.took")
-    if reply_wanted:
-        return [rescue([*ask, call(there, timeout=p.confirm_timeout), *took], otherwise=[])]
+    if reply_within is not None:
+        return [rescue([*ask, call(there, timeout=reply_within), *took], otherwise=[])]
     if not p.confirm:
         return [*ask, spawn(there)]
     confirmed = [*there, link.send(stream=f"{label}.publish.back"), reply("ok")]

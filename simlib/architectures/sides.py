@@ -78,11 +78,13 @@ class Side:
 def sides(flow: Flow, parameters: Parameters) -> tuple[Side, Side]:
     """Accounting and shop, on one machine."""
     machine = Machine(flow.pool("cores", capacity=parameters.cores), flow.pool("database_log", capacity=1))
-    accounting, shop = (
-        Side(part, part.pool("database", capacity=parameters.database_connections), machine, parameters)
-        for part in (flow.part("accounting"), flow.part("shop"))
-    )
+    accounting, shop = (side(part, machine, parameters) for part in (flow.part("accounting"), flow.part("shop")))
     return accounting, shop
+
+
+def side(part: Part, machine: Machine, parameters: Parameters) -> Side:
+    """A service with a database of its own, on a machine."""
+    return Side(part, part.pool("database", capacity=parameters.database_connections), machine, parameters)
 
 
 def arrive(parameters: Parameters, label: str) -> Steps:

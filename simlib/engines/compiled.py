@@ -202,8 +202,21 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         for _ in range(count):
             slots.append((0, len(lists), NOWHERE, NOWHERE, -math.inf))
             lists.append((NOWHERE, NOWHERE, NOWHERE))
-    cells = _cells(flow, lowered, arrivals, scenario, lists)
-    meters = _empty("meters", len(flow.pools) + len(flow.queues))
+    numberings: dict[Any, tuple[int, np.ndarray]] = {}
+    cells = _cells(flow, lowered, arrivals, scenario, lists, numberings)
+    credits: list[Any] = []
+    for i, credit in enumerate(flow.credits.values(), len(flow.pools) + len(flow.queues)):
+        key, numbers = _numbering(numberings, arrivals, credit.key)
+        credits.append((len(members), NOWHERE if credit.key is None else key))
+        for _ in range(int(numbers.max()) + 1):
+            members.append((credit.tokens, NOWHERE, 0, 0, i, len(lists), 1, NOWHERE, 0, -math.inf))
+            lists.append((NOWHERE, NOWHERE, len(members) - 1))
+    resting = len(lists)
+    lists += [(NOWHERE, NOWHERE, NOWHERE)] * len(parts)
+    numbered = _empty("numbers", len(numberings) * len(arrivals))
+    if numberings:
+        numbered["value"] = np.concatenate([column for _, column in numberings.values()])
+    meters = _empty("meters", len(flow.pools) + len(flow.queues) + len(flow.credits))
     meters["width"] = meters["edge"] = width_of(arrivals)
     meters["bins"] = 1
     return {
@@ -213,6 +226,9 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         "queues": queues,
         "slots": slots,
         "groups": groups,
+        "credits": credits,
+        "numbers": numbered,
+        "parts": [(0, resting + i, -math.inf, -math.inf, -math.inf, 1.0) for i in range(len(parts))],
         "actors": [(NOWHERE, 0)] * actors,
         "budgets": [(budget.share, budget.reserve, 0.0) for budget in flow.budgets.values()],
         "meters": meters,
@@ -223,19 +239,29 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
     }
 
 
+def _numbering(numberings: dict[Any, tuple[int, np.ndarray]], arrivals: Arrivals, key: Any) -> tuple[int, np.ndarray]:
+    """Which of the numberings of messages goes by a key, and the numbers; shape (messages,)."""
+    if key not in numberings:
+        numberings[key] = len(numberings), _numbered(arrivals, key)
+    return numberings[key]
+
+
 def _cells(
-    flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario | None, lists: list[Any]
+    flow: Flow,
+    lowered: Lowered,
+    arrivals: Arrivals,
+    scenario: Scenario | None,
+    lists: list[Any],
+    numberings: dict[Any, tuple[int, np.ndarray]],
 ) -> dict[str, Any]:
     """The tables' cells, as many as are used, with the stock they begin with; and the lists of those who wait for one."""
     units = scenario.stock() if scenario else np.zeros(0, np.int64)
-    parts, numberings = _numbers(flow.parts), dict[Any, tuple[int, np.ndarray]]()
+    parts = _numbers(flow.parts)
     tables, stock = [], [np.zeros(0, np.int64)]
     for i, table in enumerate(flow.tables.values()):
         key = size = 0
         if i in lowered.celled:
-            if table.key not in numberings:
-                numberings[table.key] = len(numberings), _numbered(arrivals, table.key)
-            key, numbers = numberings[table.key]
+            key, numbers = _numbering(numberings, arrivals, table.key)
             size = max(int(numbers.max()) + 1, units.size * table.stocked)
         memory, first = lowered.memories.get(i, NOWHERE), sum(map(len, stock))
         watchers = len(lists) if i in lowered.awaited else NOWHERE
@@ -249,11 +275,8 @@ def _cells(
     beginning = np.concatenate(stock)
     cells, initial = _empty("cells", beginning.size), _empty("stock", beginning.size)
     cells["level"] = initial["value"] = beginning
-    numbers = _empty("numbers", len(numberings) * len(arrivals))
-    if numberings:
-        numbers["value"] = np.concatenate([column for _, column in numberings.values()])
     memories = _empty("memories", len(lowered.memories) * len(arrivals))
-    return {"tables": tables, "stock": initial, "cells": cells, "numbers": numbers, "memories": memories}
+    return {"tables": tables, "stock": initial, "cells": cells, "memories": memories}
 
 
 def _numbered(arrivals: Arrivals, key: Key | tuple[Key, ...] | None) -> np.ndarray:
@@ -295,10 +318,7 @@ def _faults(flow: Flow, lowered: Lowered, scenario: Scenario | None) -> dict[str
         here = [i for i, fault in enumerate(faults) if fault.point == point]
         points.append((len(struck_here), len(here)))
         struck_here += here
-    return {
-        "ways": ways, "strikes": strikes, "times": times, "points": points, "struck_here": struck_here,
-        "parts": [(0, -math.inf, -math.inf, -math.inf, 1.0)] * len(parts),
-    }  # fmt: skip
+    return {"ways": ways, "strikes": strikes, "times": times, "points": points, "struck_here": struck_here}
 
 
 def _messages(
@@ -398,6 +418,7 @@ def _history(
     }
     nouns = [(pool.name, "pool", float(pool.capacity * pool.members)) for pool in flow.pools.values()]
     nouns += [(queue.name, "queue", math.nan) for queue in flow.queues.values()]
+    nouns += [(credit.name, "credit", credit.capacity) for credit in flow.credits.values()]
     areas = []
     for i, (noun, meter) in enumerate(zip(nouns, tables["meters"], strict=True)):
         bins = tables["bins"][4 * BINS * i : 4 * BINS * i + int(meter["bins"])]
@@ -405,4 +426,6 @@ def _history(
         areas.append(Areas(*noun, float(meter["width"]), levels, bins["most"], bins["completed"]))
     ends = Ends(messages["response"], messages["noted"], messages["alive"])
     attempts: dict[str, list[Any]] = {name: [] for name in ATTEMPTS.names}
-    return assemble(arrivals, kinds, columns, ends, effects, faults, attempts, areas, float(s["now"]), meta)
+    return assemble(
+        arrivals, kinds, columns, ends, effects, flow.undoable, faults, attempts, areas, float(s["now"]), meta
+    )

@@ -37,7 +37,7 @@ from simlib.scenario import FAULTS
     FAIL, RESCUE, RESCUED, RETRY, NEXT_TRY, RETRIED, TIMEOUT, IN_TIME, BY_ATTEMPT, BY_ATTEMPT_END,
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
     TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
-    FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK, BY_SKU,
+    FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK, BY_SKU, CHECKPOINT, CHECKED, TAKE_TOKEN, GIVE_TOKEN,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
@@ -111,7 +111,8 @@ TABLES = {
     # rows, how many `levels` of priority it has, and until when it is left out; a queue's slots (credit of one consumer
     # or of all) and its list of deliveries, and the list of those who wait for it to fill (where actors receive from it);
     # where a table's cells are, of how many replicas, by which of the `numbers` of messages, the lists of those who wait for
-    # each, and which of the memories of `once` is its own; the `number` of a group's first actor
+    # each, and which of the memories of `once` is its own; the `number` of a group's first actor; a credit's `first` member,
+    # of as many as it has keys
     "pools": record("first members select turn failures most", lasts=F8),
     "members": record("capacity limit busy requests meter list levels pool failures", out_until=F8),
     "budgets": record("share reserve paid", F8),
@@ -129,15 +130,17 @@ TABLES = {
     "cells": record("level version"),
     "memories": record("known result level version", I4),
     "groups": record("start part first count queue number"),
+    "credits": record("first key"),
     "actors": record("value turn"),
     "meters": record(
         "busy waiting unacknowledged completed most bins",
         since=F8, edge=F8, width=F8, busy_area=F8, waiting_area=F8, unacknowledged_area=F8,
     ),
     "bins": record("busy waiting unacknowledged", F8, most=I8, completed=I8),
-    # faults: until when a part is in which state, and how slow it is; what strikes it (`where`: a part, or a link from the
-    # end that `direction` names; by its own list of times, or every so often), at which points, and what happened
-    "parts": record("down", refuses=F8, shut=F8, paused=F8, slow=F8),
+    # faults: until when a part is in which state, how slow it is, and the list of those who rest there until it is up; what
+    # strikes it (`where`: a part, or a link from the end that `direction` names; by its own list of times, or every so
+    # often), at which points, and what happened
+    "parts": record("down resting", refuses=F8, shut=F8, paused=F8, slow=F8),
     "strikes": record(
         "kind where direction refuses first times every lasts gap_stream stream chance",
         factor=F8, probability=F8, until=F8,
@@ -170,7 +173,7 @@ TABLES = {
         due=F8,
     ),
     "free_rows": record("value"),
-    "frames": record("pc kind attempt part holding turn unheard place ticket"),
+    "frames": record("pc kind attempt part holding turn unheard place ticket level version result"),
     "held": record("value"),
     "deliveries": record(
         "queue message copy number slot out settled urgent level version result answer_row answer_call next last ticket",
@@ -270,6 +273,7 @@ op_at, key_at, law_at, quantile_at, way_at, branch_at, choice_at, wait_at, sourc
         "actors",
     ),
 )
+credit_at = of("credits")
 meter_at, bin_at, part_at, strike_at, time_at, point_at, struck_here_at, fault_at = map(
     of, ("meters", "bins", "parts", "strikes", "times", "points", "struck_here", "faults")
 )
@@ -658,15 +662,14 @@ def member_failed(s, i):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
-    """A unit at once (1), or in line for one (0), or too many are (-1): as `simpy.Member.take`."""
+def claim(s, r, i, level):  # type: ignore[no-untyped-def]
+    """A unit at once (1), or in line for one (0), or too many are (-1)."""
     member = member_at(s, i)
     queued = member.requests - member.busy
     if member.busy < member.capacity and queued == 0:
         member.busy += 1
         member.requests += 1
         tell(s, member.meter, 1, 0, 0, 0)
-        hold(s, r, i)
         return 1
     if member.limit >= 0 and queued >= member.limit:
         return -1
@@ -674,6 +677,15 @@ def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
     tell(s, member.meter, 0, 1, 0, 0)
     line_up(s, member.list + level, r)
     return 0
+
+
+@inlined
+def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
+    """As `claim`, and the row owns what it has at once: as `simpy.Member.take`."""
+    taken = claim(s, r, i, level)
+    if taken > 0:
+        hold(s, r, i)
+    return taken
 
 
 @njit(cache=True)
@@ -706,6 +718,31 @@ def unwind(s, r, held, failed):  # type: ignore[no-untyped-def]
         give_unit(s, r, row.holding - 1)
         if failed:
             member_failed(s, i)
+
+
+@njit(cache=True)
+def purse(s, r, c):  # type: ignore[no-untyped-def]
+    """As `simpy.CreditState.purse`: a member that nobody owns units of."""
+    credit = credit_at(s, c)
+    if credit.key < 0:
+        return credit.first
+    return credit.first + number_at(s, credit.key * s.messages_size + row_at(s, r).message).value
+
+
+@njit(cache=True)
+def give_token(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.Purse.give`."""
+    member = member_at(s, i)
+    following = line_at(s, member.list).first
+    if following >= 0:
+        member.requests -= 1
+        step_out(s, following)
+        tell(s, member.meter, 0, -1, 0, 1)
+        wake(s, following, 0)
+    elif member.busy > 0:
+        member.requests -= 1
+        member.busy -= 1
+        tell(s, member.meter, -1, 0, 0, 1)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -1698,6 +1735,30 @@ def settle_over(s, r, pc, kind):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def fall(s, r):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.crash`."""
+    row, first = row_at(s, r), r * s.most_scopes
+    i = row.depth - 1
+    while i >= 0 and (frame_at(s, first + i).kind != CHECKPOINT or frame_at(s, first + i).part != row.part):
+        i -= 1
+    if i < 0:
+        kill(s, r)
+        return
+    forget(s, r)
+    row.seq += 1
+    row.thrown = 0
+    while row.depth > i + 1:
+        leave(s, r)
+    frame = frame_at(s, first + i)
+    frame.turn += 1
+    row.place, row.attempt = fold(frame.place, frame.turn), frame.attempt
+    row.level, row.version, row.result = frame.level, frame.version, frame.result
+    row.pc = frame.pc + 1
+    unwind(s, r, frame.holding, False)
+    line_up(s, part_at(s, row.part).resting, r)
+
+
+@njit(cache=True)
 def clear(s, t):  # type: ignore[no-untyped-def]
     """As `simpy.TableState.clear`."""
     table = table_at(s, t)
@@ -1756,7 +1817,7 @@ def crash(s, part, restart, running, power):  # type: ignore[no-untyped-def]
             found[count] = r
             count += 1
     for i in np.argsort(places):
-        kill(s, found[i])
+        fall(s, found[i])
     for t in range(s.tables_size):
         if table_at(s, t).at == part and not table_at(s, t).durable:
             clear(s, t)
@@ -1799,6 +1860,11 @@ def up(s, part):  # type: ignore[no-untyped-def]
         if group_at(s, g).part == part:
             for i in range(group_at(s, g).count):
                 begin(s, g, i)
+    resting = line_at(s, part_at(s, part).resting)
+    while resting.first >= 0:
+        r = resting.first
+        step_out(s, r)
+        wake(s, r, 0)
     for q in range(s.queues_size):
         if queue_at(s, q).at == part or queue_at(s, q).consumers_at == part:
             dispatch(s, q)
@@ -1938,7 +2004,7 @@ def note_effect(s, r, pc):  # type: ignore[no-untyped-def]
     if sign:
         m.version = row.version
     row.result = OK
-    if op_at(s, pc).c:
+    if not op_at(s, pc).c:
         return
     bit = np.int64(1) << which
     m.effects += 1
@@ -2019,6 +2085,11 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 i -= 1
             member_at(s, held_at(s, r * s.most_held + i).value).failures = 0
             give_unit(s, r, i)
+        elif operation == TAKE_TOKEN:
+            if claim(s, r, purse(s, r, a), 0) == 0:
+                return
+        elif operation == GIVE_TOKEN:
+            give_token(s, purse(s, r, a))
         elif operation == SEND:
             start = row.part
             time = travel(s, a if start == op.c else op.b, row.place)
@@ -2116,7 +2187,10 @@ def go(s, r):  # type: ignore[no-untyped-def]
         elif operation == BY_ATTEMPT:
             enter(s, r, BY_ATTEMPT, pc)
             row.place = fold(fold(0, row.message), max(row.attempt, 1) - 1)
-        elif operation == BY_ATTEMPT_END or operation == CALLED:
+        elif operation == CHECKPOINT:
+            frame = enter(s, r, CHECKPOINT, pc)
+            frame.level, frame.version, frame.result = row.level, row.version, row.result
+        elif operation == BY_ATTEMPT_END or operation == CALLED or operation == CHECKED:
             leave(s, r)
 
         # together
@@ -2256,7 +2330,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 if uniform(key_at(s, fault.chance).value, row.place) < fault.probability:
                     strike(s, n, draw(s, fault.lasts, fault.stream, row.place), row.message, r)
                     if (fault.kind == CRASH or fault.kind == POWER_LOSS) and row.part == fault.where:
-                        end_row(s, r)
+                        fall(s, r)
                         return
             if s.now < paused(s, row.part):
                 sleep_until(s, r, paused(s, row.part))

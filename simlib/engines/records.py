@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from simlib.domain import ISSUED, OUTCOMES, RESPONSES
+from simlib.domain import OUTCOMES, RESPONSES, counts, undone
 from simlib.history import SCHEMAS, History, coded, to_table
+from simlib.ledger import Words
 from simlib.scenario import Arrivals
 
 BINS = 50
@@ -112,7 +114,7 @@ class Records:
     ) -> None:
         """Note an effect; one that was there before is a duplicate."""
         self.effect_rows.append((message, effect, store, sku, version, change, now, delivery))
-        if effect == ISSUED:
+        if not counts(effect):
             return
         self.effects[message] += 1
         if (message, effect, store) in self.done:
@@ -122,8 +124,8 @@ class Records:
         if math.isnan(self.applied[message]):
             self.applied[message] = now
 
-    def history(self, now: float, meta: Mapping[str, Any]) -> History:
-        """The five tables, at the end of a run."""
+    def history(self, now: float, meta: Mapping[str, Any], undoable: Sequence[tuple[str, str]] = ()) -> History:
+        """The five tables, at the end of a run; `undoable` are the effects, with their stores, that can be undone."""
         for meter in self.meters:
             meter.advance(now)
         columns = {
@@ -139,6 +141,7 @@ class Records:
             columns | {f"mark.{name}": values for name, values in self.marks.items()},
             Ends(np.array(self.response), np.array(self.noted), np.array(self.alive)),
             _columns("effects", self.effect_rows),
+            undoable,
             _columns("faults", self.fault_rows),
             _columns("attempts", self.attempt_rows),
             [
@@ -152,7 +155,8 @@ class Records:
 
 @dataclass(frozen=True)
 class Ends:
-    """How messages ended, as codes of shape (n,): the response, what was noted, how much of each is alive."""
+    """How messages ended that were not compensated, as codes of shape (n,): the response, what was noted, how much of each is
+    alive."""
 
     response: np.ndarray
     noted: np.ndarray
@@ -189,13 +193,16 @@ def assemble(
     columns: Mapping[str, Any],
     ends: Ends,
     effects: Mapping[str, Any],
+    undoable: Sequence[tuple[str, str]],
     faults: Mapping[str, Any],
     attempts: Mapping[str, Any],
     areas: Sequence[Areas],
     now: float,
     meta: Mapping[str, Any],
 ) -> History:
-    """A history from what an engine recorded until `now`."""
+    """A history from what an engine recorded until `now`; `undoable` are the effects, with their stores, that can be undone."""
+    happened = to_table("effects", effects)
+    back = _compensated(happened, undoable, len(arrivals))
     messages = {
         "message": np.arange(len(arrivals)),
         "kind": coded(arrivals.kind, kinds),
@@ -203,17 +210,29 @@ def assemble(
         "session": arrivals.session,
         "quantity": arrivals.quantity,
         "response": coded(ends.response, RESPONSES),
-        "outcome": coded(ends.outcomes(), OUTCOMES),
+        "outcome": coded(np.where(back, OUTCOMES.index("compensated"), ends.outcomes()), OUTCOMES),
         **columns,
     }
     return History(
         messages=to_table("messages", messages),
-        effects=to_table("effects", effects),
+        effects=happened,
         parts=to_table("parts", _parts(areas, now)),
         faults=to_table("faults", faults),
         attempts=to_table("attempts", attempts),
         meta=dict(meta),
     )
+
+
+def _compensated(effects: pa.Table, undoable: Sequence[tuple[str, str]], count: int) -> np.ndarray:
+    """Whether each message had something undone, and nothing of what can be undone is left; shape (count,)."""
+    message, effect, store = effects["message"].to_numpy(), Words(effects["effect"]), Words(effects["store"])
+    back, left = np.zeros((2, count), bool)
+    for name, where in undoable:
+        there = store.among(where)
+        done, taken = (np.bincount(message[there & effect.among(e)], minlength=count) for e in (name, undone(name)))
+        back |= taken > 0
+        left |= done != taken
+    return back & ~left
 
 
 def width_of(arrivals: Arrivals) -> float:

@@ -23,6 +23,8 @@ TEXTS: dict[str, dict[Language, str]] = {
     "batch_exchange": {"ru": "обмен файлами по расписанию", "en": "scheduled exchange of files"},
     "cqrs": {"ru": "CQRS (разделение записи и чтения)", "en": "CQRS"},
     "event_sourcing": {"ru": "порождение событий (event sourcing)", "en": "event sourcing"},
+    "saga/orchestrated": {"ru": "сага с оркестратором", "en": "orchestrated saga"},
+    "saga/choreographed": {"ru": "сага-хореография", "en": "choreographed saga"},
     # kinds of message, named as what happens to them
     "stock_update": {"ru": "изменение остатка", "en": "stock update"},
     "order": {"ru": "заказ", "en": "order"},
@@ -31,6 +33,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "steady": {"ru": "равномерная нагрузка", "en": "steady load"},
     "burst": {"ru": "всплески", "en": "bursts"},
     "flash_sale": {"ru": "распродажа", "en": "flash sale"},
+    "fulfilment": {"ru": "исполнение заказов", "en": "order fulfilment"},
     # axes
     "rate": {"ru": "интенсивность потока, сообщ./с", "en": "offered rate, messages/s"},
     "load": {"ru": "доля насыщения: {candidate}", "en": "share of saturation: {candidate}"},
@@ -111,6 +114,10 @@ TEXTS: dict[str, dict[Language, str]] = {
     "where:steady": {"ru": "при равномерной нагрузке", "en": "under steady load"},
     "where:burst": {"ru": "при нагрузке со всплесками, в среднем", "en": "under bursts, on average"},
     "where:flash_sale": {"ru": "при распродаже, в среднем", "en": "in a flash sale, on average"},
+    "where:fulfilment": {
+        "ru": "при исполнении заказов несколькими службами",
+        "en": "where orders go through several services",
+    },
     # metrics, as the subject of a sentence
     "metric:saturation": {"ru": "пропускная способность при насыщении", "en": "the saturation throughput"},
     "metric:response_time_p95.order": {
@@ -352,6 +359,13 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "whether an event that fails is set aside",
     },
     "parameter:rebuild_every": {"ru": "период перестройки проекции", "en": "between two rebuilds of the projection"},
+    "parameter:compensation": {"ru": "отмена сделанных шагов", "en": "whether steps are undone"},
+    "parameter:semantic_locks": {"ru": "смысловые блокировки товара", "en": "semantic locks of a SKU"},
+    "parameter:durable_state": {"ru": "состояние процессов переживает сбой", "en": "whether processes outlive a crash"},
+    "parameter:answer_timeout": {"ru": "сколько ждёт покупатель", "en": "how long a customer waits"},
+    "parameter:step_timeout": {"ru": "сколько ждут ответа на шаг", "en": "how long a step's answer is waited for"},
+    "parameter:undo_retries": {"ru": "повторных просьб об отмене шага", "en": "further requests to undo a step"},
+    "parameter:deadline": {"ru": "срок процесса", "en": "deadline of a process"},
     # the explorer
     "explorer:title": {"ru": "Что будет, если изменить параметр?", "en": "What happens when a parameter moves?"},
     "explorer:seed": {"ru": "зерно случайных чисел", "en": "seed"},

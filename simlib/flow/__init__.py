@@ -35,6 +35,7 @@ from simlib.flow.blocks import (
     by_attempt,
     by_sku,
     call,
+    checkpoint,
     choose,
     delay,
     every,
@@ -56,15 +57,31 @@ from simlib.flow.blocks import (
     spawn,
     supersede,
     timeout,
+    undo,
     wait_until,
 )
-from simlib.flow.model import Actor, Breaker, Budget, Consumers, Flow, Link, Log, Part, Pool, Queue, Source, Table
+from simlib.flow.model import (
+    Actor,
+    Breaker,
+    Budget,
+    Consumers,
+    Credit,
+    Flow,
+    Link,
+    Log,
+    Part,
+    Pool,
+    Queue,
+    Source,
+    Table,
+)
 
 __all__ = [
-    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "MEMBER", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor", "Affine",
-    "Backoff", "Breaker", "Budget", "Condition", "Constant", "Consumers", "Distribution", "Erlang", "Exponential", "Field", "Flow",
-    "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles", "Queue", "Source", "Step", "Steps",
-    "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "by_sku", "call", "choose", "delay", "every",
-    "fail", "for_each", "fork", "mark", "nack", "point", "publish", "receive", "reject", "repeat", "reply", "rescue",
-    "respond", "retry", "seek", "spawn", "supersede", "timeout", "wait_until",
+    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "MEMBER", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor",
+    "Affine", "Backoff", "Breaker", "Budget", "Condition", "Constant", "Consumers", "Credit", "Distribution", "Erlang",
+    "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles", "Queue",
+    "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "by_sku", "call",
+    "checkpoint", "choose", "delay", "every", "fail", "for_each", "fork", "mark", "nack", "point", "publish", "receive",
+    "reject", "repeat", "reply", "rescue", "respond", "retry", "seek", "spawn", "supersede", "timeout", "undo",
+    "wait_until",
 ]  # fmt: skip

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from simlib.distributions import Constant, Distribution, distribution
-from simlib.domain import KINDS, RESPONSES
+from simlib.domain import KINDS, RESPONSES, undone
 from simlib.errors import BadInput, unknown
 
 if TYPE_CHECKING:
-    from simlib.flow.model import Budget, Link, Log, Pool, Queue, Replica, Table
+    from simlib.flow.model import Budget, Credit, Link, Log, Pool, Queue, Replica, Table
 
 FIELDS = (
     "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch", "nth", "member",
@@ -295,6 +295,12 @@ class ByAttempt(Step):
     steps: Steps
 
 
+@dataclass(frozen=True)
+class Checkpoint(Step):
+    """From here to the end of these steps the row outlives a crash of the part that it is at: it gives up what it waits for,
+    and goes on here, with the registers as they are now, when the part is up again."""
+
+
 # --- together -------------------------------------------------------------------------------------------------------
 
 
@@ -462,6 +468,20 @@ class Once(Step):
     steps: Steps
 
 
+@dataclass(frozen=True)
+class TakeToken(Step):
+    """Take a token of a credit, waiting for it."""
+
+    credit: Credit
+
+
+@dataclass(frozen=True)
+class GiveToken(Step):
+    """Give a token of a credit back, whoever took it; where none is out, nothing changes."""
+
+    credit: Credit
+
+
 # --- record ---------------------------------------------------------------------------------------------------------
 
 
@@ -556,6 +576,10 @@ def by_attempt(steps: Steps) -> ByAttempt:
     return ByAttempt(steps)
 
 
+def checkpoint() -> Checkpoint:
+    return Checkpoint()
+
+
 def fork(*branches: Steps, join: int | None = None) -> Fork:
     return Fork(branches, join)
 
@@ -612,6 +636,12 @@ def respond(result: str | None = None, answer_from: str = "") -> Respond:
 
 def apply(effect: str, store: str = "", sign: Literal[-1, 0, 1] = 0) -> Apply:
     return Apply(effect, store, sign)
+
+
+def undo(effect: str, store: str = "", sign: Literal[-1, 0, 1] = 0) -> Apply:
+    """An effect taken back, with the change that this makes: where as much was undone as was done of all that the flow
+    undoes, the message is compensated."""
+    return Apply(undone(effect), store, sign)
 
 
 def reject() -> Reject:

@@ -33,6 +33,7 @@ from simlib.flow.blocks import (
     Fail,
     ForEach,
     Fork,
+    GiveToken,
     Nack,
     Once,
     Publish,
@@ -49,6 +50,7 @@ from simlib.flow.blocks import (
     Step,
     Steps,
     Take,
+    TakeToken,
     Time,
     Timeout,
     WriteIfNewer,
@@ -177,6 +179,9 @@ def _units(flow: Flow) -> dict[Any, tuple[str, int]]:
     for actor in flow.actors.values():
         if actor.queues:
             units[actor] = (actor.name, actor.count)
+    for credit in flow.credits.values():
+        if credit.key is None:
+            units[credit] = (credit.name, credit.tokens)
     for source in flow.sources.values():
         if source.population is not None:
             units[source] = (f"{source.kind}.population", source.population)
@@ -258,6 +263,8 @@ class _Walk:
         on, fails = 1.0, 0.0
         for step in steps:
             ways = self.step(step, held)
+            if isinstance(step, TakeToken) and GiveToken(step.credit) in steps:
+                ways = ways._replace(held=(*held, step.credit))
             demand = _sum(demand, _scaled(ways.demand, on))
             fails += on * ways.fails
             on, held = on * ways.on, ways.held
@@ -276,6 +283,8 @@ class _Walk:
                 return Ways({}, (*held, pool))
             case Release(pool=pool):
                 return Ways({}, _without(held, pool))
+            case GiveToken(credit=credit):
+                return Ways({}, _without(held, credit))
             case Ack() | Nack():
                 return self.settled(held)
             case Reply():

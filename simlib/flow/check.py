@@ -25,6 +25,7 @@ from simlib.flow.blocks import (
     ByAttempt,
     BySku,
     Call,
+    Checkpoint,
     Choose,
     Condition,
     Delay,
@@ -32,6 +33,7 @@ from simlib.flow.blocks import (
     Fail,
     ForEach,
     Fork,
+    GiveToken,
     Linear,
     Mark,
     Nack,
@@ -55,6 +57,7 @@ from simlib.flow.blocks import (
     Steps,
     Supersede,
     Take,
+    TakeToken,
     Time,
     Timeout,
     WaitForCell,
@@ -65,6 +68,7 @@ from simlib.flow.blocks import (
 from simlib.flow.model import (
     Actor,
     Choice,
+    Credit,
     Flow,
     Key,
     Link,
@@ -81,8 +85,10 @@ from simlib.flow.model import (
     everything,
 )  # fmt: skip
 
-NOUNS: dict[type, str] = {Pool: "pool", Link: "link", Queue: "queue", Log: "log", Table: "table"}
-WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Retry, Timeout, WaitUntil, WaitForCell)
+NOUNS: dict[type, str] = {
+    Pool: "pool", Link: "link", Queue: "queue", Log: "log", Table: "table", Credit: "credit",
+}  # fmt: skip
+WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Retry, Timeout, WaitUntil, WaitForCell, TakeToken)
 """Steps that may take time."""
 OF_A_MESSAGE = (
     Publish, Read, Write, WriteIfNewer, Add, Take, Once, Apply, Respond, Reject, Supersede, Mark, Reply, Call, Fork, Spawn,
@@ -219,10 +225,13 @@ class Checker:
                     self.number(time, f"{option} of queue '{queue.name}'", above=above)
             if queue.log is not None:
                 self.grouped(queue)
-        for table in flow.tables.values():
-            for key in (table.key,) if isinstance(table.key, str) else table.key or ():
+        for what, noun in [("table", table) for table in flow.tables.values()] + [
+            ("credit", credit) for credit in flow.credits.values()
+        ]:
+            for key in (noun.key,) if isinstance(noun.key, str) else noun.key or ():
                 if key not in get_args(Key):
-                    raise unknown(f"key of table '{table.name}'", str(key), get_args(Key))
+                    raise unknown(f"key of {what} '{noun.name}'", str(key), get_args(Key))
+        for table in flow.tables.values():
             if table.stocked and table.key != "sku":
                 raise self.bad(f"table '{table.name}' is stocked, but not by SKU: leave its key or its stock out")
             self.number(table.replicas, f"replicas of table '{table.name}'", least=1, whole=True)
@@ -236,7 +245,7 @@ class Checker:
             elif source.think is not None:
                 raise self.bad(f"source '{source.kind}' thinks, but has no population: give it one")
         nouns: tuple[dict[str, Any], ...] = (
-            flow.pools, flow.queues, flow.tables, flow.sources, flow.consumer_groups, flow.actors,
+            flow.pools, flow.queues, flow.tables, flow.sources, flow.consumer_groups, flow.actors, flow.credits,
         )  # fmt: skip
         for noun in (noun for named in nouns for noun in named.values() if noun.at is not None):
             self.mine(noun.at, "part", flow.parts)
@@ -506,6 +515,12 @@ class Checker:
             case Seek(queue=queue):
                 self.here(queue, "queue", state)
                 return [state]
+            case TakeToken(credit=credit) | GiveToken(credit=credit):
+                self.here(credit, "credit", state)
+                return [state]
+            case Checkpoint():
+                self.outlives(state, scope)
+                return [state]
             case ForEach(steps=steps):
                 return [state, *self.each(steps, state, replace(inner, answers=True, row="consumer"))]
             case Ack() | Nack():
@@ -573,6 +588,11 @@ class Checker:
                     raise self.bad("an actor chooses a stage, which would end its loop: branch instead")
             case Serve(pool=pool) | Seize(pool=pool):
                 self.keyed(pool, alone)
+            case TakeToken(credit=credit) | GiveToken(credit=credit):
+                if alone and credit.key is not None:
+                    raise self.bad(
+                        f"credit '{credit.name}' goes by key in an actor, which has no message: do it inside for_each"
+                    )
         for field in _fields(step):
             self.field(field, scope)
         if alone and isinstance(step, OF_A_MESSAGE):
@@ -600,7 +620,20 @@ class Checker:
         self.met.append(key)
         return state._replace(drawn=state.drawn | {key})
 
-    def here(self, noun: Pool | Queue | Log | Table, what: str, state: State) -> None:
+    def outlives(self, state: State, scope: Scope) -> None:
+        """A row that goes on after a crash has nothing then that a crash ends, and nobody else works for its message again."""
+        if state.part is None:
+            raise self.bad("a checkpoint of a row at no part, which no crash strikes: take it out")
+        if scope.row in ("consumer", "actor"):
+            raise self.bad("a checkpoint with a delivery in hand, which comes again after a crash: take it out")
+        if state.held:
+            raise self.bad(
+                f"a checkpoint while the row holds pool '{state.held[-1].name}', which a crash takes from it: release it before"
+            )
+        if scope.timed:
+            raise self.bad("a checkpoint within a timeout, whose timer a crash ends: make it before")
+
+    def here(self, noun: Pool | Queue | Log | Table | Credit, what: str, state: State) -> None:
         """What is at a part is used by who is there, or at its replica; rows at no part, and pools at none, are anywhere."""
         if state.part is not None and noun.at not in (None, state.part, state.part.replica_of):
             raise self.bad(

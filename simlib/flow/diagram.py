@@ -1,8 +1,9 @@
 """A flow as a picture: parts from left to right in the order of their definition, and in them what they hold.
 
-Grey boxes are pools with their units, cylinders tables, circles consumers with their number, round boxes actors with
-their period. Arrows from above are sources, those between parts links with their mean delay; what is published goes
-into a queue along a solid line and to its consumers, or the actor that receives it, along a dashed one.
+Grey boxes are pools with their units, dashed ones credits with their tokens, cylinders tables, circles consumers with
+their number, round boxes actors with their period. Arrows from above are sources, those between parts links with their
+mean delay; what is published goes into a queue along a solid line and to its consumers, or the actor that receives it,
+along a dashed one.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from simlib.flow.blocks import Choose, Every, Publish, Release, Seize, Serve, Step, Steps
-from simlib.flow.model import Actor, Consumers, Flow, Link, Part, Pool, Queue, Source, Table, everything
+from simlib.flow.model import Actor, Consumers, Credit, Flow, Link, Part, Pool, Queue, Source, Table, everything
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Language = Literal["en", "ru"]
-Noun = Pool | Queue | Table | Consumers | Actor
+Noun = Pool | Queue | Table | Consumers | Actor | Credit
 Spot = tuple[float, float]
 UNITS = {"en": ("s", "ms", "µs"), "ru": ("с", "мс", "мкс")}
 LOST = {"en": "{} % lost", "ru": "потери {} %"}
@@ -159,6 +160,7 @@ def _columns(flow: Flow, language: Language) -> list[Column]:
         *flow.consumer_groups.values(),
         *flow.tables.values(),
         *flow.actors.values(),
+        *flow.credits.values(),
     ]
     nowhere = any(noun.at is None for noun in (*nouns, *flow.sources.values()))
     parts = [*([None] if nowhere else []), *flow.parts.values()]
@@ -197,6 +199,8 @@ def _columns(flow: Flow, language: Language) -> list[Column]:
             here.mirrored.add(group)
     for table in flow.tables.values():
         columns[table.at].put(table)
+    for credit in flow.credits.values():
+        columns[credit.at].put(credit)
     return list(columns.values())
 
 
@@ -265,6 +269,8 @@ def _text(noun: Noun, language: Language) -> str:
     name = noun.name if noun.at is None else noun.name.removeprefix(f"{noun.at.name}.")
     if isinstance(noun, Pool):
         return f"{name}  {noun.members}×{noun.capacity}" if noun.members > 1 else f"{name}  ×{noun.capacity}"
+    if isinstance(noun, Credit):
+        return f"{name}  ×{noun.tokens}"
     if isinstance(noun, Actor):
         periods = [_time(step.period, language) for step in noun.steps if isinstance(step, Every)]
         return ", ".join([f"{name}  ×{noun.count}" if noun.count > 1 else name, *periods])
@@ -300,6 +306,14 @@ def _pool(axes: Axes, x: float, y: float, width: float, text: str, mirrored: boo
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle((x, y - SYMBOL / 2), width, SYMBOL, facecolor=SHADE, edgecolor=INK, linewidth=1))
+    _write(axes, x + width / 2, y, text)
+
+
+def _credit(axes: Axes, x: float, y: float, width: float, text: str, mirrored: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    box = Rectangle((x, y - SYMBOL / 2), width, SYMBOL, facecolor=PAPER, edgecolor=INK, linewidth=1, linestyle="--")
+    axes.add_patch(box)
     _write(axes, x + width / 2, y, text)
 
 
@@ -355,6 +369,7 @@ _SYMBOLS: dict[type, Callable[[Axes, float, float, float, str, bool], None]] = {
     Table: _table,
     Consumers: _consumers,
     Actor: _actor,
+    Credit: _credit,
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simlib.distributions import Constant, Distribution
-from simlib.domain import ISSUED, RESPONSES
+from simlib.domain import RESPONSES, counts
 from simlib.errors import BadInput
 from simlib.flow import blocks
 from simlib.flow.blocks import CELL_FIELDS, COMPARISONS, FIELDS, Steps
@@ -23,7 +23,7 @@ OPERATIONS = (
     "FAIL", "RESCUE", "RESCUED", "RETRY", "NEXT_TRY", "RETRIED", "TIMEOUT", "IN_TIME", "BY_ATTEMPT", "BY_ATTEMPT_END",
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
     "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
-    "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK", "BY_SKU",
+    "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK", "BY_SKU", "CHECKPOINT", "CHECKED", "TAKE_TOKEN", "GIVE_TOKEN",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -125,6 +125,7 @@ class Lowering:
         self.pools = {pool: i for i, pool in enumerate(flow.pools.values())}
         self.queues = {queue: i for i, queue in enumerate(flow.queues.values())}
         self.tables = {table: i for i, table in enumerate(flow.tables.values())}
+        self.credits = {credit: i for i, credit in enumerate(flow.credits.values())}
         used: dict[Pool, set[int]] = {pool: {0} for pool in self.pools}
         for _, steps in flow.programs():
             for step in everything(steps):
@@ -205,7 +206,12 @@ class Lowering:
     def steps(self, steps: Steps, name: str, depth: int) -> None:
         """The operations of steps that are `depth` scopes deep."""
         self.deepest = max(self.deepest, depth)
-        for step in steps:
+        for i, step in enumerate(steps):
+            if isinstance(step, blocks.Checkpoint):
+                self.add("CHECKPOINT")
+                self.steps(steps[i + 1 :], name, depth + 1)
+                self.add("CHECKED")
+                return
             getattr(self, f"_{type(step).__name__.lower()}")(step, name, depth)
 
     def fork_off(self, test: list[int], operand: int, then: Steps, otherwise: Steps, name: str, depth: int) -> None:
@@ -404,13 +410,19 @@ class Lowering:
         self.add("KEEP", memory)
         known[2] = self.here
 
+    def _taketoken(self, step: blocks.TakeToken, name: str, depth: int) -> None:
+        self.add("TAKE_TOKEN", self.credits[step.credit])
+
+    def _givetoken(self, step: blocks.GiveToken, name: str, depth: int) -> None:
+        self.add("GIVE_TOKEN", self.credits[step.credit])
+
     def _respond(self, step: blocks.Respond, name: str, depth: int) -> None:
         answer = self.answers.setdefault(step.answer_from, len(self.answers)) if step.answer_from else NOWHERE
         self.add("RESPOND", response(step.result), answer)
 
     def _apply(self, step: blocks.Apply, name: str, depth: int) -> None:
         effect = self.effects.setdefault((step.effect, step.store), len(self.effects))
-        self.add("APPLY", effect, step.sign, int(step.effect == ISSUED))
+        self.add("APPLY", effect, step.sign, int(counts(step.effect)))
 
     def _reject(self, step: blocks.Reject, name: str, depth: int) -> None:
         self.add("REJECT")

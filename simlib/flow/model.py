@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from simlib.distributions import Distribution, distribution
+from simlib.domain import undoes
 from simlib.errors import BadInput
 from simlib.flow.blocks import (
     VERSION,
     Add,
+    Apply,
     Field,
+    GiveToken,
     Once,
     Read,
     Receive,
@@ -22,10 +26,12 @@ from simlib.flow.blocks import (
     Step,
     Steps,
     Take,
+    TakeToken,
     Value,
     WaitForCell,
     Write,
     WriteIfNewer,
+    every,
     linear,
     timed,
 )
@@ -73,6 +79,10 @@ class Part:
     def table(self, name: str, **options: Any) -> Table:
         """A table kept at this part; see `Flow.table`."""
         return self.flow.table(name, at=self, **options)
+
+    def credit(self, name: str, tokens: int, **options: Any) -> Credit:
+        """A credit kept at this part; see `Flow.credit`."""
+        return self.flow.credit(name, tokens, at=self, **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,6 +278,30 @@ class Log:
 
 
 @dataclass(frozen=True, eq=False)
+class Credit:
+    """Tokens without an owner, so many, or so many for each key, as of tables: who takes one need not be who gives it back,
+    and a crash gives none back."""
+
+    name: str
+    tokens: int
+    at: Part | None = None
+    key: Key | tuple[Key, ...] | None = None
+
+    @property
+    def capacity(self) -> float:
+        """How many tokens there are in all; NaN where that depends on the keys."""
+        return math.nan if self.key else float(self.tokens)
+
+    def take(self) -> TakeToken:
+        """Take a token, waiting for it."""
+        return TakeToken(self)
+
+    def give(self) -> GiveToken:
+        """Give a token back."""
+        return GiveToken(self)
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """Where messages of a kind begin. Without `interarrival` and `population` they come from the scenario."""
 
@@ -326,6 +360,7 @@ class Flow:
     actors: dict[str, Actor] = field(default_factory=dict)
     stages: dict[str, Steps] = field(default_factory=dict)
     budgets: dict[str, Budget] = field(default_factory=dict)
+    credits: dict[str, Credit] = field(default_factory=dict)
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -365,6 +400,27 @@ class Flow:
     def budget(self, name: str, share: float, **options: Any) -> Budget:
         """What retries are paid from; see `Budget`."""
         return _add(self.budgets, name, Budget(name, share, **options), "budget")
+
+    def credit(
+        self,
+        name: str,
+        tokens: int,
+        *,
+        at: Part | None = None,
+        key: Key | tuple[Key, ...] | None = None,
+        rate: float | None = None,
+    ) -> Credit:
+        """A credit of so many tokens, for each key where there is one. `rate`: one is given back so often a second, by an
+        actor at the part (a token bucket)."""
+        whole(tokens, f"tokens of credit '{name}'", 1)
+        credit = _add(self.credits, name, Credit(name, tokens, at, key), "credit")
+        if rate is not None:
+            if at is None or key is not None or not rate > 0:
+                raise BadInput(
+                    f"credit '{name}' with a rate of {rate} must be at a part, without a key, and its rate above 0"
+                )
+            self.actor(f"{name}.refill", at, [every(1 / rate), credit.give()])
+        return credit
 
     def source(
         self,
@@ -409,6 +465,13 @@ class Flow:
             yield actor.name, actor.steps
         for name, steps in self.stages.items():
             yield f"stage.{name}", steps
+
+    @property
+    def undoable(self) -> tuple[tuple[str, str], ...]:
+        """The effects, with their stores, that some step undoes."""
+        steps = (step for _, steps in self.programs() for step in everything(steps))
+        undoing = ((undoes(step.effect), step.store) for step in steps if isinstance(step, Apply))
+        return tuple(dict.fromkeys((effect, store) for effect, store in undoing if effect is not None))
 
     def check(self) -> list[str]:
         """Warnings; raises BadInput where the flow cannot run. See `simlib.flow.check`."""

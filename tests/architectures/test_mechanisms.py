@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import simlib
-from simlib import architectures
+from simlib import architectures, draws
 from simlib.architectures.parameters import make
 from simlib.distributions import Constant, Exponential
 from simlib.metrics import measure
@@ -53,6 +53,12 @@ def lossy(probability, link, direction=None):
     return {"faults": (Loss(link=link, probability=probability, direction=direction),)}
 
 
+def process(rate=20, **properties):
+    """Orders alone, each of four steps, with plenty of everything unless said otherwise."""
+    properties = {"goods": Goods(skus=1000, zipf=0.0, units=1000)} | properties
+    return workload(rate, only="order", process="fulfilment", **properties)
+
+
 @pytest.mark.parametrize("part", ["accounting", "shop"])
 @pytest.mark.parametrize("name", architectures.names())
 def test_a_slow_side_makes_every_architecture_slower(name, part):
@@ -60,6 +66,15 @@ def test_a_slow_side_makes_every_architecture_slower(name, part):
     before, after = (measure(history(name, scenario, 1000), 0) for scenario in (workload(50), slow))
     kind = "stock_update" if part == "accounting" else "stock_query"
     assert after[f"response_time_p50.{kind}"] > 1.5 * before[f"response_time_p50.{kind}"]
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_every_architecture_goes_through_the_steps_of_an_order_and_only_a_saga_undoes_them(name):
+    """Without failures all of them do all steps; with failures only sagas leave nothing half finished."""
+    whole, failing = (history(name, process(**chances), 150) for chances in ({}, {"step_refused": 0.2}))
+    confirmed = whole.effects.to_pandas().query("effect == 'confirmed'")["message"]
+    assert sorted(confirmed) == list(range(150)) and measure(whole)["half_finished"] == 0
+    assert (measure(failing)["half_finished"] > 10) == ("saga" not in name) == (measure(failing)["compensated"] == 0)
 
 
 # --- rest -------------------------------------------------------------------------------------------------------------
@@ -338,6 +353,23 @@ def test_queue_on_rabbitmq_delivers_poison_for_ever_unless_a_limit_is_set(queue_
     assert len(parked) > 3 and set(parked["deliveries"]) == {3}
 
 
+def test_rest_leaves_processes_half_finished_where_a_later_step_is_refused():
+    made = history("rest", process(step_refused=0.1), 300)
+    messages, half = made.messages.to_pandas(), made.check().found["half_finished"]
+    refused = messages["response"] == "refused"
+    first = messages["outcome"] == "rejected"
+    assert len(half) > 50 and set(half) == set(messages.index[refused & ~first])
+    assert set(made.check().found["denied"]) == set(half), "refused, and yet something of it stands"
+
+
+def test_rest_retries_mend_steps_of_which_nobody_heard():
+    unheard = process(step_timed_out=0.1)
+    asked_once, again = (history("rest", unheard, 300, retries=n, timeout=0.1) for n in (0, 8))
+    assert len(asked_once.check().found["half_finished"]) > 50
+    assert not any(asked_once.check().found[name] for name in ("duplicated", "lost"))
+    assert set(again.messages["response"].to_pylist()) == {"ok"} and not again.check().found["half_finished"]
+
+
 def test_queue_holds_what_rest_fails_while_the_shop_is_down():
     struck = workload(50, only="stock_update", faults=(Crash(part="shop", at=(2.0,), restart=1.0),))
     called, queued = (columns(name, struck, 300) for name in ("rest", "message_queue"))
@@ -362,6 +394,13 @@ def test_queue_customers_who_wait_for_the_reply_wait_longer_and_know_more():
     for made, knows in ((confirmed, False), (replied, True)):
         messages = made.messages.to_pandas()
         assert (messages["responded"] > messages["applied"]).all() == knows
+
+
+def test_queue_leaves_processes_half_finished_that_customers_were_promised():
+    for answered_on in ("confirm", "reply"):
+        made = history("message_queue", process(step_refused=0.1), 300, answered_on=answered_on)
+        messages, half = made.messages.to_pandas(), list(made.check().found["half_finished"])
+        assert len(half) > 50 and set(messages.loc[half, "response"]) == {"ok"}
 
 
 # --- outbox -----------------------------------------------------------------------------------------------------------
@@ -958,3 +997,183 @@ def test_service_mesh_cuts_a_side_off_whose_sidecar_is_down():
     meanwhile = messages["issued"].between(1.0, 1.95)
     assert set(messages.loc[meanwhile, "response"]) == {"failed"}
     assert set(messages.loc[messages["issued"] > 2.0, "response"]) == {"ok"}
+
+
+# --- sagas ------------------------------------------------------------------------------------------------------------
+
+STYLES = ["saga/orchestrated", "saga/choreographed"]
+both_styles = pytest.mark.parametrize("name", STYLES)
+UNHAPPY = {"step_refused": 0.1, "step_timed_out": 0.05}
+
+
+def drawn(scenario, messages, seed=1):
+    """What becomes of each order by the failures that are drawn for its steps, whoever meets them."""
+
+    def happens(probability, stream, message):
+        place = draws.fold(draws.fold(0, message), 0)
+        return draws.uniform(draws.stream_key(seed, stream), place) < probability
+
+    def outcome(message):
+        for k, step in enumerate(scenario.steps):
+            if happens(scenario.step_refused, f"step_refused.{step}", message):
+                return "compensated" if k else "rejected"
+            if happens(scenario.step_timed_out, f"step_timed_out.{step}", message):
+                return "compensated"
+        return "applied"
+
+    return [outcome(message) for message in range(messages)]
+
+
+def undoings(made):
+    """The rows of the history that undo something."""
+    rows = made.effects.to_pandas()
+    return rows[rows["effect"].astype(str).str.endswith(".undone")]
+
+
+@both_styles
+def test_saga_without_failures_undoes_nothing(name):
+    made = history(name, process(), 300)
+    assert set(made.messages["outcome"].to_pylist()) == {"applied"} and undoings(made).empty
+    assert not any(made.check().counts.values())
+
+
+@both_styles
+def test_saga_undoes_exactly_the_orders_that_the_draws_say(name):
+    """As many as are drawn, which is a binomial number: refused after the first step, or not heard of."""
+    made, expected = history(name, process(**UNHAPPY), 500), drawn(process(**UNHAPPY), 500)
+    assert made.messages["outcome"].to_pylist() == expected
+    p = 1 - (0.9 * 0.95) ** 4 - 0.1
+    assert abs(measure(made)["compensated"] - 500 * p) < 3 * (500 * p * (1 - p)) ** 0.5
+    assert set(made.messages["response"].to_pylist()) == {"ok", "refused"}
+    assert measure(made)["half_finished"] == 0 and not any(
+        made.check().found[n] for n in ("denied", "half_done", "lost")
+    )
+
+
+def test_saga_styles_end_alike_under_the_same_failures_and_differ_in_times():
+    one, other = (history(name, process(**UNHAPPY), 300) for name in STYLES)
+    for column in ("outcome", "response"):
+        assert one.messages[column].to_pylist() == other.messages[column].to_pylist()
+    happened = [
+        sorted(zip(made.effects["message"].to_pylist(), made.effects["effect"].to_pylist(), strict=True))
+        for made in (one, other)
+    ]
+    assert happened[0] == happened[1]
+    times = [measure(made)["response_time_p50.order"] for made in (one, other)]
+    assert times[0] > 1.1 * times[1], "an orchestrator hears of each step, and writes down what it heard"
+
+
+@both_styles
+def test_saga_undoes_in_reverse_order_what_was_done_and_nothing_else(name):
+    rows = history(name, process(**UNHAPPY), 300).effects.to_pandas()
+    for _, mine in rows[~rows["store"].isin(["copy"])].groupby("message"):
+        effects = mine["effect"].astype(str).tolist()
+        done = [effect for effect in effects if not effect.endswith(".undone")]
+        assert done == ["taken", "paid", "shipped", "confirmed"][: len(done)]
+        assert effects[len(done) :] in ([], [f"{effect}.undone" for effect in reversed(done)])
+
+
+@both_styles
+def test_saga_without_compensation_leaves_processes_half_finished(name):
+    on, off = (history(name, process(**UNHAPPY), 300, compensation=c) for c in (True, False))
+    assert measure(on)["half_finished"] == 0 == measure(off)["compensated"]
+    silent = {i for i, outcome in enumerate(drawn(process(**UNHAPPY), 300)) if outcome == "compensated"}
+    assert measure(off)["half_finished"] > 60 and set(off.check().found["half_finished"]) <= silent
+
+
+@both_styles
+def test_saga_undoing_that_fails_is_tried_again_and_at_last_left_undone(name):
+    hard = process(step_refused=0.2, undoing_failed=0.5)
+    patient = history(name, hard, 300, max_deliveries=40)
+    assert measure(patient)["half_finished"] == 0 < measure(patient)["compensated"]
+    assert (
+        patient.messages.to_pandas()["deliveries"].max()
+        > history(name, process(), 300).messages.to_pandas()["deliveries"].max()
+    )
+    once = {"undo_retries": 0} if name == "saga/orchestrated" else {}
+    hasty = history(name, hard, 300, max_deliveries=1, **once)
+    assert measure(hasty)["half_finished"] > 20
+
+
+@both_styles
+def test_saga_without_locks_refuses_an_order_for_units_that_come_back(name):
+    """Units that nobody has in the end, of a SKU of which an order was refused for want of them."""
+    scarce = process(10, step_timed_out=0.2, goods=Goods(skus=5, zipf=0.0, units=3, receipts=False))
+    for locks in (True, False):
+        made = history(name, scarce, 60, semantic_locks=locks, answer_timeout=1000)
+        messages, rows = made.messages.to_pandas(), made.effects.to_pandas()
+        left = 3 + rows.loc[rows["store"] == "stock"].groupby("sku")["change"].sum()
+        refused = set(messages.loc[messages["outcome"] == "rejected", "sku"])
+        assert refused
+        assert (max(left[sku] for sku in refused) > 0) != locks
+
+
+@both_styles
+def test_saga_locks_make_orders_of_one_sku_wait_for_each_other(name):
+    one = process(15, goods=Goods(skus=1, units=10_000))
+    locked, free = (measure(history(name, one, 300, semantic_locks=locks)) for locks in (True, False))
+    assert locked["response_time_p95.order"] > 1.5 * free["response_time_p95.order"]
+
+
+@both_styles
+def test_saga_that_is_remembered_outlives_a_crash_of_the_shop(name):
+    """What nobody hears of is undone only where the shop still waits for it."""
+    struck = process(step_timed_out=0.1, faults=(Crash(part="shop", at=(2.0, 5.0, 8.0), restart=0.5),))
+    kept, forgotten = (history(name, struck, 300, durable_state=d) for d in (True, False))
+    assert measure(kept)["half_finished"] == 0 < measure(kept)["compensated"]
+    assert measure(forgotten)["half_finished"] > 0
+    assert not kept.check().found["duplicated"]
+
+
+@both_styles
+def test_saga_steps_that_are_delivered_again_are_done_again_unless_services_are_idempotent(name):
+    deaf = process(**lossy(0.1, "broker-payment", "payment"))
+    for idempotent in (True, False):
+        made = history(name, deaf, 100, idempotent_receiver=idempotent, ack_wait=0.2)
+        twice = made.effects.to_pandas().query("effect == 'paid'")["message"].duplicated().sum()
+        assert (twice > 3) != idempotent
+
+
+@both_styles
+def test_saga_customers_who_do_not_wait_for_the_end_do_not_know_it(name):
+    made = columns(name, process(), 200, answer_timeout=0.01)
+    assert set(made["response"]) == {"timed_out"} and set(made["outcome"]) == {"applied"}
+
+
+def test_orchestrated_saga_of_one_step_is_a_request_to_a_message_queue(differences):
+    flaky = workload(100, handler_failure=0.1, goods=Goods(skus=20, zipf=0.0, units=5))
+    saga = history("saga/orchestrated", flaky, 500, durable_state=False, compensation=False)
+    assert differences(saga, history("message_queue", flaky, 500, answered_on="reply", deduplication=0)) == []
+
+
+def test_orchestrated_saga_waits_for_a_step_as_long_as_its_timeout_and_then_has_it_undone():
+    for limit in (0.2, 1.0):
+        made = columns("saga/orchestrated", process(step_timed_out=0.1), 200, step_timeout=limit)
+        times = (made["responded"] - made["issued"])[made["outcome"] == "compensated"]
+        assert limit < times.min() < times.max() < limit + 0.2
+    hasty = history("saga/orchestrated", process(handler_work=Constant(0.02)), 100, step_timeout=0.01)
+    assert set(hasty.messages["outcome"].to_pylist()) <= {"compensated", "rejected"}, (
+        "undone, or it never came to be done"
+    )
+
+
+def test_choreographed_saga_of_one_step_takes_the_units_when_a_message_queue_does():
+    flaky = workload(100, handler_failure=0.1, goods=Goods(skus=20, zipf=0.0, units=5))
+    saga = columns("saga/choreographed", flaky, 500, durable_state=False)
+    queue = columns("message_queue", flaky, 500, answered_on="reply", deduplication=0)
+    for column in ("outcome", "response"):
+        assert saga[column].tolist() == queue[column].tolist()
+    orders = saga["kind"] == "order"
+    assert (saga.loc[orders, "responded"] > queue.loc[orders, "responded"]).all()
+
+
+def test_choreographed_saga_waits_for_the_end_until_its_deadline_and_then_has_all_undone():
+    for deadline in (0.3, 1.0):
+        made = columns("saga/choreographed", process(step_timed_out=0.1), 200, deadline=deadline)
+        late = made[made["outcome"] == "compensated"]
+        assert (late["responded"] - late["issued"]).between(deadline, deadline + 0.1).all()
+    alone = history("saga/choreographed", process(step_timed_out=0.1), 200, compensation=False)
+    assert (
+        set(alone.messages["response"].to_pylist()) == {"ok", "timed_out"}
+        and alone.check().counts["half_finished"] > 30
+    )

@@ -20,9 +20,12 @@ from simlib.domain import RESPONSES
 from simlib.scenario import Goods, Mix, load_scenario
 from simlib.statistics import paired
 
-ORACLES = {"simlib.architectures.rest", "simlib.architectures.rest.oracle"}
+ORACLES = {
+    *("simlib.architectures.rest", "simlib.architectures.rest.oracle", "simlib.architectures.message_queue.oracle"),
+    "simlib.architectures.saga.story",
+}
 KNOWN = ORACLES | {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
-"""What an oracle may stand on, besides the standard library."""
+"""What an oracle may stand on, besides the standard library: not on a model, but on another oracle."""
 FLAKY = {"handler_failure": 0.1}
 RABBITMQ = {"broker": "rabbitmq"}
 TOKEN, STICKY = {"read_your_writes": "token"}, {"read_your_writes": "sticky"}
@@ -32,10 +35,16 @@ FEW = {"customers": 10, "goods": Goods(skus=20)}
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
 CONSTANT = {"network": 0.0002}
 """A link that keeps the order of what travels on it."""
+FULFILMENT = {
+    "mix": Mix(stock_update=0.3, order=0.6, stock_query=0.1),
+    "process": "fulfilment",
+    "step_refused": 0.02,
+    "step_timed_out": 0.01,
+}
 
 
 def oracle(name):
-    return importlib.import_module(f"simlib.architectures.{name}.oracle")
+    return importlib.import_module(f"simlib.architectures.{name.replace('/', '.')}.oracle")
 
 
 def continuous(name, **changes):
@@ -55,13 +64,35 @@ def told_twice(name, scenario, seed, messages, **changes):
     rows = history.messages.to_pandas()
     rows["response"] = rows["response"].map(RESPONSES.index)
     rows["parked"] = rows["outcome"] == "dead_lettered"
+    rows["compensated"] = rows["outcome"] == "compensated"
     story = oracle(name).run(parameters, scenario, seed, messages)
     if "parked" in story:
         story["parked"] &= np.isnan(story["applied"])  # an order is applied though its announcement was parked
     return rows, story
 
 
+SAGA = {
+    "at low load": (20, FULFILMENT, {}),
+    "at moderate load": (60, FULFILMENT, {}),
+    "when much is refused": (40, FULFILMENT | {"step_refused": 0.2}, {}),
+    "when much is not heard of": (40, FULFILMENT | {"step_timed_out": 0.2}, {}),
+    "when handlers fail and undoing fails": (
+        40,
+        FULFILMENT | FLAKY | {"step_refused": 0.2, "undoing_failed": 0.4},
+        {"max_deliveries": 30},
+    ),
+    "without compensation": (40, FULFILMENT | {"step_refused": 0.2}, {"compensation": False}),
+    "without locks": (60, FULFILMENT | {"goods": SCARCE}, {"semantic_locks": False}),
+    "with locks on scarce goods": (20, FULFILMENT | {"goods": SCARCE}, {}),
+    "without durable state": (40, FULFILMENT, {"durable_state": False}),
+    "when customers do not wait": (40, FULFILMENT, {"answer_timeout": 0.02}),
+    "of one step": (100, {}, {}),
+    "of one step when goods are sold out": (100, {"goods": SCARCE}, {}),
+}
+"""Cases of both styles of saga."""
 EQUAL = {
+    "saga/orchestrated": SAGA,
+    "saga/choreographed": SAGA,
     "rest": {
         "at low load": (20, {}, {}),
         "at moderate load": (150, {}, {}),

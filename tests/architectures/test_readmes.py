@@ -11,6 +11,12 @@ from simlib.errors import BadInput
 
 MECHANISMS = Path(__file__).with_name("test_mechanisms.py").read_text(encoding="utf-8")
 NAMES = architectures.names()
+PREFIXES = {
+    "message_queue": "queue",
+    "saga/orchestrated": "(?:saga|orchestrated)",
+    "saga/choreographed": "(?:saga|choreographed)",
+}
+"""How the tests of an architecture are called, where not by its name."""
 
 
 def readme(name):
@@ -81,7 +87,7 @@ def test_a_parameter_of_one_broker_is_refused_for_another_in_one_line():
 @pytest.mark.parametrize("name", NAMES)
 def test_tests_named_in_the_readme_exist_and_all_of_an_architecture_are_named(name):
     named = set(re.findall(r"`(test_\w+)`", readme(name)))
-    prefix = {"message_queue": "queue"}.get(name, name)
+    prefix = PREFIXES.get(name, name)
     assert named == set(re.findall(rf"def (test_{prefix}_\w+)", MECHANISMS))
 
 

@@ -120,7 +120,7 @@ def test_what_a_row_calls_present_uses_no_operation_that_is_planned() -> None:
 @pytest.mark.parametrize("row", [row for _, row in ROWS if "block" in row], ids=lambda row: row["block"])
 def test_a_block_is_in_the_vocabulary_when_the_page_says_so(row: dict[str, str]) -> None:
     """Verbs are functions of `simlib.flow`, or methods of a noun."""
-    nouns = {"pool": "Pool", "link": "Link", "table": "Table"}
+    nouns = {"pool": "Pool", "link": "Link", "table": "Table", "credit": "Credit"}
     for call in (text for text in quoted(row["block"]) if "(" in text and row["status"] == "now"):
         noun, _, verb = call.split("(")[0].rpartition(".")
         owner = getattr(simlib.flow, nouns[noun]) if noun else simlib.flow

@@ -54,6 +54,7 @@ from simlib.flow import (
     by_attempt,
     by_sku,
     call,
+    checkpoint,
     choose,
     delay,
     every,
@@ -75,6 +76,7 @@ from simlib.flow import (
     spawn,
     supersede,
     timeout,
+    undo,
     wait_until,
 )  # fmt: skip
 from simlib.history import SCHEMAS
@@ -126,6 +128,10 @@ class Composer:
                 durable=random.random() < 0.5,
             )
         )  # fmt: skip
+        self.credits = [
+            flow.credit(f"credit.{key}", random.choice((1, 1, 2)), key=key)  # type: ignore[arg-type]
+            for key in (None, "sku", "message")
+        ]
         self.memory = self.parts[1].table("memory", key="message", durable=random.random() < 0.5)
         self.queues = [
             self.parts[i].queue(
@@ -243,7 +249,8 @@ class Composer:
 
     def words(self, depth: int) -> list[Callable[[int, bool], Steps]]:
         simple = [self.serve, self.wait, self.travel, self.store, self.record, self.settle, self.publish, self.strike]
-        return [*simple, self.hold, self.together, self.control, self.again, self.ask] if depth else simple
+        deep = [self.hold, self.spend, self.together, self.control, self.again, self.ask]
+        return [*simple, *deep] if depth else simple
 
     def condition(self) -> Any:
         return self.random.choice((
@@ -278,7 +285,11 @@ class Composer:
         ))]  # fmt: skip
 
     def record(self, depth: int, handling: bool) -> Steps:
-        return [self.random.choice((apply("seen"), respond(answer_from="store"), respond("refused"), mark("here")))]
+        return [
+            self.random.choice(
+                (apply("seen"), undo("seen"), respond(answer_from="store"), respond("refused"), mark("here"))
+            )
+        ]
 
     def settle(self, depth: int, handling: bool) -> Steps:
         return [self.random.choice((ack(), nack(0.5), nack()))] if handling else [apply("free")]
@@ -301,6 +312,17 @@ class Composer:
         pool = self.random.choice(self.pools)
         return [pool.seize(priority=self.random.choice((0, 1))), *self.steps(depth - 1, handling), pool.release()]
 
+    def spend(self, depth: int, handling: bool) -> Steps:
+        """A token, which the row that took it may give back, or leave to another."""
+        one, other = self.random.choices(self.credits, k=2)
+        inside = self.steps(depth - 1, handling)
+        match self.random.randint(0, 3):
+            case 0:
+                return [one.take(), *inside, other.give()]
+            case 1:
+                return [one.give(), *inside]
+        return [one.take(), *inside, one.give()]
+
     def together(self, depth: int, handling: bool) -> Steps:
         branches = [self.steps(depth - 1) for _ in range(self.random.randint(1, 3))]
         if self.random.random() < 0.3:
@@ -309,9 +331,11 @@ class Composer:
 
     def control(self, depth: int, handling: bool) -> Steps:
         one, other = self.steps(depth - 1, handling), self.steps(depth - 1, handling)
-        match self.random.randint(0, 5):
+        match self.random.randint(0, 6):
             case 5:
                 return [by_sku(one, other, [apply("third")])]
+            case 6 if not handling:
+                return self.random.choice(([checkpoint(), *one], [spawn([checkpoint(), *one])]))
             case 0:
                 return [branch(self.condition(), one, other)]
             case 1:

@@ -34,6 +34,7 @@ from simlib.flow import (
     branch,
     by_attempt,
     call,
+    checkpoint,
     choose,
     delay,
     every,
@@ -131,6 +132,26 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
     ),
     "a turn that does not release": (lambda w: [repeat([w.server.seize()], again=0.5)], "a turn of a repeat"),
     "a choice while holding": (lambda w: [w.server.seize(), choose({"end": 1.0})], "while it holds pool 'server'"),
+    "a checkpoint at no part": (
+        lambda w: [w.flow.source("roaming", [checkpoint(), delay("1 ms")])] and [],
+        "a checkpoint of a row at no part, which no crash strikes",
+    ),
+    "a checkpoint while holding": (
+        lambda w: [w.server.seize(), checkpoint(), w.server.release()],
+        "a checkpoint while the row holds pool 'server', which a crash takes from it",
+    ),
+    "a checkpoint against the clock": (
+        lambda w: [timeout(1, [checkpoint(), delay("1 ms")], [])],
+        "a checkpoint within a timeout, whose timer a crash ends",
+    ),
+    "a credit of another flow": (
+        lambda w: [w.other.credit("tokens", 1).take()],
+        "credit 'tokens' belongs to another flow",
+    ),
+    "a credit that is elsewhere": (
+        lambda w: [w.there.credit("tokens", 1).take()],
+        "credit 'tokens' is at part 'there', the row at 'here'",
+    ),
     "a reply to nobody": (lambda w: [reply()], "nobody waits for it"),
     "a reply beside a call": (lambda w: [call([reply()]), reply()], "nobody waits for it"),
     "a call that nothing answers": (lambda w: [call([delay("1 ms")], timeout=1.0)], "a call that nothing answers"),
@@ -316,6 +337,10 @@ HANDLINGS: dict[str, tuple[Callable[[World], Steps], str]] = {
         lambda w: [w.desk.serve("1 ms"), ack()],
         "pool 'here.desk' is at part 'here'",
     ),
+    "a consumer with a checkpoint": (
+        lambda w: [checkpoint(), ack()],
+        "a checkpoint with a delivery in hand, which comes again after a crash",
+    ),
     "a consumer that keeps its unit": (lambda w: [w.server.seize(), ack()], "seized and on a path never released"),
     "an ack from where the link does not end": (
         lambda w: [spawn([w.flow.link(w.there, w.flow.part("third"), "1 ms").send(), ack()])],
@@ -387,6 +412,10 @@ TURNS: dict[str, tuple[Callable[[Queue], Steps], str]] = {
     "one stream for each and all": (
         lambda q: [wait_until(q), receive(q), *[for_each([delay(SLOW)])] * 2, ack()],
         "2 steps draw from one stream, 'actor.delay'",
+    ),
+    "a token by key of no message": (
+        lambda q: [every(READY), q.at.flow.credit("keyed", 1, key="sku").give()],
+        "credit 'keyed' goes by key in an actor, which has no message",
     ),
     "a member by key of no message": (
         lambda q: [every(READY), q.at.flow.pool("keyed", members=2, select="key").serve("1 ms")],
@@ -473,6 +502,15 @@ NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
         "members of pool 'p' must be a whole number of at least 1, got 0",
     ),
     "an unknown choice of members": (lambda w: w.flow.pool("p", select="ransom"), "did you mean 'random'"),
+    "no token": (lambda w: w.flow.credit("c", 0), "tokens of credit 'c' must be a whole number of at least 1, got 0"),
+    "an unknown key of tokens": (
+        lambda w: w.flow.credit("c", 1, key="skew"),
+        "unknown key of credit .c. .skew.: known are",
+    ),  # type: ignore[arg-type]
+    "a rate of tokens by key": (
+        lambda w: w.here.credit("c", 1, key="sku", rate=1.0),
+        "credit 'c' with a rate of 1.0 must be at a part, without a key",
+    ),
     "a negative queue_limit": (lambda w: w.flow.pool("p", queue_limit=-1), "queue_limit of pool 'p'"),
     "a breaker that no failure opens": (
         lambda w: w.flow.pool("p", breaker=Breaker(failures=0, lasts=1.0)),
@@ -554,6 +592,11 @@ FINE: dict[str, Callable[[World], Steps]] = {
     "units that a failure gives back": lambda w: [
         rescue([w.server.seize(), branch(0.5, [fail()]), w.server.release()], [reject()])
     ],
+    "a token that another row gives back": lambda w: [
+        w.flow.credit("tokens", 1).take(),
+        spawn([delay(SLOW), w.flow.credits["tokens"].give()]),
+    ],
+    "checkpoints, and a timeout after them": lambda w: [checkpoint(), delay("1 ms"), checkpoint(), timeout(1, [], [])],
     "patience": lambda w: [
         rescue([timeout(1, [w.server.seize()], [fail()]), delay("1 ms"), w.server.release()], [reject()])
     ],

@@ -22,6 +22,7 @@ def shop() -> Flow:
     flow.link(near, far, "2 s", name="detour")
     jobs = broker.queue("jobs", link=link)
     far.table("copy")
+    far.credit("locks", 3, key="sku")
     far.pool("workers", capacity=3, members=2)
     flow.source(
         "order",
@@ -43,7 +44,7 @@ def words(svg: str) -> set[str]:
 def test_every_noun_is_shown_with_its_numbers() -> None:
     shown = words(diagram(shop()))
     assert {"near", "broker", "far", "jobs", "copy", "7", "order 100/s"} <= shown
-    assert {"cpu  ×2", "cpu  ×1", "workers  2×3"} <= shown
+    assert {"cpu  ×2", "cpu  ×1", "workers  2×3", "locks  ×3"} <= shown
     assert {"0.5 ms", "20 µs, 2.5 % lost", "detour, 2 s"} <= shown
 
 

@@ -66,7 +66,6 @@ NEEDS = {
         ),
         "streaming",
     ),
-    **dict.fromkeys(("R60_saga_slope", "R62_orchestrator_bottleneck", "R63_saga_counts"), "saga"),
 }  # fmt: skip
 """Relations of architectures that are not there yet."""
 AS_CASES = {"R79_fanout_max": ("fanout_max_exp", "forkjoin2_rho05", "forkjoin5_NT")}
@@ -691,6 +690,62 @@ def test_tailing_the_log_is_sooner_than_polls_unless_half_their_period_is_shorte
     )
     sooner = tailed["delivery_time_mean.stock_update"] < polled["delivery_time_mean.stock_update"]
     assert sooner == (tail < period / 2)
+
+
+# --- sagas ----------------------------------------------------------------------------------------------------------
+
+FREE = {
+    **dict.fromkeys(
+        ("edge", "http_server", "http_client", "database_client", "commit", "read", "publish_client", "consume_client",
+         "store", "uplink", "dispatch"), "0 ms",
+    ),
+    "cores": 1000, "database_connections": 100_000,
+}  # fmt: skip
+"""A saga where nothing takes time but what a test names, and the handler's work."""
+PLENTY = {"goods": Goods(skus=1000, zipf=0.0, units=1_000_000)}
+
+
+@tells("R60_saga_slope")
+def test_a_step_that_is_orchestrated_takes_longer_by_the_way_back_and_the_orchestrator_s_work() -> None:
+    """A step takes s, its commit in it; a hop to the next, h, two uplinks and the broker's write; the way back two uplinks; the
+    orchestrator writes down how far it is, o, as long as a commit. Told from payment on, when the announcement that accounting
+    sent does not occupy the shop any more."""
+    s, uplink, store, commit = 0.01, 0.001, 0.002, 0.003
+    times = FREE | {"uplink": uplink, "store": store, "commit": commit}
+    orders, slopes = only("order", 1.0, process="fulfilment", handler_work=Constant(s), **PLENTY), {}
+    for style in ("orchestrated", "choreographed"):
+        effects = simlib.run(f"saga/{style}", orders, times, messages=20).effects.to_pandas()
+        done = effects.pivot(index="message", columns="effect", values="time")
+        slopes[style] = float(((done["confirmed"] - done["paid"]) / 2).median())
+    assert slopes["choreographed"] == pytest.approx(s + commit + 2 * uplink + store, rel=0.02)
+    assert slopes["orchestrated"] - slopes["choreographed"] == pytest.approx(2 * uplink + commit, rel=0.02)
+
+
+@tells("R62_orchestrator_bottleneck")
+def test_an_orchestrator_bears_no_more_sagas_than_its_work_for_each_of_their_steps_and_one_more_allows() -> None:
+    """Its work for a step is what its processor does to write down how far a saga is: before and after the database's."""
+    work, sagas = 0.001, 2_000
+    backlog = only("order", 1e6, process="fulfilment", handler_work=Constant(0.0), **PLENTY)
+    patient = {"step_timeout": 1e6, "answer_timeout": 1e6, "ack_wait": 1e6, "semantic_locks": False}
+    history = simlib.run("saga/orchestrated", backlog, {**FREE, **patient, "database_client": work}, messages=sagas)
+    assert set(history.messages["response"].to_pylist()) == {"ok"}
+    rate = sagas / float(np.max(history.messages["responded"].to_numpy()))
+    assert rate == pytest.approx(1 / (2 * work) / (4 + 1), rel=0.02)
+
+
+@tells("R63_saga_counts")
+@pytest.mark.parametrize("style", ["orchestrated", "choreographed"])
+def test_sagas_of_both_styles_complete_and_undo_as_many_as_the_geometric_sum_says(style: str) -> None:
+    n, p, orders = 4, 0.04, 6_000
+    steps = range(1, n + 1)
+    failing = only("order", 50.0, process="fulfilment", step_refused=p, **PLENTY)
+    history = simlib.run(f"saga/{style}", failing, messages=orders)
+    completed = float(np.mean([outcome == "applied" for outcome in history.messages["outcome"].to_pylist()]))
+    undone = sum(effect.endswith(".undone") for effect in history.effects["effect"].to_pylist()) / orders
+    sure, mean = (1 - p) ** n, math.fsum((k - 1) * p * (1 - p) ** (k - 1) for k in steps)
+    spread = math.fsum((k - 1) ** 2 * p * (1 - p) ** (k - 1) for k in steps) - mean**2
+    assert abs(completed - sure) < 3 * math.sqrt(sure * (1 - sure) / orders)
+    assert abs(undone - mean) < 3 * math.sqrt(spread / orders)
 
 
 def test_every_relation_is_told_or_says_what_it_needs() -> None:

@@ -9,8 +9,7 @@ from pydantic import Field
 from simlib.architectures.parameters import Count, PositiveDuration, Time
 from simlib.architectures.queues import Feed, JetStream
 from simlib.architectures.rest.model import Caller, request
-from simlib.domain import STOCK, TAKEN
-from simlib.flow import RESULT, Flow, Step, Steps, apply, branch, delay, reject, spawn, timeout
+from simlib.flow import RESULT, Flow, Step, Steps, branch, delay, spawn, timeout
 from simlib.flow.model import Replica
 from simlib.quantities import Probability
 from simlib.scenario import Scenario
@@ -81,9 +80,9 @@ def build(p: Cqrs, scenario: Scenario) -> Flow:
     network = flow.link(accounting.part, shop.part, p.network)
     connections = shop.part.pool("connections", capacity=p.connections)
     event = spawn(between.publish("announce", accounting))
-    take = between.stock.take([apply(TAKEN, STOCK, sign=-1), event], otherwise=[reject()])
-    taken = between.handled_here.once([take]) if p.idempotency else take
-    command = [*accounting.handle(scenario), *accounting.commit("order.accounting"), taken]
+    take = between.tasks[0].done([event, *between.onward()])
+    taken = [between.handled_here.once(take)] if p.idempotency else take
+    command = [*accounting.handle(scenario), *accounting.commit("order.accounting"), *taken]
     between.accept_updates(then=between.publish("update", accounting))
     between.accept_orders([
         *request(p, "order", shop, connections, network, accounting, command),

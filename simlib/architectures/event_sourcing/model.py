@@ -94,7 +94,8 @@ def build(p: EventSourcing, scenario: Scenario) -> Flow:
         *store.append("update", store.event("update", +1, ISSUED), otherwise=[]),
         *accounting.answer("update.accounting"), *leave(p, "update"),
     ])  # fmt: skip
-    one_unit: Steps = [branch(LEVEL.at_least(Field("quantity")), store.event("order", -1, TAKEN), [reject()])]
+    taken = [*store.event("order", -1, TAKEN), *between.onward()]
+    one_unit = between.tasks[0].unless_refused([branch(LEVEL.at_least(Field("quantity")), taken, [reject()])])
     decide = [between.handled_here.once(one_unit)] if p.idempotency else one_unit
     appended = [*accounting.handle(scenario), *store.append("order", decide, otherwise=[fail()])]
     between.accept_orders([

@@ -10,7 +10,7 @@ from pydantic import Field
 from simlib.architectures.parameters import Parameters
 from simlib.architectures.queues import ClassicQueue, Exchange, JetStream, Queues, QuorumQueue
 from simlib.errors import unknown
-from simlib.flow import RESULT, Flow, branch, fail, reply, spawn
+from simlib.flow import Flow, reply, spawn
 from simlib.scenario import Scenario
 
 
@@ -55,12 +55,13 @@ def build(p: MessageQueue, scenario: Scenario) -> Flow:
     accounting, shop = between.accounting, between.shop
     between.accept_updates(then=between.publish("update", accounting))
     if p.answered_on == "reply":
-        between.accept_orders([*between.publish("order", shop, reply_wanted=True), *between.answer_order()])
+        asked = between.publish("order", shop, reply_within=p.confirm_timeout)
+        between.accept_orders([*asked, *between.answer_order()])
     else:
         between.accept_orders(between.promise(then=between.publish("order", shop)))
     between.accept_queries()
     between.consume_updates()
     back = [between.left.send(stream="orders.reply.there"), between.right.send(stream="orders.reply.back"), reply()]
-    announce = branch(RESULT.equals("ok"), between.publish("announce", accounting, unconfirmed=[fail()]))
-    between.consume_orders(then=[spawn(back), announce] if p.answered_on == "reply" else [announce])
+    answered = [spawn(back)] if p.answered_on == "reply" else []
+    between.consume_orders(then=[*answered, *between.announce()])
     return flow

@@ -10,7 +10,7 @@ the model's places, so that equal stories give equal times.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,7 +182,7 @@ class Simulation:
         times = queue.times.setdefault(it.message, [])
         window = self.p.semantics.deduplicate
         if not times or window is None or self.env.now - times[-1] > window:
-            new = Published(it.message, self.env.event(), it.level, it.version, it.replied, copy=len(times))
+            new = replace(it, settled=self.env.event(), copy=len(times))
             times.append(self.env.now)
             queue.appended += 1
             queue.ready.put(simpy.PriorityItem(queue.appended, new))

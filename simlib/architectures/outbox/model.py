@@ -11,7 +11,6 @@ from simlib.architectures.queues import Exchange, JetStream
 from simlib.architectures.sides import Side
 from simlib.flow import (
     BATCH,
-    RESULT,
     Affine,
     Flow,
     Queue,
@@ -60,8 +59,7 @@ def build(p: Outbox, scenario: Scenario) -> Flow:
     if p.publisher == "dual_write":
         between.accept_updates(then=between.publish("update", accounting))
         between.accept_orders(between.promise(then=between.publish("order", shop)))
-        announce = between.publish("announce", accounting, unconfirmed=[fail()])
-        between.consume_orders(then=[branch(RESULT.equals("ok"), announce)])
+        between.consume_orders(then=between.announce())
     else:
         changes, orders = (relayed(flow, p, between, side) for side in (accounting, shop))
         between.accept_updates(row=[publish(changes)], insert=inserted(p, accounting, "update"))

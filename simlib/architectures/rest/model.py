@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from simlib.architectures.fulfilment import tasks
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Truth
 from simlib.architectures.sides import ANNOUNCEMENT_WORK, Side, arrive, leave, sides
-from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, COPY, DONE_BY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.flow import (
     MEMBER,
     RESULT,
@@ -25,8 +26,8 @@ from simlib.flow import (
     apply,
     branch,
     call,
+    delay,
     fail,
-    reject,
     reply,
     rescue,
     retry,
@@ -198,6 +199,11 @@ def connected(flow: Flow, p: Rest, scenario: Scenario, network: Network) -> Flow
     def write_copy(effect: str) -> Steps:
         return [copy.write_if_newer([apply(effect, COPY)], otherwise=[supersede()] if effect == COPIED else [])]
 
+    steps = tasks(flow, scenario, accounting, stock)
+    if p.idempotency:
+        for effect, part in ((DONE_BY[task.step][0], task.side.part) for task in steps[1:]):
+            keys[effect] = part.table(f"{part.name}.{effect}", key="message")
+
     def announce(side: Side) -> Steps:
         return [
             *side.handle(scenario, ANNOUNCEMENT_WORK),
@@ -208,10 +214,31 @@ def connected(flow: Flow, p: Rest, scenario: Scenario, network: Network) -> Flow
     def update(side: Side) -> Steps:
         return [*side.handle(scenario, HANDLER_WORK), *side.commit("update.shop"), *once(COPIED, write_copy(COPIED))]
 
-    def order(side: Side) -> Steps:
-        told = spawn(network.request("announce", side, all_shop, announce))
-        take = [stock.take([apply(TAKEN, STOCK, sign=-1), told], otherwise=[reject()])]
-        return [*side.handle(scenario), *side.commit("order.accounting"), *once(TAKEN, take)]
+    def order(side: Side, k: int = 0) -> Steps:
+        """A step of an order; where nobody is to hear of it, its answer is late for whoever asked."""
+        task = steps[k]
+        told = [spawn(network.request("announce", side, all_shop, announce))] if k == 0 else []
+        late = branch(RESULT.equals("timed_out"), [delay(p.timeout)])
+        unheard = [*task.unheard(), late] if scenario.step_timed_out else []
+        name = "order.accounting" if k == 0 else f"{task.step}.{task.side.part.name}"
+        return [
+            *side.handle(scenario, task.work),
+            *side.commit(name),
+            *once(DONE_BY[task.step][0], task.done(told)),
+            *unheard,
+        ]
+
+    def onward(k: int) -> Steps:
+        """The shop calls the further services one after the other, as long as none refuses; nobody undoes anything."""
+        if k == len(steps):
+            return []
+        there, name = steps[k].side, steps[k].step
+        if there is accounting:
+            asked = network.request(name, shop, all_accounting, lambda side: order(side, k))
+        else:
+            pool = shop.part.pool(f"connections.{there.part.name}", capacity=p.connections)
+            asked = request(p, name, shop, pool, flow.link(shop.part, there.part, p.network), there, order(there, k))
+        return [branch(RESULT.equals("ok"), [*asked, *onward(k + 1)])]
 
     def query(side: Side) -> Steps:
         return [*side.handle(scenario), *side.read("query.accounting"), stock.read()]
@@ -223,7 +250,7 @@ def connected(flow: Flow, p: Rest, scenario: Scenario, network: Network) -> Flow
         *accounting.answer("update.accounting"), *leave(p, "update"),
     ])  # fmt: skip
     flow.source(ORDER, at=shop.part, steps=[
-        *arrive(p, "order"), *shop.receive("order.shop"), *network.request("order", shop, all_accounting, order),
+        *arrive(p, "order"), *shop.receive("order.shop"), *network.request("order", shop, all_accounting, order), *onward(1),
         *shop.answer("order.shop"), *leave(p, "order"),
     ])  # fmt: skip
     flow.source(STOCK_QUERY, at=shop.part, steps=[

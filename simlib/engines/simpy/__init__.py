@@ -24,4 +24,4 @@ def run(
     """Run a flow on a table of arrivals; `kinds` names the codes of its kinds. Raises RunFailed where a draw is no time."""
     engine = Engine(flow, arrivals, list(kinds), seed, scenario)
     end = engine.run()
-    return engine.records.history(end, meta)
+    return engine.records.history(end, meta, flow.undoable)

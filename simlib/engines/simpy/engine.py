@@ -16,10 +16,11 @@ from simlib.domain import KINDS
 from simlib.engines import order
 from simlib.engines.records import Records, width_of
 from simlib.engines.simpy.clock import Clock, cancel
+from simlib.engines.simpy.credits import CreditState
 from simlib.engines.simpy.faults import Faults
 from simlib.engines.simpy.pools import PoolState
 from simlib.engines.simpy.queues import QueueState
-from simlib.engines.simpy.rows import FAILED, Chosen, Ended, Failed, Program, Row, Waits, note_failure, walk
+from simlib.engines.simpy.rows import FAILED, Chosen, Crashed, Ended, Failed, Program, Row, Waits, note_failure, walk
 from simlib.engines.simpy.tables import TableState
 from simlib.engines.simpy.verbs import Verbs
 from simlib.flow.model import Actor, Consumers, Flow, Part, Source
@@ -52,6 +53,7 @@ class Engine:
         self.pools = {pool: PoolState(self, pool) for pool in flow.pools.values()}
         self.queues = {queue: QueueState(self, queue) for queue in flow.queues.values()}
         self.tables = {table: TableState(self, table) for table in flow.tables.values()}
+        self.credits = {credit: CreditState(self, credit) for credit in flow.credits.values()}
         self.verbs = Verbs(self)
         self.stages = {name: self.verbs.prepare(steps, f"stage.{name}") for name, steps in flow.stages.items()}
 
@@ -126,6 +128,16 @@ class Engine:
         row.at = None
         row.steps.close()
         self.finish(row)
+
+    def crash(self, row: Row) -> None:
+        """The row's part died: the row goes back to its last checkpoint there, or ends where it made none."""
+        if row.part not in row.saved:
+            self.kill(row)
+            return
+        if row.at is not None:
+            row.at.forget(row)
+        cancel(row.event)
+        row.at = row.steps.throw(Crashed())
 
     def child(self, row: Row, program: Program) -> Row:
         """A row beside this one, for the same message, at the same part and place, with the same registers; it begins when

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from simlib import draws
 from simlib.engines import order
 from simlib.engines.simpy.clock import cancel
-from simlib.engines.simpy.rows import Row, Served
+from simlib.engines.simpy.rows import Resting, Row, Served
 from simlib.flow.model import Part, Queue
 from simlib.scenario import Death, Loss, Outage, Partition, PowerLoss, Scenario, Slowdown, Strike
 
@@ -49,6 +49,7 @@ class Faults:
         self.losses = [fault for fault in scenario.faults if isinstance(fault, Loss)] if scenario else []
         self.strikes = [Striking(engine, *named) for named in scenario.strikes.items()] if scenario else []
         self.down: set[Part] = set()
+        self.resting = {part: Resting() for part in engine.flow.parts.values()}
         self.refusing: dict[Part | None, float] = {}
         self.shut: dict[Part | None, float] = {}
         self.paused: dict[Part | None, float] = {}
@@ -143,7 +144,7 @@ class Faults:
             (row for row in self.engine.rows if row.part is part), key=lambda row: (row.message, row.copy)
         ):
             if row is not running:
-                self.engine.kill(row)
+                self.engine.crash(row)
         for table, state in self.engine.tables.items():
             if table.at is part and not table.durable:
                 state.clear()
@@ -153,7 +154,7 @@ class Faults:
                     queued.power_lost()
 
     def up(self, part: Part) -> None:
-        """The part's process is there again: its consumers and actors begin."""
+        """The part's process is there again: its consumers and actors begin, and what rests at a checkpoint goes on."""
         self.down.discard(part)
         connected = [
             state for queue, state in self.engine.queues.items()
@@ -165,6 +166,7 @@ class Faults:
             state.closed = state.consumers_at in self.down
         for begin in self.engine.restarts.get(part, ()):
             begin()
+        self.resting[part].up()
         for queue, state in self.engine.queues.items():
             if part in (queue.at, state.consumers_at):
                 state.dispatch()

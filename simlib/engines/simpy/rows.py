@@ -44,18 +44,22 @@ class Ended(Exception):
     """The row ends here: lost in transit, or its part crashed."""
 
 
+class Crashed(Ended):
+    """The row's part crashed: it goes on at its last checkpoint there, where it made one."""
+
+
 class Chosen(Exception):
     """The row leaves its steps for the stage that stands in `row.next`, or for good where none does."""
 
 
 class Row:
-    """A message (or a consumer, or an actor) on its way through the steps: a generator, its registers, its holdings; and what
-    an actor has in hand, and how often it went through that."""
+    """A message (or a consumer, or an actor) on its way through the steps: a generator, its registers, its holdings, the parts
+    where it is inside a checkpoint; and what an actor has in hand, and how often it went through that."""
 
     __slots__ = (
         "actor", "answer_to", "at", "attempt", "batch", "calls", "copy", "delivery", "due", "engine", "event", "held", "join",
-        "level", "main", "member", "message", "next", "nth", "number", "part", "passes", "place", "result", "scopes", "steps",
-        "version",
+        "level", "main", "member", "message", "next", "nth", "number", "part", "passes", "place", "result", "saved", "scopes",
+        "steps", "version",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, message: int, part: Part | None, place: int) -> None:
@@ -66,6 +70,7 @@ class Row:
         self.actor, self.passes, self.nth = -1, 0, 0
         self.batch: list[tuple[Delivery, int]] = []
         self.held: list[Member] = []
+        self.saved: tuple[Part | None, ...] = ()
         self.delivery: Delivery | None = None
         self.answer_to: tuple[Row, int] | None = None
         self.join: Join | None = None
@@ -236,6 +241,28 @@ class Answer:
 
 
 ANSWER = Answer()
+
+
+class Resting:
+    """The rows that go on at a checkpoint when their part is up again."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Row, None] = {}
+
+    def rest(self, row: Row) -> Resting:
+        """The row waits here."""
+        self.rows[row] = None
+        return self
+
+    def up(self) -> None:
+        """All go on."""
+        for row in self.rows:
+            row.wake()
+        self.rows.clear()
+
+    def forget(self, row: Row) -> None:
+        """The row waits no longer."""
+        del self.rows[row]
 
 
 class Watchers:

@@ -21,6 +21,7 @@ from simlib.engines.simpy.rows import (
     REFUSED,
     TIMED_OUT,
     Chosen,
+    Crashed,
     Ended,
     Expired,
     Failed,
@@ -51,11 +52,15 @@ class Verbs:
         self.engine, self.seed, self.clock, self.records = engine, engine.seed, engine.clock, engine.records
         self.faults, self.pools, self.queues, self.tables = engine.faults, engine.pools, engine.queues, engine.tables
         self.paid: dict[Budget, float] = {}
+        self.credits = engine.credits
 
     def prepare(self, steps: Steps, name: str) -> Program:
         """The steps as callables: (whether it may wait, what to do with a row)."""
         program: Program = []
-        for step in steps:
+        for i, step in enumerate(steps):
+            if isinstance(step, blocks.Checkpoint):
+                program.append((True, self.checkpoint(self.prepare(steps[i + 1 :], name))))
+                break
             method = getattr(self, f"_{type(step).__name__.lower()}")
             prepared = method(step, name)
             program.append(prepared if isinstance(prepared, tuple) else (True, prepared))
@@ -375,6 +380,31 @@ class Verbs:
 
         return self.instant(run, program)
 
+    def checkpoint(self, rest: Program) -> Any:
+        """The rest of the steps, again from here where the part that the row is at crashes meanwhile."""
+
+        def run(row: Row) -> Waits:
+            (place, attempt, part, held), crashes = row.here(), 0
+            level, version, result = row.level, row.version, row.result
+            row.saved = (*row.saved, part)
+            try:
+                while True:
+                    try:
+                        yield from walk(row, rest)
+                        return
+                    except Crashed:
+                        if row.part is not part or part is None:
+                            raise
+                        crashes += 1
+                    row.place, row.attempt = draws.fold(place, crashes), attempt
+                    row.level, row.version, row.result = level, version, result
+                    row.unwind(held)
+                    yield self.faults.resting[part].rest(row)
+            finally:
+                row.saved = row.saved[:-1]
+
+        return run
+
     def _fork(self, step: blocks.Fork, name: str) -> Any:
         programs = [self.prepare(branch, name) for branch in step.branches]
         needed = len(programs) if step.join is None else step.join
@@ -627,6 +657,20 @@ class Verbs:
 
         return self.instant(run, program)
 
+    def _taketoken(self, step: blocks.TakeToken, name: str) -> Any:
+        credit = self.credits[step.credit]
+
+        def run(row: Row) -> Waits:
+            purse = credit.purse(row.message)
+            if not purse.take(row):
+                yield purse
+
+        return run
+
+    def _givetoken(self, step: blocks.GiveToken, name: str) -> Any:
+        credit = self.credits[step.credit]
+        return False, lambda row: credit.purse(row.message).give()
+
     def _respond(self, step: blocks.Respond, name: str) -> Any:
         records, query = self.records, bool(step.answer_from)
 
@@ -696,7 +740,7 @@ class Verbs:
                     part = row.part
                     self.faults.strike(fault, fault.lasts(row.place), row.message, running=row)
                     if isinstance(fault.kind, Death) and part is not None and part.name == fault.kind.part:
-                        raise Ended
+                        raise Crashed
             until = self.faults.paused.get(row.part, -math.inf)
             if self.clock._now < until:
                 yield row.sleep_until(until)

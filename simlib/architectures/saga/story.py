@@ -1,0 +1,189 @@
+"""What both sagas' oracles tell alike, in plain SimPy: the services and their queues, how a step is done, refused and undone.
+
+It continues the message queue's oracle, whose broker and sides sagas have too, and shares nothing with the flow's blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import simpy
+
+from simlib import draws
+from simlib.architectures.message_queue.oracle import (
+    HANDLER,
+    OK,
+    REFUSED,
+    TIMED_OUT,
+    Delivery,
+    Published,
+    Queue,
+    Side,
+    Simulation,
+    Story,
+)  # fmt: skip
+from simlib.domain import DONE_BY, RESERVE, RESTOCKED
+from simlib.scenario import Scenario
+
+if TYPE_CHECKING:
+    from simlib.architectures.saga.base import Saga
+
+Known = tuple[int, int, int]
+"""What a service remembers of a message: the result, and the level and version that went on with it."""
+
+
+class Sagas(Simulation):
+    """One run; what a style does with orders is its own."""
+
+    def __init__(self, p: Saga, scenario: Scenario, seed: int, messages: int) -> None:
+        super().__init__(p, scenario, seed, messages)  # type: ignore[arg-type]
+        self.saga, self.steps = p, scenario.steps
+        others = {"pay": "payment", "ship": "shipping"}
+        self.at = {step: self.accounting for step in self.steps}
+        for step in (step for step in self.steps if step in others):
+            self.at[step] = Side(self.env, others[step], self.p, scenario.stock())
+        self.queues = {RESERVE: self.orders}
+        for step in self.steps[1:]:
+            self.queues[step] = self.queue(step, self.at[step], partial(self.do, step))
+        self.undo_queues = {
+            step: self.queue(f"{step}.undo", self.at[step], partial(self.undo, step)) for step in self.steps
+        }
+        self.known: dict[str, dict[int, Known]] = {step: {} for step in self.steps}
+        self.undone: dict[str, dict[int, Known]] = {step: {} for step in self.steps}
+        self.balance: dict[tuple[int, str], int] = {}
+        self.taken_back = np.zeros(messages, int)
+        self.locks = [simpy.Resource(self.env) for _ in range(scenario.goods.skus)]
+        self.locked: dict[int, Any] = {}
+
+    def queue(self, name: str, side: Side, body: Callable[[Delivery], Story]) -> Queue:
+        """A further queue, with its consumers."""
+        queue = Queue(self.env, name, self.p)
+        self.env.process(self.dispatch(queue, side))
+        for k in range(self.p.consumers):
+            self.env.process(self.consume(queue, queue.inboxes[k % len(queue.inboxes)], side, body))
+        return queue
+
+    def happens(self, probability: float, stream: str, message: int, attempt: int) -> bool:
+        place = draws.fold(draws.fold(0, message), attempt - 1)
+        return draws.uniform(draws.stream_key(self.seed, stream), place) < probability
+
+    def order(self, message: int, place: int) -> Story:
+        """A customer waits for the end of the saga, as long as that is."""
+        yield from self.enter("order", self.shop, message, place)
+        saga = self.env.process(self.begin(message, place))
+        ended = yield saga | self.env.timeout(self.saga.answer_timeout)
+        response = ended[saga] if saga in ended else TIMED_OUT
+        yield from self.leave("order", "", self.shop, message, place, response)
+
+    def begin(self, message: int, place: int) -> Story:
+        """The saga of an order; what is answered."""
+        raise NotImplementedError
+
+    # --- what the shop remembers
+
+    def remember(self, label: str, place: int) -> Story:
+        if self.saga.durable_state:
+            yield from self.ask_database(self.shop, f"saga.{label}.commit", place, commits=True)
+
+    def lock(self, message: int) -> Story:
+        if self.saga.semantic_locks and len(self.steps) > 1:
+            self.locked[message] = self.locks[self.arrivals.sku[message]].request()
+            yield self.locked[message]
+
+    def unlock(self, message: int) -> None:
+        if message in self.locked:
+            self.locks[self.arrivals.sku[message]].release(self.locked.pop(message))
+
+    def restock(self, message: int, level: int, version: int) -> None:
+        sku = self.arrivals.sku[message]
+        if version > self.shop.version[sku]:
+            self.shop.level[sku], self.shop.version[sku] = level, version
+            self.happened(message, RESTOCKED)
+
+    # --- what the services do
+
+    def take(self, delivery: Delivery) -> Story:
+        return (yield from self.do(RESERVE, delivery))
+
+    def do(self, step: str, delivery: Delivery) -> Story:
+        """A step: done, or refused, or what it came to before; then what the style does about that."""
+        it, side, name = delivery.of, self.at[step], self.queues[step].name
+        work = HANDLER if step == RESERVE else f"{HANDLER}.{step}"
+        if not (yield from self.handle(side, work, it.message, delivery.number)):
+            return False
+        yield from self.ask_database(side, f"{name}.{side.name}.commit", delivery.place, commits=True)
+        known = self.known[step]
+        if it.message not in known or not self.p.idempotent_receiver:
+            known[it.message] = self.perform(step, it, delivery.number)
+        return (yield from self.after(step, delivery, *known[it.message]))
+
+    def perform(self, step: str, it: Published, attempt: int) -> Known:
+        message = it.message
+        if self.happens(self.scenario.step_refused, f"step_refused.{step}", message, attempt):
+            return REFUSED, it.level, it.version
+        level, version = it.level, it.version
+        if step == RESERVE:
+            if self.accounting.level[self.arrivals.sku[message]] < self.arrivals.quantity[message]:
+                return REFUSED, level, version
+            level, version = self.change(message, -1)
+        self.happened(message, DONE_BY[step][0])
+        self.balance[message, step] = self.balance.get((message, step), 0) + 1
+        return OK, level, version
+
+    def heard(self, step: str, message: int, attempt: int, result: int) -> int:
+        """What is heard of the result of a step."""
+        unheard = self.happens(self.scenario.step_timed_out, f"step_timed_out.{step}", message, attempt)
+        return TIMED_OUT if result == OK and unheard else result
+
+    def announce(self, delivery: Delivery, level: int, version: int) -> Story:
+        news = Published(delivery.of.message, self.env.event(), level, version)
+        return (yield from self.publish("announce", self.accounting, self.updates, news, delivery.place))
+
+    def undo(self, step: str, delivery: Delivery) -> Story:
+        """The undoing of a step that was done; of another one, which then is never done."""
+        it, side = delivery.of, self.at[step]
+        work = HANDLER if step == RESERVE else f"{HANDLER}.{step}"
+        if not (yield from self.handle(side, f"{work}.undo", it.message, delivery.number)):
+            return False
+        if self.happens(self.scenario.undoing_failed, f"undoing_failed.{step}", it.message, delivery.number):
+            return False
+        yield from self.ask_database(side, f"{step}.undo.{side.name}.commit", delivery.place, commits=True)
+        done = self.known[step].setdefault(it.message, (REFUSED, it.level, it.version))
+        if done[0] == OK:
+            if it.message not in self.undone[step]:
+                level, version = self.change(it.message, +1) if step == RESERVE else done[1:]
+                self.undone[step][it.message] = OK, level, version
+                self.taken_back[it.message] += 1
+                self.balance[it.message, step] -= 1
+            done = self.undone[step][it.message]
+        return (yield from self.after_undoing(step, delivery, *done))
+
+    def after(self, step: str, delivery: Delivery, result: int, level: int, version: int) -> Story:
+        raise NotImplementedError
+
+    def after_undoing(self, step: str, delivery: Delivery, result: int, level: int, version: int) -> Story:
+        raise NotImplementedError
+
+    def told(self) -> dict[str, np.ndarray]:
+        """The run, to the time when nothing is under way any more: as the message queue's, and `compensated`, 1 where something
+        was undone and nothing of what was done is left."""
+        self.env.run()
+        names = (
+            "issued",
+            "responded",
+            "applied",
+            "response",
+            "version",
+            "answer",
+            "deliveries",
+            "duplicates",
+            "parked",
+        )
+        left = np.zeros(len(self.issued), int)
+        for (message, _), times in self.balance.items():
+            left[message] += times != 0
+        compensated = (self.taken_back > 0) & (left == 0)
+        return {**{name: getattr(self, name) for name in names}, "compensated": compensated.astype(int)}
