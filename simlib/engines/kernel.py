@@ -2225,7 +2225,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
 
         # messages
         elif operation == PUBLISH:
-            if not publish(s, r, a, op.b) and not fail(s, r, FAILED):
+            if not publish(s, r, a + message_at(s, row.message).sku % op.c, op.b) and not fail(s, r, FAILED):
                 return
         elif operation == ACK:
             settle_over(s, r, pc, ACKED)

@@ -289,8 +289,8 @@ class _Walk:
                 return self.settled(held)
             case Reply():
                 return Ways({}, tuple(unit for unit in held if not isinstance(unit, Waiting)))
-            case Publish(expect=expect, otherwise=otherwise):  # what is superseded is delivered to nobody
-                delivered = {Program(queue): 1.0 for queue in step.queues if not queue.coalesce}
+            case Publish(to=to, expect=expect, otherwise=otherwise):  # what is superseded is delivered to nobody
+                delivered = {Program(queue): 1 / to.partitions for queue in to.queues if not queue.coalesce}
                 refused, done = self.walk(otherwise, held), Ways(delivered, held)
                 return _smaller(done, refused) if expect and refused.on else done
             case Fail():

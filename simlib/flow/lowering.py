@@ -352,8 +352,8 @@ class Lowering:
         refused = None
         if isinstance(step.to, Log) and step.to.streams is not None and step.sign:
             refused = self.add("APPEND", self.cells(step.to.streams), step.sign, int(step.expect))
-        for queue in step.queues:
-            self.add("PUBLISH", self.queues[queue], int(step.urgent))
+        for first in step.queues[:: step.to.partitions]:
+            self.add("PUBLISH", self.queues[first], int(step.urgent), step.to.partitions)
         if refused is not None and step.expect:
             self.fork_off(refused, 4, (), step.otherwise, name, depth)
 

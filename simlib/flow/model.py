@@ -191,6 +191,9 @@ class Queue:
     ttl: float | None = None
     log: Log | None = None
 
+    partitions = 1
+    """As a log has them."""
+
     @property
     def queues(self) -> list[Queue]:
         """Where what is published to it goes."""
@@ -258,23 +261,27 @@ class Log:
     they come again when the group's reader dies over them, or is sent back: an acknowledgement moves the group's position on,
     and takes nothing away (J. Kreps, "The Log", 2013; a subscription of an event store; a consumer group of Kafka).
 
-    `streams`: the table whose cells hold, for each SKU, what its records add up to, and how many they are. `flush_every`: as in
-    `Queue`.
+    `partitions`: those of a SKU are in one of so many, each with its own order, of which each group has a queue. `streams`: the
+    table whose cells hold, for each SKU, what its records add up to, and how many they are. `flush_every`: as in `Queue`.
     """
 
     name: str
     at: Part
+    partitions: int = 1
     streams: Table | None = None
     flush_every: float | None = None
 
     @property
     def queues(self) -> list[Queue]:
-        """Those of its groups."""
+        """Those of its groups, one group after the other, each with one for every partition."""
         return [queue for queue in self.at.flow.queues.values() if queue.log is self]
 
-    def group(self, name: str, **options: Any) -> Queue:
-        """Readers that share a position; options as in `Queue`, of which `detected_after` is the group's session timeout."""
-        return self.at.queue(name, log=self, flush_every=self.flush_every, **{"detected_after": 0.0, **options})
+    def group(self, name: str, **options: Any) -> list[Queue]:
+        """Readers that share a position in each partition: the partitions' queues, numbered where they are several. Options as
+        in `Queue`, of which `detected_after` is the group's session timeout."""
+        names = [name] if self.partitions == 1 else [f"{name}.{i}" for i in range(self.partitions)]
+        options = {"log": self, "flush_every": self.flush_every, "detected_after": 0.0, **options}
+        return [self.at.queue(each, **options) for each in names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,7 +398,9 @@ class Flow:
 
     def log(self, name: str, *, at: Part, **options: Any) -> Log:
         """A log kept at a part; options as in `Log`."""
-        return _add(self.logs, name, Log(name, at, **options), "log")
+        log = _add(self.logs, name, Log(name, at, **options), "log")
+        whole(log.partitions, f"partitions of log '{name}'", 1)
+        return log
 
     def table(self, name: str, *, at: Part, **options: Any) -> Table:
         """A table kept at a part; `stocked` starts with the scenario's units."""

@@ -13,7 +13,7 @@ from simlib import architectures, draws
 from simlib.architectures.parameters import make
 from simlib.distributions import Constant, Exponential
 from simlib.metrics import measure
-from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, Profile, Slowdown, load_scenario
+from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, PowerLoss, Profile, Slowdown, load_scenario
 
 ONE_SKU = Goods(skus=1)
 SLOW = {"handler_work": Constant(0.05)}
@@ -1177,3 +1177,143 @@ def test_choreographed_saga_waits_for_the_end_until_its_deadline_and_then_has_al
         set(alone.messages["response"].to_pylist()) == {"ok", "timed_out"}
         and alone.check().counts["half_finished"] > 30
     )
+
+
+# --- streaming --------------------------------------------------------------------------------------------------------
+
+UNKNOWING = {"idempotent_receiver": False, "write_if_newer": False}
+
+
+def test_streaming_without_load_takes_the_sum_of_its_times():
+    calm = workload(1, only="stock_update", handler_work=Constant(0.002))
+    p = make(architectures.get("streaming").parameters, {})
+    transaction = 2 * p.database_client.mean_value + p.read.mean_value + p.commit.mean_value
+    written = p.linger + p.write_batch.mean_value + p.per_record + p.flush.mean_value
+    way = p.publish_client.mean_value + p.uplink.mean_value + written
+    read = p.uplink.mean_value + p.consume_client.mean_value + 0.002 + transaction
+    total = p.edge.mean_value + p.http_server.mean_value + transaction + way + read
+    messages = columns("streaming", calm, 50)
+    assert late(messages).median() == pytest.approx(total, rel=1e-9)
+
+
+def test_streaming_linger_makes_single_records_later_and_lets_many_through():
+    """A flush of 10 ms for each batch: without linger there are more batches a second than one disk can flush."""
+    slow_disk = {"flush": "10 ms", "in_flight": 100}
+    times = {}
+    for rate in (5, 150):
+        updates = workload(rate, only="stock_update")
+        for linger in (0, 0.02):
+            messages = columns("streaming", updates, 30 * rate if rate > 5 else 100, linger=linger, **slow_disk)
+            times[rate, linger] = (messages["responded"] - messages["issued"]).median()
+    assert times[5, 0.02] == pytest.approx(times[5, 0] + 0.02, rel=0.1)
+    assert times[150, 0.02] < 0.1 < 1 < times[150, 0]
+
+
+def test_streaming_large_batches_spare_the_broker():
+    updates = workload(150, only="stock_update")
+    alone, together = (
+        measure(history("streaming", updates, 500, batch_records=n, linger=0.02))["utilisation.broker.updates.io"]
+        for n in (1, 16)
+    )
+    assert alone > 2 * together
+
+
+def test_streaming_batches_in_flight_bound_the_throughput_on_a_long_link():
+    updates = workload(100, only="stock_update")
+    one, many = (
+        measure(history("streaming", updates, 300, uplink="20 ms", in_flight=n, batch_records=1, linger=0))
+        for n in (1, 20)
+    )
+    assert one["response_time_p50"] > 10 * many["response_time_p50"]
+    assert one["utilisation.broker.updates.io"] < 0.1, "nothing was busy, all was on its way"
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_streaming_keeps_the_order_of_each_key_where_a_queue_with_redeliveries_does_not(partitions):
+    flaky = workload(60, only="stock_update", handler_failure=0.2, goods=Goods(skus=3))
+    queue, stream = (
+        history(name, flaky, 300, **UNKNOWING, **changes).check().counts["reordered"]
+        for name, changes in (("message_queue", {}), ("streaming", {"partitions": partitions, "handler_retries": 20}))
+    )
+    assert queue > 10 and stream == 0
+
+
+def test_streaming_positions_committed_before_lose_those_after_double_and_those_with_the_effects_do_neither():
+    """A side that dies between an effect and the commit, or between the commit and the effect."""
+    found = {}
+    for guarantee, point in (
+        ("at_least_once", "updates.applied"), ("at_most_once", "updates.committed"), ("exactly_once", "updates.applied"),
+    ):  # fmt: skip
+        crash = Crash(part="shop", point=point, probability=0.05, restart=0.1)
+        dying = workload(50, only="stock_update", faults=(crash,), goods=MANY_SKUS)
+        made = history("streaming", dying, 400, guarantee=guarantee, **UNKNOWING)
+        assert made.faults.num_rows > 10
+        counts = made.check().counts
+        found[guarantee] = counts["lost"], counts["duplicated"]
+    assert found["at_least_once"][0] == 0 and found["at_least_once"][1] > 10
+    assert found["at_most_once"][0] > 10 and found["at_most_once"][1] == 0
+    assert found["exactly_once"] == (0, 0)
+
+
+def test_streaming_at_least_once_doubles_nothing_that_an_idempotent_receiver_knows():
+    crash = Crash(part="accounting", point="orders.applied", probability=0.05, restart=0.1)
+    dying = workload(50, only="order", faults=(crash,), goods=MANY_SKUS)
+    doubled, once = (columns("streaming", dying, 300, idempotent_receiver=i)["duplicates"].sum() for i in (False, True))
+    assert doubled > 10 and once == 0
+
+
+def test_streaming_confirms_that_are_lost_double_records_unless_the_producer_is_idempotent():
+    deaf = workload(50, only="order", **lossy(0.2, "shop-broker", "broker"), goods=MANY_SKUS)
+    again = {"confirm_timeout": 0.05, "confirm_retries": 8, "retry_backoff": 0.01, "idempotent_receiver": False}
+    doubled, once = (columns("streaming", deaf, 200, idempotent_producer=i, **again) for i in (False, True))
+    assert (doubled["duplicates"] > 0).sum() > 10
+    assert (once["duplicates"] == 0).all() and set(once["outcome"]) == {"applied"}
+
+
+def test_streaming_without_acks_loses_what_the_network_lost():
+    updates = workload(50, only="stock_update", **lossy(0.1, "accounting-broker", "accounting"))
+    blind, sure = (columns("streaming", updates, 300, acks=acks, confirm_timeout=0.05) for acks in ("none", "all"))
+    assert set(blind["response"]) == {"ok"} and (blind["outcome"] == "lost").sum() > 15
+    assert set(sure["outcome"]) <= {"applied", "superseded"}
+
+
+def test_streaming_acks_of_all_wait_for_the_followers():
+    updates = workload(20, only="stock_update")
+    leader, everybody = (measure(history("streaming", updates, 200, acks=acks)) for acks in ("leader", "all"))
+    assert everybody["response_time_p50"] == pytest.approx(leader["response_time_p50"] + 0.0005, abs=0.0002)
+    assert everybody["delivery_time_p50"] == pytest.approx(leader["delivery_time_p50"], rel=0.05)
+
+
+def test_streaming_page_cache_is_lost_with_the_power_and_a_flush_is_not():
+    dark = PowerLoss(part="broker", at=(2.0, 4.0), restart=0.1)
+    backlog = {"read": "20 ms", "cores": 8, "members": 1}
+    updates = workload(60, only="stock_update", faults=(dark,), goods=MANY_SKUS)
+    cached, flushed = (columns("streaming", updates, 300, flush_every=f, **backlog) for f in (1.5, None))
+    assert (cached["outcome"] == "lost").sum() > 10
+    assert set(flushed["outcome"]) <= {"applied", "superseded"}
+
+
+def test_streaming_members_work_on_partitions_side_by_side():
+    updates = workload(60, only="stock_update")
+    one, four = (measure(history("streaming", updates, 300, read="20 ms", cores=8, members=n)) for n in (1, 4))
+    assert one["delivery_time_p50"] > 5 * four["delivery_time_p50"]
+
+
+def test_streaming_polls_of_many_records_commit_less_often():
+    updates = workload(100, only="stock_update")
+    single, many = (
+        measure(history("streaming", updates, 400, commit_position="30 ms", max_poll_records=n)) for n in (1, 50)
+    )
+    assert single["delivery_time_p50"] > 5 * many["delivery_time_p50"]
+
+
+def test_streaming_sets_poison_aside_and_tries_again_what_failed():
+    poisoned = workload(50, only="stock_update", faults=(Poison(probability=0.1),))
+    messages = columns("streaming", poisoned, 200, handler_backoff=0.001)
+    assert 8 < (messages["outcome"] == "dead_lettered").sum() < 40
+    assert set(messages["outcome"]) <= {"applied", "superseded", "dead_lettered"}
+    flaky = workload(50, only="stock_update", handler_failure=0.3)
+    aside = [
+        (columns("streaming", flaky, 300, handler_retries=n)["outcome"] == "dead_lettered").sum() for n in (0, 1, 8)
+    ]
+    assert aside[0] > 60 > 45 > aside[1] > aside[2] == 0

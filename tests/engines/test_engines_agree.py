@@ -146,7 +146,10 @@ class Composer:
             for i in range(2)
         ]  # fmt: skip
         self.log = random.choice(self.parts).log(
-            "log", streams=random.choice(self.stores), flush_every=random.choice((None, None, 1.5))
+            "log",
+            partitions=random.choice((1, 1, 2)),
+            streams=random.choice(self.stores),
+            flush_every=random.choice((None, None, 1.5)),
         )
         self.log.group(
             "group", link=random.choice((None, self.link)), prefetch=random.choice((None, 1, 2)),
@@ -184,16 +187,17 @@ class Composer:
             flow.source(kind, [begun, *self.steps(3), end, *ending], at=at)
 
     def read_log(self) -> None:
-        """Consumers of one group of the log, an actor that reads the other, and one that seeks."""
-        random, (group, other) = self.random, self.log.queues
+        """Consumers of one group of the log, actors that read the other, and one that seeks."""
+        random, queues, n = self.random, self.log.queues, self.log.partitions
         settled = branch(0.3, [nack(0.5)], [ack()])  # never at once: it would come again for ever
-        work = rescue([*self.steps(1), settled], [ack()])
-        self.flow.consumers(group, random.choice(self.parts), random.choice((1, 2)), [work])
-        at = random.choice(self.parts)
-        each = for_each(self.steps(1))
-        self.flow.actor("reader", at, [wait_until(other), receive(other, random.choice((None, 2))), each, settled])
+        for group in queues[:n]:
+            work = rescue([*self.steps(1), settled], [ack()])
+            self.flow.consumers(group, random.choice(self.parts), random.choice((1, 2)), [work])
+        for other in queues[n:]:
+            taken = [wait_until(other), receive(other, random.choice((None, 2))), for_each(self.steps(1)), settled]
+            self.flow.actor(f"reader of {other.name}", random.choice(self.parts), taken)
         if random.random() < 0.7:
-            self.flow.actor("operator", at, [every(random.choice((2.5, 7.0))), seek(random.choice((group, other)))])
+            self.flow.actor("operator", self.parts[0], [every(random.choice((2.5, 7.0))), seek(random.choice(queues))])
 
     def time(self) -> Any:
         chance = self.random.random()

@@ -12,6 +12,8 @@ from simlib.distributions import Exponential
 from simlib.engines import ENGINES
 from simlib.errors import BadInput
 from simlib.flow import (
+    Affine,
+    Field,
     Flow,
     Log,
     Step,
@@ -46,7 +48,7 @@ def logged(write: Callable[[Log], Steps], count: int = 1, work: Steps = DONE, **
     stock = store.table("stock", stocked=True)
     log = store.log("log", streams=stock)
     flow.source("job", at=store, steps=[*write(log), respond("ok")])
-    flow.consumers(log.group("group", **options), at=reader, count=count, steps=work)
+    flow.consumers(*log.group("group", **options), at=reader, count=count, steps=work)
     return flow, log
 
 
@@ -59,7 +61,7 @@ def test_a_log_that_one_reader_follows_is_a_queue(run_at, differences) -> None:
         link = flow.link(store, reader, 0.1)
         log = store.log("log") if noun == "log" else None
         options = {"link": link, "prefetch": 2, "detected_after": 0.25}
-        jobs = log.group("jobs", **options) if log else store.queue("jobs", **options)
+        [jobs] = log.group("jobs", **options) if log else [store.queue("jobs", **options)]
         flow.source("job", at=store, steps=[publish(log or jobs), respond("ok")])
         flow.consumers(jobs, reader, 1, [delay(Exponential(0.3)), apply("done"), point("done"), ack()])
         faults = [Crash(part="reader", point="done", probability=0.2, restart=1.0)]
@@ -70,7 +72,7 @@ def test_a_log_that_one_reader_follows_is_a_queue(run_at, differences) -> None:
 
 def test_every_group_reads_every_record_at_its_own_pace(run_at, effects_of) -> None:
     flow, log = logged(lambda log: [publish(log)])
-    slow = log.group("slow")
+    [slow] = log.group("slow")
     flow.consumers(slow, at=flow.parts["reader"], count=1, steps=[delay(2.0), apply("late"), ack()])
     happened = effects_of(run_at(flow, [0.0, 0.5]))
     assert happened == [(0, "done", 0.0), (1, "done", 0.5), (0, "late", 2.0), (1, "late", 4.0)]
@@ -109,7 +111,7 @@ def test_conflicts_are_those_of_a_counter_with_dead_time(rate: float) -> None:
     log = store.log("log", streams=store.table("streams"))
     append = publish(log, sign=-1, expect=True, otherwise=[fail()])
     flow.source("job", at=store, steps=[read(log), delay(1.0), append, respond("ok")])
-    flow.consumers(log.group("group"), at=log.at, count=1, steps=DONE)
+    flow.consumers(*log.group("group"), at=log.at, count=1, steps=DONE)
     n = 40_000
     times, none = np.cumsum(Exponential(1 / rate).sample(1, "arrivals", n)), np.zeros(n, np.int32)
     arrivals = Arrivals(times, none.astype(np.int8), none, none - 1, none + 1)
@@ -145,7 +147,7 @@ def test_a_group_that_is_sought_reads_all_from_the_first_record_on(run_at, effec
 
 def test_an_actor_that_reads_a_group_takes_batches_in_order(run_at, effects_of) -> None:
     flow, log = logged(lambda log: [publish(log)])
-    batches = log.group("batches")
+    [batches] = log.group("batches")
     turn = [every(2.0), receive(batches, at_most=2), delay(0.5), for_each([apply("read")]), ack()]
     flow.actor("projection", at=log.at, steps=turn)
     happened = [(m, time) for m, effect, time in effects_of(run_at(flow, [0.0, 0.5, 1.0, 2.75])) if effect == "read"]
@@ -156,7 +158,7 @@ def test_a_log_that_is_not_flushed_loses_with_the_power_what_nobody_can_read_aga
     flow = Flow("unflushed")
     store = flow.part("store")
     log = store.log("log", flush_every=1.0)
-    group = log.group("group")
+    [group] = log.group("group")
     flow.source("job", at=store, steps=[publish(log), respond("ok")])
     turn = [every(10.0), receive(group), for_each([apply("read")]), ack()]
     flow.actor("reader", at=store, steps=turn)
@@ -169,6 +171,18 @@ def test_positions_outlive_a_crash_of_the_store(run_at, effects_of) -> None:
     struck = [Crash(part="store", at=(0.3,), restart=1.0)]
     happened = effects_of(run_at(flow, [0.0, 0.1, 2.0], faults=struck))
     assert [message for message, *_ in happened] == [0, 1, 2]
+
+
+def test_records_of_one_key_are_in_one_partition_which_keeps_their_order(run_at, effects_of) -> None:
+    """Each partition has a reader of its own: a slow record holds up those behind it there, and nobody else."""
+    flow = Flow("partitioned")
+    store = flow.part("store")
+    log = store.log("log", partitions=2)
+    flow.source("job", at=store, steps=[publish(log), respond("ok")])
+    for partition in log.group("group"):
+        flow.consumers(partition, at=store, count=1, steps=[delay(Affine(0.0, 1.0, of=Field("quantity"))), *DONE])
+    history = run_at(flow, [0.0, 0.1, 0.2, 0.3], skus=[4, 2, 1, 4], quantities=[5, 1, 1, 1])
+    assert effects_of(history) == [(2, "done", 1.2), (0, "done", 5.0), (1, "done", 6.0), (3, "done", 7.0)]
 
 
 def refusal(build: Callable[[Flow, Log], None]) -> str:
@@ -198,7 +212,7 @@ def test_what_cannot_be_said_of_a_log_is_refused_in_one_line() -> None:
 
     def unflushed(flow: Flow, log: Log) -> None:
         other = log.at.log("other", streams=log.streams, flush_every=1.0)
-        flow.consumers(other.group("others"), at=log.at, count=1, steps=DONE)
+        flow.consumers(*other.group("others"), at=log.at, count=1, steps=DONE)
         flow.source("other", at=log.at, steps=[publish(other, sign=1)])
 
     def customers(flow: Flow, log: Log) -> None:

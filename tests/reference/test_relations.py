@@ -61,13 +61,13 @@ RELATIONS, MEASURED = entries("relations", "relations"), entries("live_measureme
 NEEDS = {
     **dict.fromkeys(
         (
-            "R06_inflight1_vs2", "R20_kafka_vs_rabbit_peak", "R21_low_load_latency_order", "R23_replication_async_sync",
-            "R24_scaling_producers", "R31_linger_delay",
+            "R20_kafka_vs_rabbit_peak", "R21_low_load_latency_order", "R23_replication_async_sync",
+            "R24_scaling_producers",
         ),
-        "streaming",
+        "kafka",
     ),
 }  # fmt: skip
-"""Relations of architectures that are not there yet."""
+"""Relations of architectures that are not there yet, or of a broker that was not measured."""
 AS_CASES = {"R79_fanout_max": ("fanout_max_exp", "forkjoin2_rho05", "forkjoin5_NT")}
 """Relations that are analytic cases: tests/reference/test_theory.py tells those."""
 TOLD: set[str] = set()
@@ -442,6 +442,43 @@ def three_sigma(values: np.ndarray) -> Any:
     return pytest.approx(float(np.mean(values)), abs=3 * float(np.std(values)) / math.sqrt(values.size))
 
 
+NO_TIME = {
+    **dict.fromkeys(
+        ("edge", "http_server", "database_client", "commit", "read", "publish_client", "consume_client", "uplink", "write_batch",
+         "per_record", "replicate", "flush", "commit_position"), 0,
+    ),
+    "cores": 1000, "database_connections": 100_000,
+}  # fmt: skip
+"""Streaming where nothing takes time but what a test names."""
+
+
+@tells("R06_inflight1_vs2")
+def test_a_second_batch_in_flight_is_worth_much_and_a_fifth_little() -> None:
+    """One batch after the other waits for its confirm; from two on the disk is never idle."""
+    p = architectures.get("streaming").parameters()
+    times = {name: getattr(p, name) for name in ("uplink", "write_batch", "per_record", "replicate", "flush")}
+    backlog, rates = only("stock_update", 1e6, handler_work=Constant(0.0)), {}
+    for in_flight in (1, 2, 5):
+        parameters = {**NO_TIME, **times, "in_flight": in_flight, "linger": 0}
+        rates[in_flight] = throughput(simlib.run("streaming", backlog, parameters, messages=10_000))
+    assert rates[2] / rates[1] >= 1.3
+    assert rates[5] / rates[2] <= 1.3
+
+
+@tells("R31_linger_delay")
+def test_records_wait_for_their_batch_as_long_as_theory_says() -> None:
+    """Where time ends a batch, and where its size does."""
+    rate, linger, size = 100, 0.01, 100
+    records, waits = only("stock_update", rate, handler_work=Constant(0.0)), []
+    for changes in ({"linger": linger, "batch_records": 1000}, {"linger": 1000.0, "batch_records": size}):
+        messages = simlib.run(
+            "streaming", records, {**NO_TIME, "confirm_timeout": 2000.0, **changes}, messages=30_000
+        ).messages
+        waits.append(float(np.mean(messages["responded"].to_numpy() - messages["issued"].to_numpy())))
+    assert waits[0] == pytest.approx(linger * (1 + rate * linger / 2) / (1 + rate * linger), rel=0.02)
+    assert waits[1] == pytest.approx(size / 2 / rate, rel=0.02)
+
+
 @tells("R69_es_replay_linear")
 @pytest.mark.parametrize("every", [20, 100])
 def test_rehydration_takes_as_long_as_the_events_since_the_snapshot(every: int) -> None:
@@ -759,7 +796,7 @@ def test_all_that_is_said_of_rest_and_rabbitmq_is_told() -> None:
         for name, one in RELATIONS.items()
         if any(w.startswith(("rest", "rabbitmq", "all")) for w in one["applies_to"])
     }
-    assert {name for name in present - TOLD if NEEDS[name] != "streaming"} == set()
+    assert {name for name in present - TOLD if NEEDS[name] != "kafka"} == set()
 
 
 def test_the_page_says_of_each_relation_what_became_of_it() -> None:

@@ -103,7 +103,7 @@ def build(p: EventSourcing, scenario: Scenario) -> Flow:
     ])  # fmt: skip
     between.accept_queries()
 
-    subscription = store.events.group(
+    [subscription] = store.events.group(
         "subscription", link=network, prefetch=p.prefetch, detected_after=p.session_timeout
     )
     project(p, between, subscription)

@@ -461,10 +461,11 @@ class Verbs:
         return False, run
 
     def _publish(self, step: blocks.Publish, name: str) -> Any:
-        queues, urgent = [self.queues[queue] for queue in step.queues], step.urgent
+        queues, skus = [self.queues[queue] for queue in step.queues], self.engine.skus
+        partitions, urgent = step.to.partitions, step.urgent
 
         def put(row: Row) -> None:
-            for queue in queues:
+            for queue in queues[skus[row.message] % partitions :: partitions]:
                 queue.publish(row, urgent)
 
         if not isinstance(step.to, Log) or step.to.streams is None or not step.sign:

@@ -1,0 +1,183 @@
+"""Streaming: both sides write to logs in partitions, in batches, and read them as consumer groups, from their positions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from simlib.architectures.copied import Copied
+from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
+from simlib.architectures.sides import Side
+from simlib.flow import (
+    BATCH,
+    RESULT,
+    Affine,
+    Backoff,
+    Flow,
+    Link,
+    Pool,
+    Steps,
+    ack,
+    branch,
+    call,
+    delay,
+    fail,
+    for_each,
+    nack,
+    point,
+    publish,
+    receive,
+    reply,
+    retry,
+    spawn,
+    timeout,
+    wait_until,
+)
+from simlib.quantities import Duration
+from simlib.scenario import Scenario
+
+
+class Streaming(Parameters):
+    """Parameters of streaming; they are named after Kafka's where they are its own."""
+
+    uplink: Time = Field("0.1 ms", validate_default=True, description="between a side and the broker, each way")
+    publish_client: Time = Field(
+        "0.1 ms", validate_default=True, description="CPU to publish, and as much to take the confirm"
+    )
+    consume_client: Time = Field(
+        "0.1 ms", validate_default=True, description="CPU to take a record, and as much to commit a position"
+    )
+    partitions: Count = Field(4, description="partitions of each topic, by SKU")
+    batch_records: Count = Field(16, description="records of a batch at most")
+    linger: Duration = Field(0.001, description="for which a batch waits to be filled, s")
+    in_flight: Count = Field(5, description="batches of a topic that are written and not yet known to be")
+    write_batch: Time = Field("0.2 ms", validate_default=True, description="the broker's work to append a batch")
+    per_record: Duration = Field(0.00001, description="and more of it for each record, s")
+    acks: Literal["all", "leader", "none"] = Field(
+        "all", description="who has a batch before it is confirmed; none: no confirm is waited for"
+    )
+    replicate: Time = Field("0.5 ms", validate_default=True, description="until enough followers have a batch")
+    flush: Time = Field("1 ms", validate_default=True, description="the broker's flush of a batch to disk")
+    flush_every: PositiveDuration | None = Field(
+        None, description="between two flushes of the page cache; none: each batch is flushed before its confirm"
+    )
+    confirm_timeout: PositiveDuration = Field(1.0, description="after which a publisher takes a confirm for lost, s")
+    confirm_retries: Retries = Field(3, description="further publications of a message without a confirm")
+    retry_backoff: Duration = Field(0.1, description="before each of them, s")
+    idempotent_producer: Truth = Field(True, description="whether the broker drops what it has been sent before")
+    members: Count = Field(2, description="members of each consumer group, which share the partitions")
+    max_poll_records: Count = Field(50, description="records of a partition that a member takes at once")
+    guarantee: Literal["at_least_once", "at_most_once", "exactly_once"] = Field(
+        "at_least_once", description="whether the position is committed after the effects, before, or with each of them"
+    )
+    commit_position: Time = Field(
+        "1 ms", validate_default=True, description="until the broker has written a group's position, there and back"
+    )
+    session_timeout: PositiveDuration = Field(
+        0.5, description="after which a group notices that its members are dead, s"
+    )
+    handler_retries: Retries = Field(5, description="further tries of a record that a handler failed on")
+    handler_backoff: Duration = Field(0.05, description="before each of them, s")
+    idempotent_receiver: Truth = Field(True, description="whether a consumer remembers what it has handled")
+    write_if_newer: Truth = Field(True, description="whether the copy refuses a version older than its own")
+
+
+def build(p: Streaming, scenario: Scenario) -> Flow:
+    """The flow of streaming."""
+    flow = Flow("streaming")
+    remembers = p.idempotent_receiver or p.guarantee == "exactly_once"
+    between = Copied(flow, p, scenario, idempotent_receiver=remembers, write_if_newer=p.write_if_newer)
+    accounting, shop, broker = between.accounting, between.shop, flow.part("broker")
+    left, right = (flow.link(side.part, broker, p.uplink) for side in (accounting, shop))
+    updates, orders = Topic(p, "updates", left), Topic(p, "orders", right)
+    between.accept_updates(then=updates.publish("update", accounting))
+    between.accept_orders(between.promise(then=orders.publish("order", shop)))
+    between.accept_queries()
+    written = [*shop.commit("updates.shop"), *between.write_change()]
+    updates.consume(shop, [*between.handle_change(), *written])
+    announce = branch(RESULT.equals("ok"), updates.publish("announce", accounting, unconfirmed=[fail()]))
+    taken = [*accounting.commit("orders.accounting"), *between.take()]
+    orders.consume(accounting, [*accounting.handle(scenario), *taken, announce])
+    return flow
+
+
+class Topic:
+    """A topic at the broker, to which one side publishes over a link, and which a consumer group of the other reads."""
+
+    def __init__(self, p: Streaming, name: str, link: Link) -> None:
+        self.p, self.name, self.link, broker = p, name, link, link.ends[1]
+        self.log = broker.log(name, partitions=p.partitions, flush_every=p.flush_every)
+        self.batch = broker.queue(f"{name}.batch", detected_after=0.0)
+        self.next, self.io = (broker.pool(f"{name}.{what}", capacity=1) for what in ("next_batch", "io"))
+        broker.flow.actor(f"{name}.batches", broker, self.write_batches(), count=p.in_flight)
+
+    def publish(self, label: str, here: Side, unconfirmed: Steps = ()) -> Steps:
+        """Publish, and wait for the confirm, where there is one; again where it does not come."""
+        p, there = self.p, [self.link.send(stream=f"{label}.publish.there"), publish(self.batch)]
+        ask = here.work(p.publish_client, f"{label}.publish.send")
+        if p.acks == "none":
+            return [*ask, spawn(there)]
+        attempt = [*ask, call(there, timeout=p.confirm_timeout), *here.work(p.publish_client, f"{label}.publish.took")]
+        policy = Backoff(retries=p.confirm_retries, base=p.retry_backoff, factor=1.0)
+        return [retry(policy, attempt, otherwise=unconfirmed)]
+
+    def write_batches(self) -> Steps:
+        """Batches are formed where they arrive: over a link of constant delay that is the same as where they are sent. Where there
+        is room for one, it waits to be filled, one at a time; it is appended after the one before, is confirmed, and makes room
+        when that is known."""
+        p, name, batch = self.p, self.name, self.batch
+        fill = [timeout(p.linger, [wait_until(batch, at_least=p.batch_records)], [])] if p.linger else []
+        write = delay(Affine(p.write_batch, p.per_record, of=BATCH), stream=f"{name}.append")
+        flush = [delay(p.flush, stream=f"{name}.flush")] if p.flush_every is None else []
+        stored: Steps = [publish(self.log)]
+        if p.idempotent_producer:
+            stored = [self.log.at.table(f"{name}.sequence", key="message").once(stored)]
+        confirm = spawn([self.link.send(stream=f"{name}.confirm"), reply("ok")])
+        replicated = [delay(p.replicate, stream=f"{name}.replication")] if p.acks == "all" else []
+        known = [delay(p.uplink, stream=f"{name}.known"), delay(p.uplink, stream=f"{name}.next")]
+        work = [
+            self.io.seize(), write, *flush, for_each(stored), self.io.release(),
+            *replicated, for_each([confirm]), ack(), *known,
+        ]  # fmt: skip
+        return [
+            self.next.seize(),
+            wait_until(batch),
+            *fill,
+            receive(batch, p.batch_records),
+            self.next.release(),
+            *work,
+        ]
+
+    def consume(self, side: Side, handled: Steps) -> None:
+        """The side's members read the partitions, each those that are its own, in turn."""
+        p, flow = self.p, side.part.flow
+        members = [side.part.pool(f"{self.name}.member.{i}", capacity=1) for i in range(min(p.members, p.partitions))]
+        dead = side.part.queue(f"{self.name}.dead", max_deliveries=1)
+        flow.consumers(dead, at=side.part, count=1, steps=[nack()])
+        for i, partition in enumerate(self.log.group(self.name, detected_after=p.session_timeout)):
+            polled = [receive(partition, p.max_poll_records), delay(p.uplink, stream=f"{self.name}.fetch")]
+            turn = self.poll(side, members[i % len(members)], polled, handled, dead_letter=[publish(dead)])
+            flow.actor(f"{partition.name}.poll", side.part, [wait_until(partition), *turn])
+
+    def poll(self, side: Side, member: Pool, polled: Steps, handled: Steps, dead_letter: Steps) -> Steps:
+        """A member takes records of a partition in hand, handles one after the other, and commits its position."""
+        p, name = self.p, self.name
+        commit = [
+            *side.work(p.consume_client, f"{name}.commit"),
+            delay(p.commit_position, stream=f"{name}.position"),
+            ack(),
+        ]
+        before, after, each = [], [], []
+        if p.guarantee == "at_most_once":
+            before = [*commit, point(f"{name}.committed")]
+        elif p.guarantee == "at_least_once":
+            after = commit
+        else:
+            each = [ack()]
+        policy = Backoff(retries=p.handler_retries, base=p.handler_backoff, factor=1.0)
+        work = for_each([
+            *side.work(p.consume_client, f"{name}.take"),
+            retry(policy, handled, otherwise=dead_letter), *each, point(f"{name}.applied"),
+        ])  # fmt: skip
+        return [member.seize(), *polled, *before, work, *after, member.release()]
