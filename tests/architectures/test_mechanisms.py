@@ -808,14 +808,14 @@ def test_event_sourcing_fails_changes_that_conflict_unless_it_tries_again():
 def test_event_sourcing_takes_longer_with_each_event_unless_there_are_snapshots():
     updates = workload(20, only="stock_update", goods=ONE_SKU)
     times = {}
-    for every in (None, 10):
+    for every in (0, 10):
         messages = columns(ES, updates, 400, snapshot_every=every, per_event="0.1 ms", conflict_backoff=0)
         waited = messages["responded"] - messages["issued"]
         times[every] = waited[:100].median(), waited[300:].median()
-    early, late = times[None]
+    early, late = times[0]
     assert late - early > 0.9 * 0.0002 * 250, "each event costs the server and the side"
     early, late = times[10]
-    assert late < 1.2 * early < times[None][0] * 1.2
+    assert late < 1.2 * early < times[0][0] * 1.2
 
 
 def test_event_sourcing_flushes_many_appends_at_once():
@@ -850,7 +850,7 @@ def test_event_sourcing_replays_write_old_levels_again_unless_the_copy_knows_ver
     changes, faults = {"rebuild_every": 2.0}, ()
     if what == "delivered again":
         crash = Crash(part="shop", point="event.projected", probability=0.05, restart=0.05)
-        changes, faults = {"rebuild_every": None}, (crash,)
+        changes, faults = {"rebuild_every": 0}, (crash,)
     updates = workload(50, only="stock_update", faults=faults, goods=ONE_SKU)
     blind, knowing = (history(ES, updates, 150, write_if_newer=w, **changes) for w in (False, True))
     assert len(blind.check().found["duplicated"]) > 5
@@ -860,7 +860,7 @@ def test_event_sourcing_replays_write_old_levels_again_unless_the_copy_knows_ver
 
 def test_event_sourcing_rebuild_replays_all_events_and_holds_up_what_is_new():
     steady = workload(100, goods=Goods(skus=20))
-    undisturbed, rebuilt = (history(ES, steady, 800, rebuild_every=t) for t in (None, 5.0))
+    undisturbed, rebuilt = (history(ES, steady, 800, rebuild_every=t) for t in (0, 5.0))
     before, after = (made.messages.to_pandas() for made in (undisturbed, rebuilt))
     appended = before["kind"] != "stock_query"
     early = appended & (before["responded"] < 4.5)

@@ -170,7 +170,7 @@ EQUAL = {
         "when streams are locked": (100, {"goods": Goods(skus=2)}, CONSTANT | {"concurrency": "lock"}),
         "when each is flushed alone": (80, {}, CONSTANT | {"group_commit": False}),
         "when replays are long": (60, {"goods": Goods(skus=3)}, CONSTANT | {"snapshot_every": 20, "per_event": 0.0002}),
-        "without snapshots": (60, {"goods": Goods(skus=3)}, CONSTANT | {"snapshot_every": None}),
+        "without snapshots": (60, {"goods": Goods(skus=3)}, CONSTANT | {"snapshot_every": 0}),
         "when callers give up": (80, {}, CONSTANT | {"timeout": 0.008}),
         "when callers give up and requests carry no key": (80, {}, CONSTANT | {"timeout": 0.008, "idempotency": False}),
         "when few events are under way": (80, FLAKY, {"network": 0.005, "prefetch": 2}),

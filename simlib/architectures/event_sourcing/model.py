@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field as Parameter
 
 from simlib.architectures.copied import Copied
-from simlib.architectures.parameters import Count, PositiveDuration, Retries, Time, Truth
+from simlib.architectures.parameters import Count, Retries, Time, Truth
 from simlib.architectures.rest.model import Caller, request
 from simlib.architectures.sides import Side, arrive, leave
 from simlib.domain import ISSUED, STOCK, STOCK_UPDATE, TAKEN
@@ -39,7 +39,7 @@ from simlib.flow import (
     spawn,
     wait_until,
 )
-from simlib.quantities import Duration
+from simlib.quantities import Duration, Whole
 from simlib.scenario import Scenario
 
 
@@ -52,8 +52,8 @@ class EventSourcing(Caller):
     per_event: Duration = Parameter(
         0.00002, description="the database server's work for each event that is read, and the side's to apply it, s"
     )
-    snapshot_every: Count | None = Parameter(
-        100, description="events of a stream between two snapshots; none: no snapshots"
+    snapshot_every: Annotated[Whole, Parameter(ge=0)] = Parameter(
+        100, description="events of a stream between two snapshots; 0: no snapshots"
     )
     snapshot: Time = Parameter(
         "0.3 ms", validate_default=True, description="the database server's work to write a snapshot"
@@ -75,8 +75,8 @@ class EventSourcing(Caller):
     event_backoff: Duration = Parameter(0.05, description="before each of them, s")
     set_aside: Truth = Parameter(True, description="whether an event is then set aside, or holds up those behind it")
     write_if_newer: Truth = Parameter(True, description="whether the copy refuses a version older than its own")
-    rebuild_every: PositiveDuration | None = Parameter(
-        None, description="between two rebuilds of the projection from the first event on; none: no rebuilds"
+    rebuild_every: Duration = Parameter(
+        0.0, description="between two rebuilds of the projection from the first event on, none where it is 0, s"
     )
 
 
@@ -107,7 +107,7 @@ def build(p: EventSourcing, scenario: Scenario) -> Flow:
         "subscription", link=network, prefetch=p.prefetch, detected_after=p.session_timeout
     )
     project(p, between, subscription)
-    if p.rebuild_every is not None:
+    if p.rebuild_every:
         flow.actor("rebuild", accounting.part, [every(p.rebuild_every), seek(subscription)])
     return flow
 
@@ -156,7 +156,7 @@ class EventStore:
             publish(self.events, sign, expect=optimistic, otherwise=[fail("conflict")] if optimistic else []),
             apply(effect, STOCK, sign=sign), self.since.add(),
         ]  # fmt: skip
-        if self.p.snapshot_every is None:
+        if not self.p.snapshot_every:
             return steps
         written = [*self.write(f"{label}.snapshot", self.p.snapshot), self.none.read(), self.since.write()]
         return [*steps, branch(self.since.version.at_least(self.p.snapshot_every), [spawn(written)])]

@@ -206,7 +206,7 @@ class Simulation:
         self.published.put(Event(message, goods.level[sku], goods.version[sku], self.appended[message]))
         self.appended[message] += 1
         self.since[sku] += 1
-        if self.p.snapshot_every is not None and self.since[sku] >= self.p.snapshot_every:
+        if self.p.snapshot_every and self.since[sku] >= self.p.snapshot_every:
             self.env.process(self.take_snapshot(label, message, place))
         return True
 
