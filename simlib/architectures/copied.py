@@ -23,14 +23,18 @@ class Copied:
         idempotent_receiver: bool,
         write_if_newer: bool,
         replicas: int = 1,
+        durable: bool = True,
     ) -> None:
+        """Where the copy is not `durable`, what restores it after a crash is no effect again."""
         self.flow, self.p, self.scenario = flow, p, scenario
         self.idempotent_receiver, self.write_if_newer = idempotent_receiver, write_if_newer
         self.accounting, self.shop = sides(flow, p)
         self.stock = self.accounting.part.table("stock", stocked=True)
-        self.copy = self.shop.part.table("copy", stocked=True, replicas=replicas)
+        self.copy = self.shop.part.table("copy", stocked=True, replicas=replicas, durable=durable)
         self.handled_here = self.accounting.part.table("accounting.handled", key="message")
-        self.handled_there = self.shop.part.table("shop.handled", key="message")
+        self.handled_there = self.shop.part.table("shop.handled", key="message", durable=durable)
+        if not durable:
+            self.told = self.shop.part.table("shop.told", key="message")
         self.tasks = tasks(flow, scenario, self.accounting, self.stock)
 
     def accept_updates(self, then: Steps = (), row: Steps = (), insert: Steps = ()) -> None:
@@ -79,7 +83,9 @@ class Copied:
         return [branch(IS_ORDER, self._write(ANNOUNCED), otherwise=self._write(COPIED))]
 
     def _write(self, effect: str) -> Steps:
-        written = [apply(effect, COPY)]
+        written: Steps = [apply(effect, COPY)]
+        if not self.copy.durable:
+            written = [self.told.once(written)]
         if not self.write_if_newer:
             return self.once(self.handled_there, [self.copy.write(), *written])
         older = [supersede()] if effect == COPIED else []

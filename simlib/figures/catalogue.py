@@ -347,6 +347,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:max_poll_records": {"ru": "записей за один опрос", "en": "records that a member takes at once"},
     "parameter:guarantee": {"ru": "когда фиксируется позиция", "en": "when a position is committed"},
     "parameter:commit_position": {"ru": "запись позиции группы", "en": "until a group's position is written"},
+    "parameter:state": {"ru": "где хранится копия магазина", "en": "where the shop keeps its copy"},
     "parameter:handler_retries": {"ru": "повторов записи обработчиком", "en": "further tries of a record by its handler"},
     "parameter:handler_backoff": {"ru": "пауза перед повтором записи", "en": "before a record is tried again"},
     "parameter:append": {"ru": "запись события в базу", "en": "the database's work to write an event"},

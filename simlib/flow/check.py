@@ -512,9 +512,6 @@ class Checker:
                 if any(queue.length is not None and queue.overflow == "refuse" for queue in to.queues):
                     self.failed(scope)
                 return [state, *self.walk(otherwise, [state], scope)] if expect else [state]
-            case Seek(queue=queue):
-                self.here(queue, "queue", state)
-                return [state]
             case TakeToken(credit=credit) | GiveToken(credit=credit):
                 self.here(credit, "credit", state)
                 return [state]

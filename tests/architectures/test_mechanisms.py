@@ -1288,7 +1288,7 @@ def test_streaming_page_cache_is_lost_with_the_power_and_a_flush_is_not():
     dark = PowerLoss(part="broker", at=(2.0, 4.0), restart=0.1)
     backlog = {"read": "20 ms", "cores": 8, "members": 1}
     updates = workload(60, only="stock_update", faults=(dark,), goods=MANY_SKUS)
-    cached, flushed = (columns("streaming", updates, 300, flush_every=f, **backlog) for f in (1.5, None))
+    cached, flushed = (columns("streaming", updates, 300, flush_every=f, **backlog) for f in (1.5, 0))
     assert (cached["outcome"] == "lost").sum() > 10
     assert set(flushed["outcome"]) <= {"applied", "superseded"}
 
@@ -1317,3 +1317,19 @@ def test_streaming_sets_poison_aside_and_tries_again_what_failed():
         (columns("streaming", flaky, 300, handler_retries=n)["outcome"] == "dead_lettered").sum() for n in (0, 1, 8)
     ]
     assert aside[0] > 60 > 45 > aside[1] > aside[2] == 0
+
+
+def test_streaming_state_in_memory_is_written_sooner_and_restored_by_reading_the_log_again():
+    """The longer the log, the longer what is new waits behind it."""
+    waits = {}
+    for state in ("database", "memory"):
+        for at in (1.0, 5.0):
+            crash = Crash(part="shop", at=(at,), restart=0.1)
+            updates = workload(60, only="stock_update", faults=(crash,), goods=Goods(skus=50))
+            made = history("streaming", updates, 400, state=state)
+            assert not any(made.check().counts[name] for name in ("lost", "duplicated", "reordered"))
+            messages = made.messages.to_pandas()
+            new = messages[(messages["issued"] > at + 0.1) & (messages["issued"] < at + 0.5)]
+            waits[state, at] = late(messages[messages["issued"] < at - 0.1]).median(), late(new).max()
+    assert waits["memory", 5.0][0] < waits["database", 5.0][0] - 0.001, "no transaction"
+    assert waits["database", 5.0][1] < 0.1 and waits["memory", 5.0][1] > 3 * waits["memory", 1.0][1]

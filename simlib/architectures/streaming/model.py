@@ -30,12 +30,16 @@ from simlib.flow import (
     receive,
     reply,
     retry,
+    seek,
     spawn,
     timeout,
     wait_until,
 )
 from simlib.quantities import Duration
 from simlib.scenario import Scenario
+
+NEVER = 10**9
+"""More records than any partition will hold."""
 
 
 class Streaming(Parameters):
@@ -59,8 +63,8 @@ class Streaming(Parameters):
     )
     replicate: Time = Field("0.5 ms", validate_default=True, description="until enough followers have a batch")
     flush: Time = Field("1 ms", validate_default=True, description="the broker's flush of a batch to disk")
-    flush_every: PositiveDuration | None = Field(
-        None, description="between two flushes of the page cache; none: each batch is flushed before its confirm"
+    flush_every: Duration = Field(
+        0.0, description="between two flushes of the page cache; 0: each batch is flushed before its confirm, s"
     )
     confirm_timeout: PositiveDuration = Field(1.0, description="after which a publisher takes a confirm for lost, s")
     confirm_retries: Retries = Field(3, description="further publications of a message without a confirm")
@@ -80,6 +84,10 @@ class Streaming(Parameters):
     handler_retries: Retries = Field(5, description="further tries of a record that a handler failed on")
     handler_backoff: Duration = Field(0.05, description="before each of them, s")
     idempotent_receiver: Truth = Field(True, description="whether a consumer remembers what it has handled")
+    state: Literal["database", "memory"] = Field(
+        "database",
+        description="where the shop keeps its copy; what is in memory is read again from the log after a crash",
+    )
     write_if_newer: Truth = Field(True, description="whether the copy refuses a version older than its own")
 
 
@@ -87,15 +95,16 @@ def build(p: Streaming, scenario: Scenario) -> Flow:
     """The flow of streaming."""
     flow = Flow("streaming")
     remembers = p.idempotent_receiver or p.guarantee == "exactly_once"
-    between = Copied(flow, p, scenario, idempotent_receiver=remembers, write_if_newer=p.write_if_newer)
+    kept = p.state == "database"
+    between = Copied(flow, p, scenario, idempotent_receiver=remembers, write_if_newer=p.write_if_newer, durable=kept)
     accounting, shop, broker = between.accounting, between.shop, flow.part("broker")
     left, right = (flow.link(side.part, broker, p.uplink) for side in (accounting, shop))
     updates, orders = Topic(p, "updates", left), Topic(p, "orders", right)
     between.accept_updates(then=updates.publish("update", accounting))
     between.accept_orders(between.promise(then=orders.publish("order", shop)))
-    between.accept_queries()
-    written = [*shop.commit("updates.shop"), *between.write_change()]
-    updates.consume(shop, [*between.handle_change(), *written])
+    between.accept_queries([] if kept else [between.copy.read()])
+    written = [*(shop.commit("updates.shop") if kept else []), *between.write_change()]
+    updates.consume(shop, [*between.handle_change(), *written], restored=not kept)
     announce = branch(RESULT.equals("ok"), updates.publish("announce", accounting, unconfirmed=[fail()]))
     taken = [*accounting.commit("orders.accounting"), *between.take()]
     orders.consume(accounting, [*accounting.handle(scenario), *taken, announce])
@@ -107,7 +116,7 @@ class Topic:
 
     def __init__(self, p: Streaming, name: str, link: Link) -> None:
         self.p, self.name, self.link, broker = p, name, link, link.ends[1]
-        self.log = broker.log(name, partitions=p.partitions, flush_every=p.flush_every)
+        self.log = broker.log(name, partitions=p.partitions, flush_every=p.flush_every or None)
         self.batch = broker.queue(f"{name}.batch", detected_after=0.0)
         self.next, self.io = (broker.pool(f"{name}.{what}", capacity=1) for what in ("next_batch", "io"))
         broker.flow.actor(f"{name}.batches", broker, self.write_batches(), count=p.in_flight)
@@ -129,7 +138,7 @@ class Topic:
         p, name, batch = self.p, self.name, self.batch
         fill = [timeout(p.linger, [wait_until(batch, at_least=p.batch_records)], [])] if p.linger else []
         write = delay(Affine(p.write_batch, p.per_record, of=BATCH), stream=f"{name}.append")
-        flush = [delay(p.flush, stream=f"{name}.flush")] if p.flush_every is None else []
+        flush = [delay(p.flush, stream=f"{name}.flush")] if not p.flush_every else []
         stored: Steps = [publish(self.log)]
         if p.idempotent_producer:
             stored = [self.log.at.table(f"{name}.sequence", key="message").once(stored)]
@@ -149,13 +158,18 @@ class Topic:
             *work,
         ]
 
-    def consume(self, side: Side, handled: Steps) -> None:
-        """The side's members read the partitions, each those that are its own, in turn."""
+    def consume(self, side: Side, handled: Steps, restored: bool = False) -> None:
+        """The side's members read the partitions, each those that are its own, in turn; and, where their state is to be restored,
+        all of them from the first record whenever the side begins."""
         p, flow = self.p, side.part.flow
         members = [side.part.pool(f"{self.name}.member.{i}", capacity=1) for i in range(min(p.members, p.partitions))]
         dead = side.part.queue(f"{self.name}.dead", max_deliveries=1)
         flow.consumers(dead, at=side.part, count=1, steps=[nack()])
-        for i, partition in enumerate(self.log.group(self.name, detected_after=p.session_timeout)):
+        group = self.log.group(self.name, detected_after=p.session_timeout)
+        if restored:
+            again = [seek(partition) for partition in group]
+            flow.actor(f"{self.name}.restore", side.part, [*again, wait_until(group[0], at_least=NEVER)])
+        for i, partition in enumerate(group):
             polled = [receive(partition, p.max_poll_records), delay(p.uplink, stream=f"{self.name}.fetch")]
             turn = self.poll(side, members[i % len(members)], polled, handled, dead_letter=[publish(dead)])
             flow.actor(f"{partition.name}.poll", side.part, [wait_until(partition), *turn])

@@ -213,7 +213,7 @@ class Simulation:
             with topic.io.request() as disk:
                 yield disk
                 yield self.env.timeout(self.drawn(p.write_batch, f"{name}.append", place) + p.per_record * len(batch))
-                if p.flush_every is None:
+                if not p.flush_every:
                     yield self.time(p.flush, f"{name}.flush", place)
                 for record in batch:
                     if record.message not in topic.written or not p.idempotent_producer:
