@@ -55,6 +55,10 @@ COMMANDS = [
     ("run restt", "unknown architecture 'restt': did you mean 'rest'? known are …"),
     ("compare rest message_que", "unknown architecture 'message_que': did you mean 'message_queue'? known are …"),
     ("compare rest rest", "architecture 'rest' is named twice: name it once"),
+    (
+        "run message_queue --engine live --set sharing=by_sku",
+        "parameter 'sharing' is of the model alone: leave it at its default in a live run",
+    ),
     ("new architecture rest", "the name 'rest' is taken: choose another"),
     ("new architecture sides", "the name 'sides' is taken: choose another"),
     (

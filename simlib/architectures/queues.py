@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -23,6 +24,7 @@ from simlib.flow import (
     Steps,
     ack,
     branch,
+    by_sku,
     call,
     delay,
     fail,
@@ -171,6 +173,8 @@ class Feed(Copied):
     """The two sides and the broker between them, with a queue of accounting's changes, which the shop reads."""
 
     p: Queues
+    refuses = False
+    """Whether a queue may refuse a publication, which is then told so."""
 
     def __init__(self, flow: Flow, p: Queues, scenario: Scenario, replicas: int = 1) -> None:
         super().__init__(
@@ -190,30 +194,92 @@ class Feed(Copied):
         del self.options["buffered"]
         self.options |= {"prefetch": p.prefetch, "automatic_ack": not p.manual_ack, "dead_letter": p.park}
         self.options["dispatch"] = p.dispatch
-        self.updates, self.updates_log = self.channel("updates", self.shop)
+        self.updates = self.channels("updates", self.shop)
 
-    def channel(self, name: str, reader: Side) -> Channel:
-        """A queue at the broker that a side reads."""
-        queue = self.broker.queue(name, link=self.links[reader.part], **self.options)
+    def channels(self, name: str, reader: Side) -> list[Channel]:
+        """The queues that share what is published under a name, each with its goods."""
+        return [self.channel(name, reader)]
+
+    def channel(self, name: str, reader: Side, **options: Any) -> Channel:
+        """A queue at the broker that a side reads; further options as in `flow.Queue`."""
+        queue = self.broker.queue(name, link=self.links[reader.part], **self.options, **options)
         return Channel(queue, self.broker.pool(f"{name}_log", capacity=1))
 
-    def consume(self, queue: Queue, side: Side, body: Steps) -> None:
+    def consume(self, queue: Queue, side: Side, body: Steps, name: str = "", count: int | None = None) -> None:
         """Consumers at a side, who acknowledge what they have gone through, and hand back where that fails."""
-        p, name = self.p, queue.name
-        self.flow.consumers(queue, at=side.part, count=p.consumers, steps=[
+        p, name = self.p, name or queue.name
+        self.flow.consumers(queue, at=side.part, count=count or p.consumers, steps=[
             *side.work(p.consume_client, f"{name}.take"), point(f"{name}.delivered"),
             rescue([*body, *side.work(p.consume_client, f"{name}.ack"), ack()],
                    otherwise=[*side.work(p.consume_client, f"{name}.nack"), nack(self.redelivery_delay)]),
         ])  # fmt: skip
 
+    @property
+    def active(self) -> int:
+        """How many consumers of a queue of changes work."""
+        return self.p.consumers
+
     def consume_updates(self) -> None:
         """The shop writes its copy."""
         written = [*self.shop.commit("updates.shop"), *self.write_change(), point("updates.applied")]
-        self.consume(self.updates, self.shop, [*self.handle_change(), *written])
+        for channel in self.updates:
+            self.consume(channel.queue, self.shop, [*self.handle_change(), *written], "updates", self.active)
 
-    def publish(self, label: str, here: Side, reply_within: float | None = None, unconfirmed: Steps = ()) -> Steps:
+    def publish(
+        self,
+        label: str,
+        here: Side,
+        reply_within: float | None = None,
+        unconfirmed: Steps = (),
+        urgent: bool = False,
+    ) -> Steps:
         """Accounting publishes a change: see `send`."""
-        return send(self.p, label, here, self.left, self.updates_log, self.updates, reply_within, unconfirmed)
+        return self.send(label, here, self.left, self.updates, reply_within, unconfirmed, urgent)
+
+    def store(self, label: str, log: Pool) -> Steps:
+        """The broker writes a message to disk."""
+        return [log.serve(self.p.store, stream=f"{label}.store")]
+
+    def put(self, queue: Queue, urgent: bool, then: Steps, refused: Steps) -> Steps:
+        """Into the queue; and where that may refuse, what becomes of it."""
+        taken = [publish(queue, urgent=urgent), *then]
+        return [rescue(taken, otherwise=refused)] if self.refuses else taken
+
+    def send(
+        self,
+        label: str,
+        here: Side,
+        link: Link,
+        channels: Sequence[Channel],
+        reply_within: float | None = None,
+        unconfirmed: Steps = (),
+        urgent: bool = False,
+    ) -> Steps:
+        """Publish to a queue, of several to that which has the goods: with a confirm that is waited for, and publication again
+        where it does not come, in the end `unconfirmed`; with a reply that is waited for instead, so many seconds; or without
+        either. Without a confirm nobody knows whether the message is in the queue."""
+        p = self.p
+        ask = here.work(p.publish_client, f"{label}.publish.send")
+        took = here.work(p.publish_client, f"{label}.publish.took")
+        told = [link.send(stream=f"{label}.publish.refused"), reply("failed")]
+        confirmed = [link.send(stream=f"{label}.publish.back"), reply("ok")]
+
+        def there(then: Steps = (), refused: Steps = ()) -> Steps:
+            ways = [[*self.store(label, log), *self.put(queue, urgent, then, refused)] for queue, log in channels]
+            return [link.send(stream=f"{label}.publish.there"), *(ways[0] if len(ways) == 1 else [by_sku(*ways)])]
+
+        if reply_within is not None:
+            return [rescue([*ask, call(there(refused=told), timeout=reply_within), *took], otherwise=[])]
+        if not p.confirm:
+            return [*ask, spawn(there())]
+        asked = call(there(confirmed, told), timeout=p.confirm_timeout)
+        unheard = fail("timed_out")
+        again = Backoff(retries=math.ceil(p.confirm_timeout / p.reconnect), base=p.reconnect, factor=1.0)
+        kept = [retry(again, [asked], otherwise=[unheard])] if p.semantics.buffered else [unheard]
+        waits = branch(RESULT.equals("failed"), [delay(p.reconnect), *kept], otherwise=[unheard])
+        attempt = [*ask, rescue([asked], otherwise=[waits]), *took]
+        policy = Backoff(retries=p.confirm_retries)
+        return [retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")]
 
 
 class Exchange(Feed):
@@ -222,8 +288,8 @@ class Exchange(Feed):
 
     def __init__(self, flow: Flow, p: Queues, scenario: Scenario) -> None:
         super().__init__(flow, p, scenario)
-        self.orders, self.orders_log = self.channel("orders", self.accounting)
-        self.asked, self.handled = {RESERVE: Channel(self.orders, self.orders_log)}, {RESERVE: self.handled_here}
+        self.orders = self.channel("orders", self.accounting)
+        self.asked, self.handled = {RESERVE: self.orders}, {RESERVE: self.handled_here}
         for task in self.tasks[1:]:
             part = task.side.part
             if part not in self.links:
@@ -252,47 +318,25 @@ class Exchange(Feed):
             *self.once(self.handled[task.step], task.done(row)), point(f"{queue.name}.applied"), *then,
         ])  # fmt: skip
 
-    def announce(self) -> Steps:
+    def announce(self, urgent: bool = False) -> Steps:
         """Accounting tells the shop what an order left."""
-        return [branch(RESULT.equals("ok"), self.publish("announce", self.accounting, unconfirmed=[fail()]))]
+        told = self.publish("announce", self.accounting, unconfirmed=[fail()], urgent=urgent)
+        return [branch(RESULT.equals("ok"), told)]
 
     def ask(self, task: Task, here: Side, reply_within: float | None = None, unconfirmed: Steps = ()) -> Steps:
         """A side publishes to the queue of a step: see `send`."""
-        label, (queue, log) = "order" if task.step == RESERVE else task.step, self.asked[task.step]
-        return send(self.p, label, here, self.links[here.part], log, queue, reply_within, unconfirmed)
+        label = "order" if task.step == RESERVE else task.step
+        return self.send(label, here, self.links[here.part], [self.asked[task.step]], reply_within, unconfirmed)
 
-    def publish(self, label: str, here: Side, reply_within: float | None = None, unconfirmed: Steps = ()) -> Steps:
+    def publish(
+        self,
+        label: str,
+        here: Side,
+        reply_within: float | None = None,
+        unconfirmed: Steps = (),
+        urgent: bool = False,
+    ) -> Steps:
         """A side publishes to the queue that the other reads: see `send`."""
         if here is self.accounting:
-            return super().publish(label, here, reply_within, unconfirmed)
-        return send(self.p, label, here, self.right, self.orders_log, self.orders, reply_within, unconfirmed)
-
-
-def send(
-    p: Queues,
-    label: str,
-    here: Side,
-    link: Link,
-    log: Pool,
-    queue: Queue,
-    reply_within: float | None = None,
-    unconfirmed: Steps = (),
-) -> Steps:
-    """Publish to a queue: with a confirm that is waited for, and publication again where it does not come, in the end
-    `unconfirmed`; with a reply that is waited for instead, so many seconds; or without either. Without a confirm nobody knows
-    whether the message is in the queue."""
-    there = [link.send(stream=f"{label}.publish.there"), log.serve(p.store, stream=f"{label}.store"), publish(queue)]
-    ask = here.work(p.publish_client, f"{label}.publish.send")
-    took = here.work(p.publish_client, f"{label}.publish.took")
-    if reply_within is not None:
-        return [rescue([*ask, call(there, timeout=reply_within), *took], otherwise=[])]
-    if not p.confirm:
-        return [*ask, spawn(there)]
-    confirmed = [*there, link.send(stream=f"{label}.publish.back"), reply("ok")]
-    asked = call(confirmed, timeout=p.confirm_timeout)
-    unheard = fail("timed_out")
-    again = Backoff(retries=math.ceil(p.confirm_timeout / p.reconnect), base=p.reconnect, factor=1.0)
-    waits = [delay(p.reconnect), *([retry(again, [asked], otherwise=[unheard])] if p.semantics.buffered else [unheard])]
-    attempt = [*ask, rescue([asked], otherwise=[branch(RESULT.equals("failed"), waits, otherwise=[unheard])]), *took]
-    policy = Backoff(retries=p.confirm_retries)
-    return [retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")]
+            return super().publish(label, here, reply_within, unconfirmed, urgent)
+        return self.send(label, here, self.right, [self.orders], reply_within, unconfirmed, urgent)

@@ -403,6 +403,87 @@ def test_queue_leaves_processes_half_finished_that_customers_were_promised():
         assert len(half) > 50 and set(messages.loc[half, "response"]) == {"ok"}
 
 
+def test_queue_consumers_that_compete_overtake_each_other_unless_one_works_or_each_has_its_goods():
+    """What is refused comes again behind what was handed out meanwhile, unless that is nothing."""
+    sound, flaky = (workload(60, only="stock_update", handler_failure=f, goods=Goods(skus=3)) for f in (0.0, 0.2))
+    unguarded = {"read": "exponential(5 ms)", "cores": 8, "write_if_newer": False, "max_deliveries": 100}
+
+    def reordered(scenario, **changes):
+        return history("message_queue", scenario, 400, **unguarded, **changes).check().counts["reordered"]
+
+    assert reordered(sound) > 10
+    for sharing in ("single", "by_sku"):
+        assert reordered(sound, sharing=sharing) == 0
+        assert reordered(flaky, sharing=sharing) > 10
+        assert reordered(flaky, sharing=sharing, prefetch=1) == 0
+
+
+def test_queue_by_sku_keeps_the_order_and_most_of_the_speed_that_one_consumer_loses():
+    updates = workload(60, only="stock_update", goods=Goods(skus=100, zipf=0.0))
+    slow = {"read": "20 ms", "cores": 8, "write_if_newer": False}
+    alone, hashed, free = (
+        history("message_queue", updates, 400, **slow, sharing=sharing) for sharing in ("single", "by_sku", "competing")
+    )
+    times = [measure(made)["delivery_time_p50"] for made in (alone, hashed, free)]
+    assert times[0] > 5 * times[1] and times[1] < 3 * times[2]
+    assert [made.check().counts["reordered"] == 0 for made in (alone, hashed)] == [True, True]
+
+
+def test_queue_announcements_of_orders_overtake_updates_where_they_are_urgent():
+    backlog = workload(110, mix=Mix(stock_update=0.8, order=0.2, stock_query=0), handler_work=Constant(0.009))
+    late = []
+    for first in (False, True):
+        made = history("message_queue", backlog, 1000, sharing="single", prefetch=1, orders_first=first)
+        effects = (
+            made.effects.to_pandas()
+            .drop_duplicates(["message", "effect"])
+            .pivot(index="message", columns="effect", values="time")
+        )
+        late.append(
+            [(effects[end] - effects[start]).median() for start, end in (("taken", "announced"), ("issued", "copied"))]
+        )
+    (announced, copied), (urgent, behind) = late
+    assert urgent < 0.2 * announced and behind > 0.9 * copied
+
+
+def test_queue_that_is_full_drops_the_oldest_or_holds_publishers_up():
+    rush = workload(60, only="stock_update", goods=MANY_SKUS, **SLOW)
+    alone = {"sharing": "single", "prefetch": 1, "max_length": 10, "deduplication": 0}
+    endless, drop, lose, refuse = (
+        history("message_queue", rush, 200, **alone, **changes)
+        for changes in ({}, {"at_limit": "drop"}, {"at_limit": "drop", "park": False}, {"at_limit": "refuse"})
+    )
+    most = [
+        int(made.parts.to_pandas().query("name == 'updates'")["waiting_max"].max())
+        for made in (endless, drop, lose, refuse)
+    ]
+    assert most[0] > 100 and max(most[1:]) <= 11
+    outcomes = [made.messages.to_pandas()["outcome"].value_counts() for made in (drop, lose, refuse)]
+    assert outcomes[0]["dead_lettered"] > 100 and outcomes[1]["lost"] == outcomes[0]["dead_lettered"]
+    told = refuse.messages.to_pandas()
+    assert set(told["response"]) == {"ok", "timed_out"} and (told["response"] == "timed_out").sum() > 10
+    assert set(told.loc[told["response"] == "ok", "outcome"]) == {"applied"}, "what was confirmed is not lost"
+
+
+def test_queue_whose_messages_expire_is_never_later_than_their_time_to_live():
+    rush = workload(60, only="stock_update", goods=MANY_SKUS, **SLOW)
+    alone = {"sharing": "single", "prefetch": 1, "time_to_live": 0.2}
+    for park, end in ((True, "dead_lettered"), (False, "expired")):
+        late, never = (columns("message_queue", rush, 200, **alone, expire=e, park=park) for e in (False, True))
+        assert (late["applied"] - late["issued"]).max() > 5
+        assert (never["applied"] - never["issued"]).max() < 0.2 + 0.1
+        assert (never["outcome"] == end).sum() > 100
+
+
+def test_queue_on_several_nodes_confirms_when_most_have_written():
+    """To the bit: a follower that is alone with the leader must be waited for, one of two need not (Raft)."""
+    updates = workload(1, only="stock_update")
+    one, two, three, five = (
+        columns("message_queue", updates, 100, nodes=nodes, between_nodes=0.005)["responded"] for nodes in (1, 2, 3, 5)
+    )
+    assert (two - one).min() == pytest.approx(0.01) and two.equals(three) and three.equals(five)
+
+
 # --- outbox -----------------------------------------------------------------------------------------------------------
 
 RELAYS = ["polling", "log_tailing"]

@@ -32,6 +32,9 @@ TOKEN, STICKY = {"read_your_writes": "token"}, {"read_your_writes": "sticky"}
 TAILING, DUAL = {"publisher": "log_tailing"}, {"publisher": "dual_write"}
 FEW = {"customers": 10, "goods": Goods(skus=20)}
 """So that customers often look at what they have just ordered."""
+OFTEN = {"mix": Mix(stock_update=0.3, order=0.6, stock_query=0.1)}
+SLOW = {"sharing": "single", "prefetch": 1}
+"""So that changes wait in their queue."""
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
 CONSTANT = {"network": 0.0002}
 """A link that keeps the order of what travels on it."""
@@ -145,6 +148,27 @@ EQUAL = {
             FLAKY,
             RABBITMQ | {"prefetch": 2, "uplink": "exponential(5 ms)"},
         ),
+        "with one active consumer": (60, FLAKY | FEW, {"sharing": "single", "write_if_newer": False}),
+        "with queues by SKU": (150, FLAKY | FEW, {"sharing": "by_sku", "prefetch": 1, "write_if_newer": False}),
+        "on RabbitMQ with queues by SKU": (150, FLAKY | FEW, RABBITMQ | {"sharing": "by_sku"}),
+        "when announcements overtake": (110, FEW | OFTEN, SLOW | {"orders_first": True, "write_if_newer": False}),
+        "when refused announcements overtake on RabbitMQ": (
+            110,
+            FLAKY | FEW | OFTEN,
+            SLOW | RABBITMQ | {"orders_first": True, "max_deliveries": None},
+        ),
+        "when full queues drop": (110, FLAKY, SLOW | {"at_limit": "drop", "max_length": 3}),
+        "when full queues drop for good": (110, FLAKY, SLOW | {"at_limit": "drop", "max_length": 3, "park": False}),
+        "when full queues refuse": (110, FLAKY, SLOW | {"at_limit": "refuse", "max_length": 2, "confirm_timeout": 0.2}),
+        "when full queues refuse on RabbitMQ": (110, FLAKY, SLOW | RABBITMQ | {"at_limit": "refuse", "max_length": 2}),
+        "when full queues refuse customers who wait": (
+            110,
+            FLAKY | OFTEN,
+            {"consumers": 1, "prefetch": 1, "answered_on": "reply", "at_limit": "refuse", "max_length": 1},
+        ),
+        "when messages expire": (110, FLAKY, SLOW | {"expire": True, "time_to_live": 0.04}),
+        "with three nodes": (100, FLAKY, {"nodes": 3}),
+        "with five nodes and without confirms": (100, FLAKY, {"nodes": 5, "confirm": False}),
         "on RabbitMQ without confirms and acknowledgements": (
             80,
             FLAKY,
@@ -387,5 +411,5 @@ def test_oracles_share_nothing_with_the_blocks_and_the_engine(name):
             imported |= {f"simlib.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module)
-    standard = {"__future__", "collections.abc", "dataclasses", "functools", "itertools", "typing"}
+    standard = {"__future__", "collections.abc", "dataclasses", "functools", "itertools", "math", "typing"}
     assert imported <= KNOWN | standard

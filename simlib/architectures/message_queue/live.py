@@ -29,7 +29,7 @@ PARTS = ("postgres",)
 """Real parts that this architecture stands on, besides the broker that its parameters name."""
 READ_FROM = COPY
 """The store that answers queries."""
-SIMULATED = ()
+SIMULATED = ("sharing", "orders_first", "at_limit", "max_length", "expire", "time_to_live", "nodes", "between_nodes")
 """Parameters that the model alone has."""
 __all__ = ["PARTS", "READ_FROM", "SCHEMA", "SIMULATED"]
 

@@ -3,12 +3,13 @@
 It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
 other: the happy path, and the pattern's signature fault, a handler that fails: the delivery is refused, delivered
 again after a delay, and parked after the last; with confirms, acknowledgements that travel, and a limit of what is
-unacknowledged. A scenario's faults (loss, crash, poison) are left out. Numbers are drawn from the model's streams at
-the model's places, so that equal stories give equal times.
+unacknowledged; and how a queue may be limited, shared, and replicated. A scenario's faults (loss, crash, poison) are
+left out. Numbers are drawn from the model's streams at the model's places, so that equal stories give equal times.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ class Published:
     level: int = -1
     version: int = -1
     replied: simpy.Event | None = None
+    urgent: bool = False
+    published: float = 0.0
+    out: bool = False
     copy: int = 0
     deliveries: int = 0
 
@@ -54,14 +58,33 @@ class Delivery:
     inbox: int
 
 
+@dataclass(frozen=True)
+class Plain:
+    """What a queue is like where nothing else is chosen."""
+
+    sharing: str = "competing"
+    orders_first: bool = False
+    at_limit: str = "unlimited"
+    max_length: int = 0
+    expire: bool = False
+    time_to_live: float = 0.0
+    nodes: int = 1
+    between_nodes: float = 0.0
+
+
+PLAIN = Plain()
+
+
 class Queue:
     """A queue at the broker: it writes one message at a time, and hands out as many as may be unacknowledged: in one inbox
     for all consumers (JetStream), or in one of each, in turn (RabbitMQ)."""
 
-    def __init__(self, env: simpy.Environment, name: str, p: MessageQueue) -> None:
-        inboxes = 1 if p.semantics.shared else p.consumers
-        self.name = name
-        self.disk = simpy.Resource(env)
+    def __init__(
+        self, env: simpy.Environment, name: str, p: MessageQueue, label: str = "", consumers: int = 0, nodes: int = 1
+    ) -> None:
+        self.name, self.label, self.consumers = name, label or name, consumers or p.consumers
+        inboxes = 1 if p.semantics.shared else self.consumers
+        self.disk, *self.followers = (simpy.Resource(env) for _ in range(nodes))
         self.ready = simpy.PriorityStore(env)
         self.credit = simpy.Container(env, init=inboxes * p.prefetch, capacity=inboxes * p.prefetch)
         self.inboxes = [simpy.Store(env) for _ in range(inboxes)]
@@ -69,6 +92,20 @@ class Queue:
         self.turn = 0
         self.appended = self.returned = 0
         self.times: dict[int, list[float]] = {}
+
+    def waiting(self) -> list[simpy.PriorityItem]:
+        """What is ready, and neither dropped nor done."""
+        return [item for item in self.ready.items if not item.item.settled.triggered]
+
+    def append(self, it: Published) -> None:
+        """At the end, or before all that are not urgent."""
+        self.appended += 1
+        self.ready.put(simpy.PriorityItem((not it.urgent, self.appended), it))
+
+    def put_back(self, it: Published) -> None:
+        """At the head, of the urgent ones or of the others."""
+        self.returned += 1
+        self.ready.put(simpy.PriorityItem((not it.urgent, -self.returned), it))
 
     def next_with_room(self) -> int:
         """The inbox whose turn it is, of those that may hold more."""
@@ -93,8 +130,15 @@ class Side:
 class Simulation:
     """One run."""
 
-    def __init__(self, p: MessageQueue, scenario: Scenario, seed: int, messages: int) -> None:
-        self.p, self.scenario, self.seed = p, scenario, seed
+    def __init__(
+        self,
+        p: MessageQueue,
+        scenario: Scenario,
+        seed: int,
+        messages: int,
+        limits: MessageQueue | Plain = PLAIN,
+    ) -> None:
+        self.p, self.scenario, self.seed, self.limits = p, scenario, seed, limits
         self.env = env = simpy.Environment()
         self.arrivals = scenario.draw(seed, messages)
         self.cores, self.log = simpy.Resource(self.env, p.cores), simpy.Resource(self.env)
@@ -103,13 +147,16 @@ class Simulation:
         self.response, self.deliveries, self.duplicates, self.parked = np.zeros((4, messages), int)
         self.version, self.answer = np.full((2, messages), -1)
         self.done: set[tuple[int, str]] = set()
-        self.updates, self.orders = (Queue(env, name, p) for name in ("updates", "orders"))
+        active = p.consumers if limits.sharing == "competing" else 1
+        hashed = [f"updates.{k}" for k in range(p.consumers)] if limits.sharing == "by_sku" else ["updates"]
+        self.updates = [Queue(env, name, p, "updates", active, limits.nodes) for name in hashed]
+        self.orders = Queue(env, "orders", p, nodes=limits.nodes)
         for queue, side, body in (
-            (self.updates, self.shop, self.write_copy),
+            *((queue, self.shop, self.write_copy) for queue in self.updates),
             (self.orders, self.accounting, self.take),
         ):
             env.process(self.dispatch(queue, side))
-            for k in range(p.consumers):
+            for k in range(queue.consumers):
                 env.process(self.consume(queue, queue.inboxes[k % len(queue.inboxes)], side, body))
         starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
         for message, kind in enumerate(self.arrivals.kind.tolist()):
@@ -163,32 +210,87 @@ class Simulation:
         for attempt in range(self.p.confirm_retries + 1):
             at = draws.fold(place, attempt)
             yield from self.work(side, self.p.publish_client, f"{label}.publish.send", at)
-            confirmed = self.env.event()
-            self.env.process(self.store(label, side, queue, it, at, confirmed))
-            yield confirmed | self.env.timeout(self.p.confirm_timeout)
-            if confirmed.triggered:
+            heard = yield from self.ask(label, side, queue, it, at)
+            if heard == FAILED:
+                heard = yield from self.ask_again(label, side, queue, it, at)
+            if heard == OK:
                 yield from self.work(side, self.p.publish_client, f"{label}.publish.took", at)
                 return OK
         return TIMED_OUT
+
+    def ask(self, label: str, side: Side, queue: Queue, it: Published, place: int) -> Story:
+        """Publish once: confirmed, refused, or unheard."""
+        confirmed = self.env.event()
+        self.env.process(self.store(label, side, queue, it, place, confirmed))
+        yield confirmed | self.env.timeout(self.p.confirm_timeout)
+        return confirmed.value if confirmed.triggered else TIMED_OUT
+
+    def ask_again(self, label: str, side: Side, queue: Queue, it: Published, place: int) -> Story:
+        """What is refused waits; a client that keeps what it publishes then tries for as long as it would wait for a confirm."""
+        yield self.env.timeout(self.p.reconnect)
+        if self.p.semantics.buffered:
+            tries = math.ceil(self.p.confirm_timeout / self.p.reconnect)
+            for again in range(tries + 1):
+                if (yield from self.ask(label, side, queue, it, draws.fold(place, again))) == OK:
+                    return OK
+                if again < tries:
+                    yield self.env.timeout(self.p.reconnect)
+        return TIMED_OUT
+
+    def write(self, disk: simpy.Resource, stream: str, place: int) -> Story:
+        with disk.request() as turn:
+            yield turn
+            yield self.time(self.p.store, stream, place)
+
+    def follow(self, disk: simpy.Resource, stream: str, place: int) -> Story:
+        """A follower's copy, until the leader knows of it."""
+        yield self.env.timeout(self.limits.between_nodes)
+        yield from self.write(disk, f"{stream}.store", place)
+        yield self.env.timeout(self.limits.between_nodes)
 
     def store(
         self, label: str, side: Side, queue: Queue, it: Published, place: int, confirmed: simpy.Event | None = None
     ) -> Story:
         """What is published travels, is written, and confirmed; what the queue has already, it drops and confirms."""
-        yield self.time(self.p.uplink, f"{label}.publish.there.from.{side.name}", place)
-        with queue.disk.request() as turn:
-            yield turn
-            yield self.time(self.p.store, f"{label}.store", place)
+        p, limits = self.p, self.limits
+        yield self.time(p.uplink, f"{label}.publish.there.from.{side.name}", place)
+        written = [self.env.process(self.write(queue.disk, f"{label}.store", place))]
+        for k, follower in enumerate(queue.followers, 1):
+            written.append(self.env.process(self.follow(follower, f"{label}.node{k}", place)))
+        yield simpy.events.Condition(self.env, lambda _, count: count > len(written) // 2, written)
         times = queue.times.setdefault(it.message, [])
-        window = self.p.semantics.deduplicate
+        window = p.semantics.deduplicate
         if not times or window is None or self.env.now - times[-1] > window:
-            new = replace(it, settled=self.env.event(), copy=len(times))
+            if limits.at_limit == "refuse" and len(queue.waiting()) >= limits.max_length:
+                yield self.time(p.uplink, f"{label}.publish.refused.from.broker", place)
+                told = confirmed or it.replied
+                if told and not told.triggered:
+                    told.succeed(FAILED)
+                return
+            new = replace(it, settled=self.env.event(), published=self.env.now, copy=len(times))
             times.append(self.env.now)
-            queue.appended += 1
-            queue.ready.put(simpy.PriorityItem(queue.appended, new))
+            queue.append(new)
+            self.keep_within(queue)
+            if limits.expire:
+                self.env.process(self.expire(new))
         if confirmed:
-            yield self.time(self.p.uplink, f"{label}.publish.back.from.broker", place)
-            confirmed.succeed()
+            yield self.time(p.uplink, f"{label}.publish.back.from.broker", place)
+            confirmed.succeed(OK)
+
+    def keep_within(self, queue: Queue) -> None:
+        """A queue that is too long loses its first."""
+        if self.limits.at_limit == "drop" and len(queue.waiting()) > self.limits.max_length:
+            self.drop(min(queue.waiting()).item)
+
+    def drop(self, it: Published) -> None:
+        """It leaves the queue: parked, or for good."""
+        self.parked[it.message] |= self.p.park
+        it.settled.succeed()
+
+    def expire(self, it: Published) -> Story:
+        yield self.env.timeout(self.limits.time_to_live)
+        if not it.settled.triggered and not it.out:
+            self.drop(it)
 
     def dispatch(self, queue: Queue, to: Side) -> Story:
         """Hand out what is ready, as long as there is credit."""
@@ -201,6 +303,7 @@ class Simulation:
         """One delivery: its credit is back when it is settled, or back at the head of the queue, or parked."""
         if not it.settled.triggered:
             it.deliveries += 1
+            it.out = True
             self.deliveries[it.message] += 1
             place = draws.fold(draws.fold(0, it.message), it.deliveries - 1)
             place = draws.fold(place, it.copy) if it.copy else place
@@ -226,23 +329,23 @@ class Simulation:
         queue.free[delivery.inbox] += 1
         if it.settled.triggered:
             return
-        if last:
-            self.parked[it.message] |= self.p.park
+        it.out = False
+        if last or (self.limits.expire and self.env.now >= it.published + self.limits.time_to_live):
+            self.drop(it)
         elif broker.requeue == "head":
-            queue.returned += 1
-            queue.ready.put(simpy.PriorityItem(-queue.returned, it))
+            queue.put_back(it)
         else:
-            queue.appended += 1
-            queue.ready.put(simpy.PriorityItem(queue.appended, it))
+            queue.append(it)
+        self.keep_within(queue)
 
     def consume(self, queue: Queue, inbox: simpy.Store, side: Side, body: Callable[[Delivery], Story]) -> Story:
         """A consumer, for ever: take a delivery, handle it, acknowledge it or hand it back."""
         while True:
             delivery = yield inbox.get()
-            yield from self.work(side, self.p.consume_client, f"{queue.name}.take", delivery.place)
+            yield from self.work(side, self.p.consume_client, f"{queue.label}.take", delivery.place)
             done = yield from body(delivery)
             answer = "ack" if done else "nack"
-            yield from self.work(side, self.p.consume_client, f"{queue.name}.{answer}", delivery.place)
+            yield from self.work(side, self.p.consume_client, f"{queue.label}.{answer}", delivery.place)
             if self.p.manual_ack:
                 self.env.process(self.tell(queue, side, delivery, delivery.of.settled if done else delivery.refused))
 
@@ -257,7 +360,7 @@ class Simulation:
         yield from self.enter("update", self.accounting, message, place)
         yield from self.ask_database(self.accounting, "update.accounting.commit", place, commits=True)
         it = Published(message, self.env.event(), *self.change(message, +1))
-        response = yield from self.publish("update", self.accounting, self.updates, it, place)
+        response = yield from self.publish("update", self.accounting, self.changes(message), it, place)
         yield from self.leave("update", "", self.accounting, message, place, response)
 
     def order(self, message: int, place: int) -> Story:
@@ -284,6 +387,8 @@ class Simulation:
         if not it.replied.triggered:
             return TIMED_OUT
         response = it.replied.value
+        if response == FAILED:
+            return FAILED
         yield from self.work(self.shop, self.p.publish_client, "order.publish.took", place)
         return response
 
@@ -339,14 +444,18 @@ class Simulation:
             self.env.process(self.reply(it.replied, result, place))
         if result != OK:
             return True
-        news = Published(it.message, self.env.event(), level, version)
-        return (yield from self.publish("announce", accounting, self.updates, news, place)) == OK
+        news = Published(it.message, self.env.event(), level, version, urgent=self.limits.orders_first)
+        return (yield from self.publish("announce", accounting, self.changes(it.message), news, place)) == OK
 
     def reply(self, replied: simpy.Event, result: int, place: int) -> Story:
         yield self.time(self.p.uplink, "orders.reply.there.from.accounting", place)
         yield self.time(self.p.uplink, "orders.reply.back.from.broker", place)
         if not replied.triggered:
             replied.succeed(result)
+
+    def changes(self, message: int) -> Queue:
+        """The queue that has the message's SKU."""
+        return self.updates[int(self.arrivals.sku[message]) % len(self.updates)]
 
     def change(self, message: int, sign: int) -> tuple[int, int]:
         """Accounting's stock changes by the message's quantity; the new level and version."""
@@ -369,7 +478,7 @@ def run(parameters: MessageQueue, scenario: Scenario, seed: int, messages: int) 
     `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
     saw), -1 for none; `deliveries`; `duplicates`, effects that happened again; `parked`, 1 where it was parked.
     """
-    simulation = Simulation(parameters, scenario, seed, messages)
+    simulation = Simulation(parameters, scenario, seed, messages, limits=parameters)
     simulation.env.run()
     names = ("issued", "responded", "applied", "response", "version", "answer", "deliveries", "duplicates", "parked")
     return {name: getattr(simulation, name) for name in names}

@@ -140,7 +140,7 @@ class Sagas(Simulation):
 
     def announce(self, delivery: Delivery, level: int, version: int) -> Story:
         news = Published(delivery.of.message, self.env.event(), level, version)
-        return (yield from self.publish("announce", self.accounting, self.updates, news, delivery.place))
+        return (yield from self.publish("announce", self.accounting, self.changes(news.message), news, delivery.place))
 
     def undo(self, step: str, delivery: Delivery) -> Story:
         """The undoing of a step that was done; of another one, which then is never done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from simlib.architectures.parameters import PositiveDuration
-from simlib.architectures.queues import Channel, send
+from simlib.architectures.queues import Channel
 from simlib.architectures.saga.base import Saga, Sagas
 from simlib.architectures.sides import Side
 from simlib.domain import RESERVE
@@ -32,7 +32,7 @@ def build(p: Choreographed, scenario: Scenario) -> Flow:
     def tell(channel: Channel, here: Side, label: str) -> Steps:
         """An event, which is published again where that is not confirmed."""
         link = between.links[here.part]
-        return send(p, label, here, link, channel.log, channel.queue, unconfirmed=[fail()])
+        return between.send(label, here, link, [channel], unconfirmed=[fail()])
 
     def back(k: int, label: str) -> Steps:
         """The step before is to be undone; where there is none, or none is undone, the shop hears of the end."""
@@ -44,7 +44,7 @@ def build(p: Choreographed, scenario: Scenario) -> Flow:
     late = [*between.unlock(), reply("timed_out")]
     if p.compensation:
         last = between.undoing[tasks[-1].step]
-        late = [*send(p, "order.late", shop, between.right, last.log, last.queue), reply("refused")]
+        late = [*between.send("order.late", shop, between.right, [last]), reply("refused")]
     saga = [
         *between.remember("begun"), *between.lock(), *between.publish("order", shop),
         timeout(p.deadline, known, otherwise=late),

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from simlib.architectures.fulfilment import Task
 from simlib.architectures.parameters import PositiveDuration, Retries
-from simlib.architectures.queues import send
 from simlib.architectures.saga.base import Saga, Sagas
 from simlib.domain import RESERVE, RESPONSES
 from simlib.flow import RESULT, Backoff, Flow, Steps, branch, call, fail, reply, rescue, retry, spawn
@@ -46,8 +45,8 @@ def build(p: Orchestrated, scenario: Scenario) -> Flow:
     def undo(task: Task) -> Steps:
         if not p.compensation:
             return []
-        name, (queue, log) = f"{task.step}.undo", between.undoing[task.step]
-        asked = send(p, name, shop, between.right, log, queue, reply_within=p.step_timeout)
+        name = f"{task.step}.undo"
+        asked = between.send(name, shop, between.right, [between.undoing[task.step]], reply_within=p.step_timeout)
         known = branch(RESULT.equals("ok"), [*shop.commit("saga.restock"), *between.restock()])
         return [
             *between.remember(name),
