@@ -245,7 +245,8 @@ def compare(
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> int:
-    """Compare architectures on the same random numbers: metrics of each, and paired differences with 95 % intervals."""
+    """Compare architectures on the same random numbers: metrics of each, and paired differences with 95 % intervals (of each from
+    the first; with --json, of all pairs)."""
     from simlib import api
 
     values = _settings(settings)
@@ -276,7 +277,7 @@ def compare(
         ["metric", *tables],
         [(name, *(_quantity(table[name]) if name in table else "" for table in tables.values())) for name in metrics],
     )
-    for (a, b), rows in paired.groupby(["a", "b"], sort=False):
+    for (a, b), rows in paired[paired["b"] == next(iter(tables))].groupby(["a", "b"], sort=False):
         _say(f"\n{a} − {b}")
         kept = [row for row in rows.rename(columns={"metric": "name", "difference": "value"}).itertuples()]
         _table(

@@ -61,7 +61,7 @@ EFFECTS = pa.schema(
 PARTS = pa.schema(
     [
         ("name", pa.string()),
-        ("kind", pa.string()),  # pool, queue, credit
+        ("kind", pa.string()),  # pool, lock, queue, credit
         ("capacity", pa.float64()),
         ("start", pa.float64()),
         ("end", pa.float64()),

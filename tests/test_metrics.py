@@ -4,6 +4,7 @@ import math
 import time
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from simlib.domain import (
@@ -19,7 +20,9 @@ from simlib.domain import (
     TAKEN,
     undone,
 )
+from simlib.engines import ENGINES, simulate
 from simlib.errors import BadInput
+from simlib.flow import Exponential, Flow, ack, apply, for_each, publish, receive, wait_until
 from simlib.history import History, to_table
 from simlib.metrics import REGISTRY, measure, metric_of, overloaded, table, unit_of, warmup
 
@@ -346,6 +349,20 @@ def test_a_pool_that_is_busy_all_the_time_is_overload(make_history):
     messages = [{"kind": "job", "issued": at} for at in (0.0, 5.0, 10.0)]
     assert overloaded(make_history(messages, pools=[("cpu", 2, 0, 5, 9.4), ("cpu", 2, 5, 10, 9.7)]))
     assert not overloaded(make_history(messages, pools=[("cpu", 2, 0, 5, 9.4), ("cpu", 2, 5, 10, 9.4)]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_lock_that_is_held_all_the_time_is_no_overload(engine):
+    flow = Flow("held")
+    lock, desk = flow.pool("lock", lock=True), flow.part("desk")
+    jobs = desk.queue("jobs")
+    flow.source("job", interarrival=Exponential(mean=1.0), steps=[publish(jobs)])
+    flow.actor("clerk", desk, [lock.seize(), wait_until(jobs), receive(jobs, 1), for_each([apply("done")]), ack()])
+    history = simulate(flow, messages=500, seed=1, engine=engine)
+    held = history.parts.filter(pc.equal(history.parts["name"], "lock"))
+    assert set(held["kind"].to_pylist()) == {"lock"} and held["busy"].to_numpy().sum() > 400
+    assert not overloaded(history)
+    assert not table(history)["name"].str.startswith("utilisation.lock").any()
 
 
 def test_a_start_from_a_backlog_is_cut_as_warm_up():

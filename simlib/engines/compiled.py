@@ -416,7 +416,7 @@ def _history(
         ],
         **{name: struck[name] for name in ("start", "end", "message")},
     }
-    nouns = [(pool.name, "pool", float(pool.capacity * pool.members)) for pool in flow.pools.values()]
+    nouns = [(pool.name, pool.kind, float(pool.capacity * pool.members)) for pool in flow.pools.values()]
     nouns += [(queue.name, "queue", math.nan) for queue in flow.queues.values()]
     nouns += [(credit.name, "credit", credit.capacity) for credit in flow.credits.values()]
     areas = []

@@ -127,7 +127,8 @@ class Pool:
     """Units that rows hold for a while. `members` are alike; `select` says which one a row goes to.
 
     `queue_limit` counts those who wait, at each member; one more fails with "full". Where the `breaker` leaves out all members, a
-    row fails with "open".
+    row fails with "open". A `lock` is held for the sake of order, also while its holder waits for work: how busy it is says nothing
+    of the load.
     """
 
     name: str
@@ -137,6 +138,12 @@ class Pool:
     select: Select = "round_robin"
     queue_limit: int | None = None
     breaker: Breaker | None = None
+    lock: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is called in a history's parts."""
+        return "lock" if self.lock else "pool"
 
     def serve(self, time: Any, stream: str | None = None, priority: int = 0) -> Serve:
         """Hold a unit for a time. A lower priority number is served first (non-preemptive)."""

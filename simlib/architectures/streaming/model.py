@@ -118,7 +118,10 @@ class Topic:
         self.p, self.name, self.link, broker = p, name, link, link.ends[1]
         self.log = broker.log(name, partitions=p.partitions, flush_every=p.flush_every or None)
         self.batch = broker.queue(f"{name}.batch", detected_after=0.0)
-        self.next, self.io = (broker.pool(f"{name}.{what}", capacity=1) for what in ("next_batch", "io"))
+        self.next, self.io = (
+            broker.pool(f"{name}.next_batch", capacity=1, lock=True),
+            broker.pool(f"{name}.io", capacity=1),
+        )
         broker.flow.actor(f"{name}.batches", broker, self.write_batches(), count=p.in_flight)
 
     def publish(self, label: str, here: Side, unconfirmed: Steps = ()) -> Steps:

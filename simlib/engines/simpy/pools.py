@@ -93,7 +93,7 @@ class PoolState:
 
     def __init__(self, engine: Engine, pool: Pool) -> None:
         self.noun = pool
-        self.meter = engine.records.meter(pool.name, "pool", pool.capacity * pool.members)
+        self.meter = engine.records.meter(pool.name, pool.kind, pool.capacity * pool.members)
         self.members = [Member(self, number, engine.clock) for number in range(pool.members)]
         self.select, self.turn = pool.select, 0
         self.sku = engine.arrivals.sku
