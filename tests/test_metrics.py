@@ -357,7 +357,8 @@ def test_a_lock_that_is_held_all_the_time_is_no_overload(engine):
     lock, desk = flow.pool("lock", lock=True), flow.part("desk")
     jobs = desk.queue("jobs")
     flow.source("job", interarrival=Exponential(mean=1.0), steps=[publish(jobs)])
-    flow.actor("clerk", desk, [lock.seize(), wait_until(jobs), receive(jobs, 1), for_each([apply("done")]), ack()])
+    turn = [lock.seize(), wait_until(jobs), receive(jobs, 1), lock.release(), for_each([apply("done")]), ack()]
+    flow.actor("clerk", desk, turn)
     history = simulate(flow, messages=500, seed=1, engine=engine)
     held = history.parts.filter(pc.equal(history.parts["name"], "lock"))
     assert set(held["kind"].to_pylist()) == {"lock"} and held["busy"].to_numpy().sum() > 400
