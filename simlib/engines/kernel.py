@@ -1636,8 +1636,14 @@ def put_back(s, d):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def disconnect(s, q):  # type: ignore[no-untyped-def]
-    """As `simpy.QueueState.disconnect`: deliveries are numbered as they were published."""
+    """As `simpy.QueueState.disconnect`."""
     queue_at(s, q).closed = 1
+    put_all_back(s, q)
+
+
+@njit(cache=True)
+def put_all_back(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._put_all_back`: deliveries are numbered as they were published."""
     for i in range(s.delivered):
         d = i if queue_at(s, q).requeue_back else s.delivered - 1 - i
         if delivery_at(s, d).queue == q and delivery_at(s, d).out:
@@ -1670,7 +1676,11 @@ def hand_back(s, d, number):  # type: ignore[no-untyped-def]
     delivery = delivery_at(s, d)
     if delivery.settled or not delivery.out or delivery.number != number:
         return
-    put_back(s, d)
+    if queue_at(s, delivery.queue).keeps:
+        drop_buffers(s, queue_at(s, delivery.queue))
+        put_all_back(s, delivery.queue)
+    else:
+        put_back(s, d)
     dispatch(s, delivery.queue)
 
 

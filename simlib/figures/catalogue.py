@@ -353,6 +353,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:idempotent_producer": {"ru": "брокер отбрасывает повторы", "en": "whether the broker drops what it has"},
     "parameter:members": {"ru": "участников группы потребителей", "en": "members of each consumer group"},
     "parameter:max_poll_records": {"ru": "записей за один опрос", "en": "records that a member takes at once"},
+    "parameter:max_poll_interval": {"ru": "предел времени между опросами", "en": "until uncommitted records are handed out again"},
     "parameter:guarantee": {"ru": "когда фиксируется позиция", "en": "when a position is committed"},
     "parameter:commit_position": {"ru": "запись позиции группы", "en": "until a group's position is written"},
     "parameter:state": {"ru": "где хранится копия магазина", "en": "where the shop keeps its copy"},

@@ -267,7 +267,7 @@ class Checker:
         """A log's group has its deliveries in the log's order, from its position on."""
         assert queue.log is not None
         self.mine(queue.log, "log", self.flow.logs)
-        unfit = ("automatic_ack", "ack_wait", "max_deliveries", "deduplicate", "coalesce", "length", "ttl")
+        unfit = ("automatic_ack", "max_deliveries", "deduplicate", "coalesce", "length", "ttl")
         for option in (name for name in unfit if getattr(queue, name) not in (None, False)):
             raise self.bad(f"queue '{queue.name}' is the group of a log, which has no {option}: leave it out")
         if queue.requeue != "head" or queue.detected_after is None:

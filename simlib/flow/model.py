@@ -285,7 +285,8 @@ class Log:
 
     def group(self, name: str, **options: Any) -> list[Queue]:
         """Readers that share a position in each partition: the partitions' queues, numbered where they are several. Options as
-        in `Queue`, of which `detected_after` is the group's session timeout."""
+        in `Queue`, of which `detected_after` is the group's session timeout, and `ack_wait` how long what is handed out may stay
+        uncommitted before all of it is handed out again."""
         names = [name] if self.partitions == 1 else [f"{name}.{i}" for i in range(self.partitions)]
         options = {"log": self, "flush_every": self.flush_every, "detected_after": 0.0, **options}
         return [self.at.queue(each, **options) for each in names]

@@ -1414,3 +1414,12 @@ def test_streaming_state_in_memory_is_written_sooner_and_restored_by_reading_the
             waits[state, at] = late(messages[messages["issued"] < at - 0.1]).median(), late(new).max()
     assert waits["memory", 5.0][0] < waits["database", 5.0][0] - 0.001, "no transaction"
     assert waits["database", 5.0][1] < 0.1 and waits["memory", 5.0][1] > 3 * waits["memory", 1.0][1]
+
+
+def test_streaming_polls_that_last_too_long_are_never_committed():
+    """A poll of many records takes longer than the group has patience, and so it does the next time."""
+    slow = workload(40, only="stock_update", handler_work=Constant(0.02), goods=MANY_SKUS, horizon=3.0)
+    hasty = {"max_poll_interval": 0.1, "members": 1, "partitions": 1, "commit_position": "50 ms", **UNKNOWING}
+    few, many = (history("streaming", slow, 200, max_poll_records=n, **hasty) for n in (2, 50))
+    assert many.check().counts["duplicated"] > 20 and few.check().counts["duplicated"] == 0
+    assert set(few.messages["outcome"].to_pylist()) <= {"applied", "in_flight"}

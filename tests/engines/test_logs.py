@@ -12,6 +12,8 @@ from simlib.distributions import Exponential
 from simlib.engines import ENGINES
 from simlib.errors import BadInput
 from simlib.flow import (
+    DELIVERY,
+    SKU,
     Affine,
     Field,
     Flow,
@@ -20,10 +22,12 @@ from simlib.flow import (
     Steps,
     ack,
     apply,
+    branch,
     delay,
     every,
     fail,
     for_each,
+    nack,
     point,
     publish,
     receive,
@@ -131,6 +135,23 @@ def test_what_a_dead_reader_had_not_committed_comes_again_in_order_after_the_ses
     struck = [Crash(part="reader", at=(1.5,), restart=2.0)]
     happened = effects_of(run_at(flow, [0.0, 0.1, 0.2], faults=struck))
     assert happened == [(0, "seen", 0.0), (1, "seen", 1.0), (1, "seen", 3.5), (2, "seen", 4.5)]
+
+
+def test_what_is_not_committed_in_time_is_handed_out_again_from_the_position_on(run_at, effects_of) -> None:
+    """The first record takes too long, the first time: what was committed late does not count."""
+    work = [branch(DELIVERY.at_least(2), [delay(0.25)], [delay(1.0)]), apply("seen"), ack()]
+    flow, _ = logged(lambda log: [publish(log)], work=work, ack_wait=0.8)
+    happened = effects_of(run_at(flow, [0.0, 0.1]))
+    assert happened == [(0, "seen", 1.0), (0, "seen", 1.25), (1, "seen", 1.5)]
+
+
+def test_what_is_refused_comes_again_with_all_behind_it(run_at, effects_of) -> None:
+    first = branch(
+        SKU.equals(1), [branch(DELIVERY.at_least(2), [apply("seen"), ack()], [nack()])], [apply("seen"), ack()]
+    )
+    flow, _ = logged(lambda log: [publish(log)], work=[delay(1.0), first], prefetch=3)
+    happened = effects_of(run_at(flow, [0.0, 0.1, 0.2], skus=[1, 2, 3]))
+    assert happened == [(0, "seen", 2.0), (1, "seen", 3.0), (2, "seen", 4.0)]
 
 
 def test_a_group_that_is_sought_reads_all_from_the_first_record_on(run_at, effects_of) -> None:

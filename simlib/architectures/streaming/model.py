@@ -72,6 +72,9 @@ class Streaming(Parameters):
     idempotent_producer: Truth = Field(True, description="whether the broker drops what it has been sent before")
     members: Count = Field(2, description="members of each consumer group, which share the partitions")
     max_poll_records: Count = Field(50, description="records of a partition that a member takes at once")
+    max_poll_interval: PositiveDuration = Field(
+        300.0, description="after which records that a member took and did not commit are handed out again, s"
+    )
     guarantee: Literal["at_least_once", "at_most_once", "exactly_once"] = Field(
         "at_least_once", description="whether the position is committed after the effects, before, or with each of them"
     )
@@ -168,7 +171,7 @@ class Topic:
         members = [side.part.pool(f"{self.name}.member.{i}", capacity=1) for i in range(min(p.members, p.partitions))]
         dead = side.part.queue(f"{self.name}.dead", max_deliveries=1)
         flow.consumers(dead, at=side.part, count=1, steps=[nack()])
-        group = self.log.group(self.name, detected_after=p.session_timeout)
+        group = self.log.group(self.name, detected_after=p.session_timeout, ack_wait=p.max_poll_interval)
         if restored:
             again = [seek(partition) for partition in group]
             flow.actor(f"{self.name}.restore", side.part, [*again, wait_until(group[0], at_least=NEVER)])

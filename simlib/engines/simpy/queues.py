@@ -321,10 +321,15 @@ class QueueState:
         return self.queue.max_deliveries is not None and number >= self.queue.max_deliveries
 
     def hand_back(self, delivery: Delivery, number: int) -> None:
-        """Delivery `number` was refused or not acknowledged in time: it comes again, or is parked after the last."""
+        """Delivery `number` was refused or not acknowledged in time: it comes again, or is parked after the last; of a log's group
+        all that are handed out come again, from its position on."""
         if delivery.settled or not delivery.out or delivery.number != number:
             return
-        self._put_back(delivery)
+        if self.kept is None:
+            self._put_back(delivery)
+        else:
+            self.part_crashed()
+            self._put_all_back()
         self.dispatch()
 
     def _put_back(self, delivery: Delivery) -> None:
@@ -393,5 +398,8 @@ class QueueState:
         """The broker notices that the connection is closed: what was handed out over it comes back, in the order in which
         it was published."""
         self.closed = True
+        self._put_all_back()
+
+    def _put_all_back(self) -> None:
         for delivery in sorted(self.held, key=lambda one: one.nth, reverse=self.queue.requeue == "head"):
             self._put_back(delivery)
