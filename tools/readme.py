@@ -1,13 +1,21 @@
-"""Fills the tables and figures of README.md and README.ru.md from the finished report's results: `make readme`."""
+"""Fills the tables and figures of the READMEs and of docs/comparison.md: `make readme`; or the blocks that are named alone.
+
+The measured and swept ones come from the finished report's results, the others are simulated here, in some minutes.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from simlib import api, architectures, comparison, paths
@@ -16,30 +24,33 @@ from simlib.comparison import words
 from simlib.domain import STOCK_UPDATE
 from simlib.experiments import store
 from simlib.scenario import Scenario
+from simlib.statistics import paired
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = {"README.md": "readme_comparison.png", "README.ru.md": "readme_comparison.ru.png"}
+PAGES = (*FIGURES, "docs/comparison.md")
+BASELINE = "rest"
 
 
-def main() -> None:
-    """Fill every block `<!-- NAME -->` … `<!-- /NAME -->` that either file has."""
-    results = store.read(paths.RESULTS / "report")
-    validation = json.loads(paths.VALIDATION.read_text(encoding="utf-8"))
-    for name, figure in FIGURES.items():
+def main(names: Iterable[str] = ()) -> None:
+    """Fill the blocks `<!-- NAME -->` … `<!-- /NAME -->` of these names in all pages; all of them, and the figures, where none is
+    named."""
+    chosen = set(names) or set(BLOCKS)
+    for figure in FIGURES.values() if not names else ():
         source, copy = paths.FIGURES / figure, ROOT / "figures" / figure
         if source != copy:
             shutil.copy(source, copy)
-        blocks = {"comparison": compared(results), "validation": validated(validation), "faults": faulted()}
+    for name in PAGES:
         text = (ROOT / name).read_text(encoding="utf-8")
-        for block, content in blocks.items():
+        for block in (block for block in BLOCKS if block in chosen and f"<!-- {block} -->" in text):
             between = re.compile(rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)", re.DOTALL)
-            text = between.sub(lambda found, content=content: found[1] + content + found[2], text)
+            text = between.sub(lambda found, block=block: found[1] + BLOCKS[block]() + found[2], text)
         (ROOT / name).write_text(text, encoding="utf-8")
 
 
-def compared(results: pd.DataFrame) -> str:
+def compared() -> str:
     """The first metric of each topic, a row each scenario (the roughest alone where it is not about time)."""
-    table = comparison.criteria(results)
+    table = comparison.criteria(store.read(paths.RESULTS / "report"))
     table = table[table["metric"].isin([names[0] for names in comparison.TOPICS.values()])]
     first = table.groupby("topic")["scenario"].transform("first")
     table = table[table["topic"].isin(comparison.TIMELY) | (table["scenario"] == first)]
@@ -53,8 +64,9 @@ def compared(results: pd.DataFrame) -> str:
     return markdown(["scenario", "metric", *candidates], rows)
 
 
-def validated(validation: dict[str, Any]) -> str:
+def validated() -> str:
     """How many points meet the stated accuracy, and measured against predicted: the trace-driven rows."""
+    validation = json.loads(paths.VALIDATION.read_text(encoding="utf-8"))
     rows, met = [], {}
     for row in validation["rows"]:
         if row["kind"] != "trace":
@@ -122,6 +134,86 @@ def _left(architecture: str, parameters: dict[str, Any], fault: dict[str, Any]) 
     return f"{failed} / {parked} / {lost} / {duplicated} / {slowest:.2g} s"
 
 
+DOWN = "accounting is down"
+"""Beside the named scenarios: 5,000 messages of `steady`, while accounting is down for 2 s."""
+GIVEN: dict[str, tuple[str, str]] = {
+    "an order is answered": ("steady", "response_time_p95.order"),
+    "in a sale": ("flash_sale", "response_time_p95.order"),
+    "a query is answered": ("steady", "response_time_p95.stock_query"),
+    "an update is at the shop": ("steady", "delivery_time_p95.stock_update"),
+    "stale reads": ("steady", "stale_read_fraction"),
+    "own order not seen": ("steady", "read_your_writes_violations"),
+    "oversold in a sale": ("flash_sale", "oversold_units"),
+    "half finished": ("fulfilment", "half_finished"),
+    f"failed while {DOWN}": (DOWN, "failed"),
+}
+"""What an architecture gives and costs: of each the less the better."""
+SHOWN = (
+    "response_time_p95.order", "response_time_p95.stock_query", "response_time_p95.stock_update",
+    "delivery_time_p95.stock_update", "goodput", "stale_read_fraction", "read_your_writes_violations", "oversold_units",
+    "undersold_units", "half_finished", "compensated", "dead_lettered",
+)  # fmt: skip
+"""Metrics of the tables that show everything."""
+
+
+@cache
+def compare(scenario: str) -> dict[str, api.Replicates]:
+    """All architectures with their default parameters, ten runs each, on the same messages."""
+    faults = {"faults": [{**FAULTS["crash of accounting"], "at": [20]}]}
+    named = scenario != DOWN
+    met = scenario if named else Scenario.model_validate({**dict(api.load_scenario("steady")), **faults})
+    found = api.compare(scenario=met, messages=None if named else 5000, workers=os.cpu_count() or 1)
+    return {each.case.architecture: each for each in found.replicates}
+
+
+def measured(runs: api.Replicates, metric: str) -> np.ndarray:
+    """A metric of each run; NaN where it is withheld. `failed` counts the customers who were told so, or gave up."""
+    if metric == "failed":
+        told = [
+            history.messages.to_pandas()["response"].isin(["failed", "timed_out"]).sum() for history in runs.histories
+        ]
+        return np.array(told, float)
+    row = runs.table().set_index("name").loc[metric]
+    values = runs.values[metric].to_numpy(float)
+    return values if np.isfinite(row["value"]) else np.full(values.shape, np.nan)
+
+
+def chosen() -> str:
+    """Each architecture against the baseline: bold where it is better, in italics where it is worse, by the paired interval."""
+    rows = []
+    for name in architectures.names():
+        cells = []
+        for scenario, metric in GIVEN.values():
+            values, base = (measured(compare(scenario)[which], metric) for which in (name, BASELINE))
+            shown = words.quantity(
+                float(values.mean()), "s" if metric.endswith((".order", "_query", "_update")) else ""
+            )
+            if metric == "stale_read_fraction":
+                shown = f"{100 * values.mean():.2g} %"
+            against = paired(values, base)
+            cells.append(f"**{shown}**" if against.high < 0 else f"*{shown}*" if against.low > 0 else shown)
+        rows.append([f"[{name}](simlib/architectures/{name}/README.md)", *cells])
+    return markdown(["architecture", *GIVEN], rows)
+
+
+def shown(scenario: str) -> str:
+    """All architectures on a scenario, with 95 % intervals."""
+    rows = []
+    for name, runs in compare(scenario).items():
+        table = runs.table().set_index("name")
+        rows.append([name, *(words.quantity(*table.loc[metric, ["value", "unit", "low", "high"]]) for metric in SHOWN)])
+    return markdown(["architecture", *(f"`{metric}`" for metric in SHOWN)], rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "comparison": compared,
+    "validation": validated,
+    "faults": faulted,
+    "choice": chosen,
+    **{f"on {scenario}": partial(shown, scenario) for scenario in ("steady", "burst", "flash_sale", "fulfilment")},
+}
+
+
 def markdown(columns: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
@@ -129,4 +221,4 @@ def markdown(columns: list[str], rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
