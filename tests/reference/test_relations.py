@@ -20,8 +20,7 @@ from ruamel.yaml import YAML
 
 import simlib
 from simlib import architectures
-from simlib.architectures.queues import send
-from simlib.architectures.sides import sides
+from simlib.architectures.queues import Feed
 from simlib.distributions import Constant, Distribution, Exponential, Lognormal
 from simlib.draws import replication_seed
 from simlib.engines import ENGINES
@@ -165,12 +164,11 @@ def test_confirms_take_the_window_over_the_throughput(measured: str) -> None:
     rate, window = MEASURED["rabbit_amqp_2024"]["data"][measured]["rate"], 192
     parameters = architectures.get("message_queue").load_parameters({**BARE, "store": Exponential(1 / rate)})
     flow = Flow("publishers")
-    (accounting, shop), broker = sides(flow, parameters), flow.part("broker")
-    left, right = (flow.link(side.part, broker, parameters.uplink) for side in (accounting, shop))
-    updates, log = broker.queue("updates", link=right), broker.pool("log", capacity=1)
-    published = send(parameters, "update", accounting, left, log, updates)
-    flow.source("stock_update", at=accounting.part, population=window, think=0.0, steps=[*published, respond()])
-    flow.consumers(updates, at=shop.part, count=window, steps=[apply("taken"), ack()])
+    between = Feed(flow, parameters, STEADY)
+    published, [updates] = between.publish("update", between.accounting), between.updates
+    steps, at = [*published, respond()], between.accounting.part
+    flow.source("stock_update", at=at, population=window, think=0.0, steps=steps)
+    flow.consumers(updates.queue, at=between.shop.part, count=window, steps=[apply("taken"), ack()])
     messages = simlib.simulate(flow, 20_000).messages
     confirmed = messages["responded"].to_numpy()
     latency = float(np.mean(confirmed - messages["issued"].to_numpy()))
