@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import simlib
 from simlib.flow import (
     DELIVERY,
+    Exponential,
     Field,
     Flow,
     Queue,
@@ -18,6 +21,7 @@ from simlib.flow import (
     branch,
     by_sku,
     delay,
+    mark,
     nack,
     publish,
     reject,
@@ -107,3 +111,44 @@ def test_by_sku_takes_one_branch_for_all_messages_of_a_sku(run_at, effects_of) -
     flow.source("job", steps=[by_sku([apply("even")], [delay("1 s"), apply("odd")])])
     made = run_at(flow, [0, 1, 2, 3], skus=[0, 1, 2, 1])
     assert sorted(effects_of(made)) == [(0, "even", 0), (1, "odd", 2), (2, "even", 2), (3, "odd", 4)]
+
+
+# --- by theory --------------------------------------------------------------------------------------------------------
+
+
+def mm1(rates: dict[str, float], **options: Any) -> Flow:
+    """Jobs of rate 1 at one consumer, who takes one at a time; those of kind `urgent` go first."""
+    flow = Flow("mm1")
+    host = flow.part("host")
+    jobs = host.queue("jobs", prefetch=1, **options)
+    flow.consumers(jobs, at=host, count=1, steps=[mark("begun"), delay(Exponential(1.0)), apply("done"), ack()])
+    for kind, rate in rates.items():
+        put = rescue([publish(jobs, urgent=kind == "urgent")], otherwise=[reject()])
+        flow.source(kind, at=host, interarrival=Exponential(1 / rate), steps=[put])
+    return flow
+
+
+def test_urgent_deliveries_wait_as_long_as_cobham_says() -> None:
+    """Non-preemptive priorities (Cobham, Operations Research 2, 1954): W1 = R / (1 − ρ1), W2 = W1 / (1 − ρ), R = λ E[S²] / 2."""
+    messages = simlib.simulate(mm1({"urgent": 0.3, "plain": 0.5}), 60_000, seed=1).messages.to_pandas()
+    waits = (messages["mark.begun"] - messages["issued"]).groupby(messages["kind"].astype(str)).mean()
+    assert waits["urgent"] == pytest.approx(0.8 / 0.7, rel=0.05)
+    assert waits["plain"] == pytest.approx(0.8 / 0.7 / 0.2, rel=0.12)
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "drop"])
+def test_a_limited_queue_loses_as_many_as_an_mm1k(overflow) -> None:
+    """K = 1 in hand and 4 that wait: (1 − ρ) ρ^K / (1 − ρ^(K+1)) are lost, whether the new one is or the oldest."""
+    flow = mm1({"plain": 0.9}, length=4, overflow=overflow)
+    outcomes = simlib.simulate(flow, 40_000, seed=1).messages.to_pandas()["outcome"]
+    lost = 0.1 * 0.9**5 / (1 - 0.9**6)
+    assert (outcomes != "applied").mean() == pytest.approx(lost, rel=0.05)
+
+
+def test_what_expires_is_as_much_as_patience_of_one_length_gives_up() -> None:
+    """M/M/1 with patience of constant length τ (Barrer, ordered service, Operations Research 5, 1957): ρ (1 − ρ) d / (1 − ρ² d)
+    give up, where d = exp(−τ (1 − ρ)); here ρ = 0.8, τ = 2 services."""
+    outcomes = simlib.simulate(mm1({"plain": 0.8}, ttl=2.0), 40_000, seed=1).messages.to_pandas()["outcome"]
+    decay = math.exp(-2.0 * 0.2)
+    lost = 0.8 * 0.2 * decay / (1 - 0.8**2 * decay)
+    assert (outcomes != "applied").mean() == pytest.approx(lost, rel=0.05)
