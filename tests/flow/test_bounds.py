@@ -27,6 +27,7 @@ from simlib.flow import (
     apply,
     branch,
     by_attempt,
+    by_sku,
     call,
     choose,
     delay,
@@ -322,3 +323,11 @@ def test_no_architecture_serves_more_than_its_bound(name: str) -> None:
     )
     served = messages["outcome"].isin(["applied", "answered"]).sum()
     assert served / history.parts["end"].to_numpy().max() <= bounds.throughput * 1.05
+
+
+def test_what_is_hashed_by_sku_is_shared_evenly() -> None:
+    """By chance it is not: the bound is one that no uneven sharing exceeds."""
+    flow = Flow("hashed")
+    servers = [flow.pool(f"server{k}") for k in range(3)]
+    flow.source("job", [by_sku(*([server.serve(1.0)] for server in servers))], interarrival=1.0)
+    assert flow.bounds().throughput == pytest.approx(3.0)

@@ -33,6 +33,7 @@ from simlib.flow import (
     apply,
     branch,
     by_attempt,
+    by_sku,
     call,
     checkpoint,
     choose,
@@ -209,6 +210,14 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
         lambda w: [branch(LEVEL.at_least(0.5 * VERSION), [])],  # type: ignore[operator]
         "how many times a field is compared with must be a whole number of at least 0, got 0.5",
     ),
+    "no branch by SKU": (
+        lambda w: [by_sku()],
+        "how many branches there are by SKU must be a whole number of at least 1",
+    ),
+    "a branch by SKU that keeps its unit": (
+        lambda w: [by_sku([w.server.seize()], [])],
+        "pool 'server' is seized and on a path never released",
+    ),
     "a replica that is not there": (
         lambda w: [w.stock.read(1)],
         "replica of table 'stock' must be a whole number of between 0 and 0, got 1",
@@ -340,6 +349,10 @@ HANDLINGS: dict[str, tuple[Callable[[World], Steps], str]] = {
     "a consumer with a checkpoint": (
         lambda w: [checkpoint(), ack()],
         "a checkpoint with a delivery in hand, which comes again after a crash",
+    ),
+    "a consumer that publishes where it may be refused": (
+        lambda w: [publish(w.there.queue("full", length=1, overflow="refuse")), ack()],
+        "a fail that nothing catches leaves the delivery",
     ),
     "a consumer that keeps its unit": (lambda w: [w.server.seize(), ack()], "seized and on a path never released"),
     "an ack from where the link does not end": (
@@ -541,6 +554,12 @@ NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
     "a negative window": (lambda w: w.here.queue("q", deduplicate=-1.0), "deduplicate of queue 'q' must be at least 0"),
     "a negative time to notice": (lambda w: w.here.queue("q", detected_after=-1.0), "detected_after of queue 'q'"),
     "an unknown place for what is refused": (lambda w: w.here.queue("q", requeue="bach"), "did you mean 'back'"),
+    "no room": (
+        lambda w: w.here.queue("q", length=0),
+        "length of queue 'q' must be a whole number of at least 1, got 0",
+    ),
+    "no time to live": (lambda w: w.here.queue("q", ttl=0.0), "ttl of queue 'q' must be above 0, got 0.0"),
+    "an unknown end of what is too much": (lambda w: w.here.queue("q", overflow="refused"), "did you mean 'refuse'"),
     "a queue at another flow's part": (
         lambda w: w.flow.queue("q", at=w.other.part("x")),
         "part 'x' belongs to another flow",
