@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simlib.api import VERSION as __version__
-    from simlib.api import compare, replicate, run
+    from simlib.api import compare, replicate, run, totals
     from simlib.engines import simulate
 
-__all__ = ["__version__", "compare", "replicate", "run", "simulate"]
+__all__ = ["__version__", "compare", "replicate", "run", "simulate", "totals"]
 _HOMES = {"__version__": ("simlib.api", "VERSION"), "simulate": ("simlib.engines", "simulate")}
 
 

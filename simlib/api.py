@@ -10,21 +10,23 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from simlib import architectures, draws, paths
 from simlib.architectures.parameters import calibration_files
 from simlib.domain import KINDS
-from simlib.engines import ENGINE, ENGINES, compiled
+from simlib.engines import ENGINE, ENGINES, PILOT, compiled
+from simlib.engines.streaming import MOST, Totals
+from simlib.engines.streaming import run as totals_of
 from simlib.errors import BadInput, RunFailed, unknown
 from simlib.flow.blocks import Point
 from simlib.flow.model import everything
 from simlib.history import History
 from simlib.quantities import per_second, whole
-from simlib.scenario import SEEDS, Arrivals, Scenario, load_scenario
+from simlib.scenario import MESSAGES, SEEDS, Arrivals, Scenario, load_scenario
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +96,18 @@ class Case:
         meta = {**self.meta, "seed": seed, "issuing_ends": float(arrivals.issued[-1])}
         return ENGINES[self.engine](flow, arrivals, KINDS, seed, self.scenario, meta)
 
+    def totals(self, seed: int) -> Totals:
+        """What one run adds up to, where only metrics are kept; the warm-up is what MSER-5 finds in the first `PILOT` messages."""
+        from simlib.metrics import warmup
+
+        n, scenario, cut = self.messages, self.scenario, 0
+        if scenario.stationary:
+            cut = warmup(replace(self, messages=min(n, PILOT)).run(seed)) or 0
+        flow = architectures.get(self.architecture).build(self.parameters, scenario)
+        last = scenario.last_arrival(seed, n)
+        meta = {**self.meta, "seed": seed, "issuing_ends": last}
+        return totals_of(flow, partial(scenario.chunks, seed, n), n, last, KINDS, seed, scenario, cut, meta)
+
 
 def case(
     architecture: str,
@@ -102,6 +116,7 @@ def case(
     messages: int | None = None,
     rate: float | str | None = None,
     engine: str = ENGINE,
+    most: int = MESSAGES,
 ) -> Case:
     """A case from names and overrides; raises BadInput for an unknown name, a bad value, a flow that cannot run."""
     known = architectures.get(architecture)
@@ -130,7 +145,7 @@ def case(
             name = getattr(fault, what, None)
             if name is not None and name not in names:
                 raise unknown(f"{what} of a fault", name, names)
-    return Case(architecture, workload, parameters, workload.count(messages), engine)
+    return Case(architecture, workload, parameters, workload.count(messages, most), engine)
 
 
 def run(
@@ -144,6 +159,19 @@ def run(
 ) -> History:
     """One run of an architecture on a scenario; raises BadInput as `case` does."""
     return case(architecture, scenario, params, messages, rate, engine).run(whole(seed, "seed", 0, SEEDS))
+
+
+def totals(
+    architecture: str,
+    scenario: str | Scenario = "steady",
+    params: Mapping[str, Any] | None = None,
+    seed: int = 1,
+    messages: int | None = None,
+    rate: float | str | None = None,
+) -> Totals:
+    """As `run`, of which only metrics are kept: in constant memory, for up to `MOST` messages. Raises BadInput as `run` does, and
+    where the architecture keeps something of every message."""
+    return case(architecture, scenario, params, messages, rate, most=MOST).totals(whole(seed, "seed", 0, SEEDS))
 
 
 def _run(job: tuple[Case, int]) -> History:

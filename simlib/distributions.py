@@ -58,9 +58,9 @@ class Distribution(Frozen):
         sample = draws.sample
         return lambda place: sample(family, a, b, c, table, stream, place)
 
-    def sample(self, seed: int, stream: str, n: int) -> np.ndarray:
-        """Draws of the entities 0 … n-1, shape (n,)."""
-        return draws.samples(*self.law(), draws.stream_key(seed, stream), n)
+    def sample(self, seed: int, stream: str, n: int, first: int = 0) -> np.ndarray:
+        """Draws of n entities from the first on, shape (n,)."""
+        return draws.samples(*self.law(), draws.stream_key(seed, stream), n, first)
 
 
 class Constant(Distribution):

@@ -140,19 +140,19 @@ def sample(family, a, b, c, table, stream, place):  # type: ignore[no-untyped-de
     return table[i] + (table[i + 1] - table[i]) * (x - i)
 
 
-@njit("float64[::1](int64, int64)", cache=True)
-def uniforms(stream, n):  # type: ignore[no-untyped-def]
-    """Uniforms of the entities 0 … n-1, shape (n,)."""
+@njit("float64[::1](int64, int64, int64)", cache=True)
+def uniforms(stream, n, first):  # type: ignore[no-untyped-def]
+    """Uniforms of n entities from the first on, shape (n,)."""
     out = np.empty(n)
     for i in range(n):
-        out[i] = _uniform(stream, fold(0, i), 0)
+        out[i] = _uniform(stream, fold(0, first + i), 0)
     return out
 
 
-@njit("float64[::1](int64, float64, float64, float64, float64[::1], int64, int64)", cache=True)
-def samples(family, a, b, c, table, stream, n):  # type: ignore[no-untyped-def]
-    """Draws of the entities 0 … n-1 at an empty path, shape (n,)."""
+@njit("float64[::1](int64, float64, float64, float64, float64[::1], int64, int64, int64)", cache=True)
+def samples(family, a, b, c, table, stream, n, first):  # type: ignore[no-untyped-def]
+    """Draws of n entities from the first on at an empty path, shape (n,)."""
     out = np.empty(n)
     for i in range(n):
-        out[i] = sample(family, a, b, c, table, stream, fold(0, i))
+        out[i] = sample(family, a, b, c, table, stream, fold(0, first + i))
     return out

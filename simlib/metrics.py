@@ -25,6 +25,7 @@ from simlib.statistics import BATCHES, Interval, batch_means, batch_quantile, ms
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 SPANS = 200
 """Equal spans of time in which settled messages are counted, for the interval of a rate in one run."""
@@ -34,7 +35,7 @@ GROWTH = 0.01
 """Backlog grows when it rises by more than this share of the messages issued meanwhile."""
 
 Statistic = Literal["mean", "p50", "p95", "p99", "max", "sum"]
-_LEVELS: dict[Statistic, float] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+LEVELS: dict[Statistic, float] = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
 class Facts(Ledger):
@@ -77,16 +78,20 @@ class Facts(Ledger):
     @cached_property
     def pools(self) -> dict[str, np.ndarray]:
         """By pool, its utilisation in each bin of time from the end of the warm-up to the last arrival."""
-        columns = ("start", "end", "busy", "capacity")
-        start, end, busy, capacity = (self.parts[name].to_numpy() for name in columns)
-        names, mine = Words(self.parts["name"]), Words(self.parts["kind"]).among("pool")
-        inside = mine & (start >= self.start) & (end <= self.last_arrival * (1 + 1e-9))
-        pools = {name: np.flatnonzero(inside & names.among(name)) for name in names.used(mine)}
-        return {name: busy[rows] / (capacity[rows] * (end - start)[rows]) for name, rows in pools.items()}
+        return utilisation(self.parts, self.start, self.last_arrival)
 
     def of_kind(self, kind: str | None, among: np.ndarray) -> np.ndarray:
         """Which of these messages are of a kind; of any for None."""
         return among if kind is None else among & self.kind.among(kind)
+
+
+def utilisation(parts: pa.Table, since: float, until: float) -> dict[str, np.ndarray]:
+    """By pool, its utilisation in each bin of time that lies between two times, s."""
+    start, end, busy, capacity = (parts[name].to_numpy() for name in ("start", "end", "busy", "capacity"))
+    names, mine = Words(parts["name"]), Words(parts["kind"]).among("pool")
+    inside = mine & (start >= since) & (end <= until * (1 + 1e-9))
+    pools = {name: np.flatnonzero(inside & names.among(name)) for name in names.used(mine)}
+    return {name: busy[rows] / (capacity[rows] * (end - start)[rows]) for name, rows in pools.items()}
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,13 @@ class Metric:
     @property
     def withheld(self) -> bool:
         """Whether it means nothing where a point is overloaded: the mean or a percentile of a time."""
-        return self.unit == "s" and self.name.endswith(("_mean", *_LEVELS))
+        return self.unit == "s" and self.name.endswith(("_mean", *LEVELS))
 
     def value(self, facts: Facts, of: str | None) -> float:
         """The value for one history."""
         series = self.observe(facts, of)
-        if self.statistic in _LEVELS:
-            return quantile(series, _LEVELS[self.statistic])
+        if self.statistic in LEVELS:
+            return quantile(series, LEVELS[self.statistic])
         if self.statistic == "sum":
             return float(np.sum(series))
         if not series.size:
@@ -119,8 +124,8 @@ class Metric:
 
     def interval(self, facts: Facts, of: str | None) -> Interval:
         """The value with its 95 % interval from the batches of one run; a sum or a maximum has none."""
-        if self.statistic in _LEVELS:
-            return batch_quantile(self.observe(facts, of), _LEVELS[self.statistic])
+        if self.statistic in LEVELS:
+            return batch_quantile(self.observe(facts, of), LEVELS[self.statistic])
         if self.statistic == "mean":
             return batch_means(self.observe(facts, of))
         return Interval(self.value(facts, of), math.nan, math.nan)

@@ -6,8 +6,9 @@ every architecture and every engine, the live one too, gets the same table.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -25,7 +26,9 @@ from simlib.reading import Frozen, read_model
 SEEDS = 2**63 - 1
 """The largest seed."""
 MESSAGES = 10_000_000
-"""Most messages of a run: as many as an ordinary machine holds."""
+"""Most messages of a run whose history is kept: as many as an ordinary machine holds."""
+CHUNK = 1 << 14
+"""Messages that are drawn at a time where only metrics are kept."""
 HANDLER_WORK, HANDLER_FAILURE, POISON = "handler_work", "handler_failure", "poison"
 """Shared streams: the work of a message's handler and its failures, by (message, attempt); poison, by message."""
 STEP_REFUSED, STEP_UNHEARD, UNDOING_FAILED = "step_refused", "step_timed_out", "undoing_failed"
@@ -49,9 +52,9 @@ class Poisson(Frozen):
     def mean_rate(self) -> float:
         return self.rate
 
-    def times(self, n: int, seed: int) -> np.ndarray:
-        """n arrival times in seconds, ascending, shape (n,)."""
-        return _operational(n, seed) / self.rate
+    def clock(self, n: int, seed: int) -> Clock:
+        """The time at each moment of the process of rate 1, in a run of n messages."""
+        return lambda moments: moments / self.rate
 
 
 class Bursts(Frozen):
@@ -73,16 +76,16 @@ class Bursts(Frozen):
         (a, b), (s, t) = self.rates, self.stays
         return (a * s + b * t) / (s + t)
 
-    def times(self, n: int, seed: int) -> np.ndarray:
-        """n arrival times in seconds, ascending, shape (n,)."""
-        target = _operational(n, seed)
+    def clock(self, n: int, seed: int) -> Clock:
+        """The time at each moment of the process of rate 1, in a run of n messages."""
+        last = _last_moment(n, seed)
         stays = max(16, int(2 * n / (self.mean_rate * sum(self.stays)) * 2) + 16)
         while True:
-            units = -np.array([np.log(u) for u in draws.uniforms(draws.stream_key(seed, "arrivals.stay"), stays)])
+            units = -np.array([np.log(u) for u in draws.uniforms(draws.stream_key(seed, "arrivals.stay"), stays, 0)])
             lengths = units * np.resize(self.stays, stays)
-            times = _inverse(target, lengths, np.resize(self.rates, stays))
-            if times is not None:
-                return times
+            rates = np.resize(self.rates, stays)
+            if np.add.accumulate(lengths * rates)[-1] >= last:
+                return partial(_inverse, lengths=lengths, rates=rates)
             stays *= 2
 
 
@@ -113,18 +116,16 @@ class Profile(Frozen):
         length = sum(p.lasts for p in self.phases)
         return self.rate * sum(p.lasts * p.times for p in self.phases) / length
 
-    def times(self, n: int, seed: int) -> np.ndarray:
-        """n arrival times in seconds, ascending, shape (n,)."""
-        target = _operational(n, seed)
+    def clock(self, n: int, seed: int) -> Clock:
+        """The time at each moment of the process of rate 1, in a run of n messages."""
+        last = _last_moment(n, seed)
         lengths = np.array([p.lasts for p in self.phases])
         rates = np.array([p.times * self.rate for p in self.phases])
         if self.repeats:
-            turns = int(target[-1] / float(lengths @ rates)) + 1
+            turns = int(last / float(lengths @ rates)) + 1
             lengths, rates = np.tile(lengths, turns), np.tile(rates, turns)
-        rest = max(1.0, target[-1] / self.rate)
-        times = _inverse(target, np.append(lengths, rest), np.append(rates, self.rate))
-        assert times is not None
-        return times
+        rest = max(1.0, last / self.rate)
+        return partial(_inverse, lengths=np.append(lengths, rest), rates=np.append(rates, self.rate))
 
     def needed(self) -> int:
         """How many messages reach past the last phase, on average and two standard deviations more."""
@@ -161,22 +162,31 @@ class Trace(Frozen):
     def mean_rate(self) -> float:
         return self.recorded.size / float(self.recorded[-1])
 
-    def times(self, n: int, seed: int) -> np.ndarray:
-        """The first n recorded times, shape (n,); the seed does not matter."""
-        return self.recorded[:n].copy()
+
+Clock = Callable[[np.ndarray], np.ndarray]
 
 
-def _operational(n: int, seed: int) -> np.ndarray:
-    """Arrival times of a Poisson process of rate 1: every process is this one with its clock stretched."""
-    gaps = draws.samples(draws.EXPONENTIAL, 1.0, 0.0, 0.0, draws.NO_TABLE, draws.stream_key(seed, "arrivals"), n)
-    return np.add.accumulate(gaps)
+def _moments(n: int, seed: int, size: int) -> Iterator[np.ndarray]:
+    """Arrivals of a Poisson process of rate 1, `size` at a time: every process is this one with its clock stretched."""
+    last = np.empty(0)
+    for first in range(0, n, size):
+        key, count = draws.stream_key(seed, "arrivals"), min(size, n - first)
+        gaps = draws.samples(draws.EXPONENTIAL, 1.0, 0.0, 0.0, draws.NO_TABLE, key, count, first)
+        moments = np.add.accumulate(np.concatenate((last, gaps)))[last.size :]
+        last = moments[-1:]
+        yield moments
 
 
-def _inverse(target: np.ndarray, lengths: np.ndarray, rates: np.ndarray) -> np.ndarray | None:
-    """Times at which the integral of a step-wise rate reaches `target`; None where the steps end before it does."""
+def _last_moment(n: int, seed: int) -> float:
+    """The last of n arrivals of the process of rate 1."""
+    for moments in _moments(n, seed, CHUNK):
+        last = float(moments[-1])
+    return last
+
+
+def _inverse(target: np.ndarray, lengths: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Times at which the integral of a step-wise rate reaches `target`."""
     ends, areas = np.add.accumulate(lengths), np.add.accumulate(lengths * rates)
-    if areas[-1] < target[-1]:
-        return None
     step = np.searchsorted(areas, target)
     before = np.where(step > 0, areas[step - 1], 0.0)
     start = np.where(step > 0, ends[step - 1], 0.0)
@@ -440,10 +450,10 @@ class Scenario(Frozen):
             units[0] = self.goods.sale_units
         return units
 
-    def count(self, messages: int | None = None) -> int:
+    def count(self, messages: int | None = None, most: int = MESSAGES) -> int:
         """How many messages a run has that is asked for so many, or for none; raises BadInput where the scenario has no such
         run: they end before the last phase of a profile, or after a trace."""
-        n = self.messages if messages is None else whole(messages, "messages", 1, MESSAGES)
+        n = self.messages if messages is None else whole(messages, "messages", 1, most)
         if isinstance(self.arrivals, Profile) and not self.arrivals.repeats and n < self.arrivals.needed():
             raise BadInput(
                 f"{n} messages end before the last phase of scenario '{self.name}': ask for {self.arrivals.needed()} or more"
@@ -457,8 +467,30 @@ class Scenario(Frozen):
     def draw(self, seed: int, messages: int | None = None) -> Arrivals:
         """The messages of a run; raises BadInput as `count` does."""
         n = self.count(messages)
+        return next(self.chunks(seed, n, n))
+
+    def last_arrival(self, seed: int, n: int) -> float:
+        """When the last of n messages is issued, s."""
+        if isinstance(self.arrivals, Trace):
+            return float(self.arrivals.recorded[n - 1])
+        return float(self.arrivals.clock(n, seed)(np.array([_last_moment(n, seed)]))[0])
+
+    def chunks(self, seed: int, n: int, size: int = CHUNK) -> Iterator[Arrivals]:
+        """The n messages of a run, `size` at a time: the same as all at once."""
+        times: Iterator[np.ndarray]
+        if isinstance(self.arrivals, Trace):
+            times = (self.arrivals.recorded[first : min(first + size, n)] for first in range(0, n, size))
+        else:
+            times = map(self.arrivals.clock(n, seed), _moments(n, seed, size))
+        ordered = np.full(self.customers, -1, np.int32)
+        for first, issued in zip(range(0, n, size), times, strict=True):
+            yield self._requests(seed, first, issued, ordered)
+
+    def _requests(self, seed: int, first: int, issued: np.ndarray, ordered: np.ndarray) -> Arrivals:
+        """Messages from the first on; `ordered` has the SKU that each customer ordered last before, and then the new ones."""
+        n = issued.size
         u = {
-            name: draws.uniforms(draws.stream_key(seed, name), n)
+            name: draws.uniforms(draws.stream_key(seed, name), n, first)
             for name in ("kind", "sku", "sale", "session", "change", "own")
         }
         shares = np.add.accumulate([self.mix.stock_update, self.mix.order])
@@ -467,13 +499,15 @@ class Scenario(Frozen):
         order, query, update = (kind == KINDS.index(k) for k in (ORDER, STOCK_QUERY, STOCK_UPDATE))
         sku[order & (u["sale"] < self.goods.sale_share)] = 0
         session = np.where(update, -1, (u["session"] * self.customers).astype(np.int64)).astype(np.int32)
-        asking = np.flatnonzero(query & (u["own"] < self.asks_for_own_order))
-        last = _last(np.flatnonzero(order), session, asking)
-        sku[asking[last >= 0]] = sku[last[last >= 0]]
+        asking, orders = np.flatnonzero(query & (u["own"] < self.asks_for_own_order)), np.flatnonzero(order)
+        last = _last(orders, session, asking)
+        own = np.where(last >= 0, sku[last], ordered[session[asking]])
+        sku[asking[own >= 0]] = own[own >= 0]
+        ordered[session[orders]] = sku[orders]
         received = self.mix.order / self.mix.stock_update if self.goods.receipts and self.mix.stock_update else 0.0
         receipt = np.floor(received) + (u["change"] < received % 1.0)
         quantity = np.where(update, receipt, np.where(order, 1, 0)).astype(np.int32)
-        return Arrivals(self.arrivals.times(n, seed), kind, sku, session, quantity)
+        return Arrivals(issued, kind, sku, session, quantity)
 
 
 @lru_cache(maxsize=8)

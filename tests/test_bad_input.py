@@ -74,6 +74,10 @@ COMMANDS = [
         "run rest --engine live --messages 10 --set processes=2",
         "parameter 'processes' is of the model alone: leave it at its default in a live run",
     ),
+    (
+        "run rest --keep metrics --engine simpy",
+        "only metrics are kept by the compiled engine and without a history: leave out --engine and --history",
+    ),
     ("run rest --engine simpie", "unknown engine 'simpie': did you mean 'simpy'? known are compiled, live, simpy"),
     (
         "run rest --scenario fulfilment --engine live",

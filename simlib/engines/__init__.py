@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,21 @@ import numpy as np
 from simlib import draws
 from simlib.engines import compiled
 from simlib.engines import simpy as simpy_engine
+from simlib.engines.streaming import MOST, Totals
+from simlib.engines.streaming import run as run_totals
 from simlib.errors import BadInput, unknown
 from simlib.flow.model import Flow, Source
 from simlib.history import History
+from simlib.metrics import warmup
 from simlib.quantities import whole
-from simlib.scenario import MESSAGES, SEEDS, Arrivals
+from simlib.scenario import CHUNK, MESSAGES, SEEDS, Arrivals
 
 ENGINES = {"compiled": compiled.run, "simpy": simpy_engine.run}
 """Simulating engines by name: the fast one, and the one to read. Their histories are the same to the bit."""
 ENGINE = "compiled"
 """The default."""
+PILOT = 20_000
+"""Messages in which the warm-up of a run is sought of which only metrics are kept."""
 
 
 def simulate(flow: Flow, messages: int, seed: int = 1, engine: str = ENGINE) -> History:
@@ -38,6 +44,35 @@ def simulate(flow: Flow, messages: int, seed: int = 1, engine: str = ENGINE) -> 
     closed = any(source.population is not None for source in sources)
     meta |= {"stationary": True, "timeout": None, "issuing_ends": None if closed else float(arrivals.issued[-1])}
     return ENGINES[engine](flow, arrivals, [source.kind for source in sources], seed, None, meta)
+
+
+def totals(flow: Flow, messages: int, seed: int = 1) -> Totals:
+    """As `simulate`, of which only metrics are kept: in constant memory, for up to `MOST` messages of one source without batches.
+
+    The warm-up is what MSER-5 finds in the first `PILOT` messages. Raises BadInput as `simulate` does, and where the flow keeps
+    something of every message.
+    """
+    whole(messages, "messages", 1, MOST)
+    pilot = simulate(flow, min(messages, PILOT), seed)
+    kind, source = next(iter(flow.sources.items()))
+    gaps = source.interarrival
+    if len(flow.sources) > 1 or source.batch > 1 or gaps is None:
+        raise BadInput(
+            "only metrics can be kept of one source with an interarrival time and without batches: simulate the flow"
+        )
+
+    def chunks(size: int) -> Iterator[Arrivals]:
+        last = np.empty(0)
+        for first in range(0, messages, size):
+            drawn = gaps.sample(seed, f"{kind}.interarrival", min(size, messages - first), first)
+            times = np.add.accumulate(np.concatenate((last, drawn)))[last.size :]
+            last, none = times[-1:], np.zeros(times.size, np.int32)
+            yield Arrivals(times, np.zeros(times.size, np.int8), none, none - 1, none)
+
+    for chunk in chunks(CHUNK):
+        last_arrival = float(chunk.issued[-1])
+    meta = dict(pilot.meta) | {"messages": messages, "issuing_ends": last_arrival}
+    return run_totals(flow, chunks, messages, last_arrival, [kind], seed, None, warmup(pilot) or 0, meta)
 
 
 def _arrivals(sources: list[Source], messages: int, seed: int) -> Arrivals:

@@ -40,8 +40,17 @@ _look_again()
 
 from simlib.engines import kernel  # noqa: E402  (after its file may have been touched)
 
-ROOM = {"heap": 4096, "rows": 1024, "joins": 512, "entries": 1024, "timers": 1024, "faults": 64, "held": 8}
-"""Records of the tables that may be too small, at first; those of deliveries and effects follow the messages."""
+ROOM = {
+    "heap": 4096,
+    "rows": 1024,
+    "deliveries": 1024,
+    "joins": 512,
+    "entries": 1024,
+    "timers": 1024,
+    "faults": 64,
+    "held": 8,
+}
+"""Records of the tables that may be too small, at first, powers of two; effects (and deliveries in a log) follow the messages."""
 SLICE = 1 << 20
 """Events between two looks at whether the run is interrupted: some tenths of a second."""
 abandoned = threading.Event()
@@ -55,19 +64,35 @@ def run(
     kinds = list(kinds)
     lowered = lower(flow, scenario.strikes if scenario else {})
     n = len(arrivals)
-    room = ROOM | {"deliveries": n * len(flow.queues) + 16, "effects": 2 * n + 16}
+    room = ROOM | {"effects": 2 * n + 16}
+    if any(queue.log is not None for queue in flow.queues.values()):
+        room["deliveries"] = n * len(flow.queues) + 16
     while True:
         tables = prepare(flow, lowered, arrivals, kinds, seed, scenario, room)
-        whole = kernel.state(tables, **_beginning(flow, lowered, arrivals, scenario, room))
+        whole = kernel.state(tables, **beginning(flow, lowered, n, n, scenario, room))
         s = whole[0]
         kernel.start(s)
         while kernel.run(s, SLICE):
             if abandoned.is_set():
                 raise KeyboardInterrupt
-        error = int(s["error"])
-        if not 0 < error <= len(kernel.ROOMS):
+        if not too_small(s, room):
             break
-        room[kernel.ROOMS[error - 1]] *= 4
+    check(lowered, s)
+    return _history(flow, lowered, arrivals, kinds, s, tables, meta)
+
+
+def too_small(s: np.void, room: dict[str, int]) -> bool:
+    """Whether a table was too small for a run that ended; its room is then larger."""
+    error = int(s["error"])
+    if not 0 < error <= len(kernel.ROOMS):
+        return False
+    room[kernel.ROOMS[error - 1]] *= 4
+    return True
+
+
+def check(lowered: Lowered, s: np.void) -> None:
+    """Raise RunFailed where a run ended with an error."""
+    error = int(s["error"])
     if error == kernel.NO_TIME:
         stream = lowered.streams[s["stream"]]
         raise RunFailed(
@@ -75,19 +100,23 @@ def run(
         )
     if error == kernel.NO_KEY:
         order.key(0, int(s["entity"]), int(s["copy"]), int(s["slot"]))
-    return _history(flow, lowered, arrivals, kinds, s, tables, meta)
 
 
-def _beginning(
-    flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario | None, room: Mapping[str, int]
+def beginning(
+    flow: Flow, lowered: Lowered, count: int, drawn_ahead: int, scenario: Scenario | None, room: Mapping[str, int]
 ) -> dict[str, float]:
-    """The state's numbers before the first event."""
+    """The state's numbers before the first event, of a run of so many messages, of which some are in their table."""
+    keeps = any(queue.log is not None for queue in flow.queues.values())
     law, stream, population = 0, 0, 0
     for kind, source in flow.sources.items():
         if source.population is not None:
             (law, stream), population = lowered.thinking[kind], source.population
     return {
-        "open": len(arrivals),
+        "open": count,
+        "count": count,
+        "drawn_ahead": drawn_ahead,
+        "messages_window": -1,
+        "deliveries_window": -1 if keeps else room["deliveries"] - 1,
         "horizon": scenario.horizon if scenario else math.inf,
         "most_held": room["held"],
         "most_scopes": lowered.depth + 1,
@@ -115,7 +144,7 @@ def prepare(
         **_messages(flow, lowered, arrivals, kinds, seed, scenario),
         **_moving(lowered, room),
     }
-    return {name: _records(name, tables[name]) for name in kernel.TABLES}
+    return {name: _records(name, tables.get(name, [])) for name in kernel.TABLES}
 
 
 def _records(name: str, rows: Any) -> np.ndarray:
@@ -217,7 +246,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
     if numberings:
         numbered["value"] = np.concatenate([column for _, column in numberings.values()])
     meters = _empty("meters", len(flow.pools) + len(flow.queues) + len(flow.credits))
-    meters["width"] = meters["edge"] = width_of(arrivals)
+    meters["width"] = meters["edge"] = width_of(arrivals.issued)
     meters["bins"] = 1
     return {
         "pools": pools,
@@ -242,7 +271,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
 def _numbering(numberings: dict[Any, tuple[int, np.ndarray]], arrivals: Arrivals, key: Any) -> tuple[int, np.ndarray]:
     """Which of the numberings of messages goes by a key, and the numbers; shape (messages,)."""
     if key not in numberings:
-        numberings[key] = len(numberings), _numbered(arrivals, key)
+        numberings[key] = len(numberings), numbered(arrivals, key)
     return numberings[key]
 
 
@@ -262,7 +291,7 @@ def _cells(
         key = size = 0
         if i in lowered.celled:
             key, numbers = _numbering(numberings, arrivals, table.key)
-            size = max(int(numbers.max()) + 1, units.size * table.stocked)
+            size = max(int(numbers.max()) + 1, units.size * (table.key == "sku"))
         memory, first = lowered.memories.get(i, NOWHERE), sum(map(len, stock))
         watchers = len(lists) if i in lowered.awaited else NOWHERE
         tables.append((key, table.durable, parts[table.at.name], memory, first, size, table.replicas, watchers))
@@ -279,7 +308,7 @@ def _cells(
     return {"tables": tables, "stock": initial, "cells": cells, "memories": memories}
 
 
-def _numbered(arrivals: Arrivals, key: Key | tuple[Key, ...] | None) -> np.ndarray:
+def numbered(arrivals: Arrivals, key: Key | tuple[Key, ...] | None) -> np.ndarray:
     """The number of each message's cell in a replica of a table: by SKU the SKU itself, else in the order of what keys it."""
     columns = {"sku": arrivals.sku, "session": arrivals.session, "message": np.arange(len(arrivals))}
     if key == "sku":
@@ -326,7 +355,23 @@ def _messages(
 ) -> dict[str, Any]:
     """The messages, and where those of each kind begin."""
     n, parts = len(arrivals), _numbers(flow.parts)
-    messages = _empty("messages", n)
+    sources = []
+    for kind in kinds:
+        source = flow.sources.get(kind)
+        part = NOWHERE if source is None or source.at is None else parts[source.at.name]
+        sources.append((lowered.starts.get(kind, lowered.nothing), part))
+    return {
+        "messages": issued(arrivals, kinds, seed, scenario),
+        "sources": sources,
+        "marks": _filled("marks", len(lowered.marks) * n, math.nan),
+    }
+
+
+def issued(
+    arrivals: Arrivals, kinds: Sequence[str], seed: int, scenario: Scenario | None, first: int = 0
+) -> np.ndarray:
+    """The records of the messages from the first on, before anything becomes of them."""
+    messages = _empty("messages", len(arrivals))
     messages["version"] = messages["answer"] = -1
     messages["responded"] = messages["applied"] = math.nan
     for name in ("kind", "sku", "session", "quantity"):
@@ -336,18 +381,9 @@ def _messages(
     messages["code"] = np.array(codes)[arrivals.kind]
     for poison in scenario.faults if scenario else ():
         if isinstance(poison, Poison):
-            unlucky = draws.uniforms(draws.stream_key(seed, POISON), n) < poison.probability
+            unlucky = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals), first) < poison.probability
             messages["poison"][unlucky & (arrivals.kind == kinds.index(poison.kind))] = 1
-    sources = []
-    for kind in kinds:
-        source = flow.sources.get(kind)
-        part = NOWHERE if source is None or source.at is None else parts[source.at.name]
-        sources.append((lowered.starts.get(kind, lowered.nothing), part))
-    return {
-        "messages": messages,
-        "sources": sources,
-        "marks": _filled("marks", len(lowered.marks) * n, math.nan),
-    }
+    return messages
 
 
 def _moving(lowered: Lowered, room: Mapping[str, int]) -> dict[str, Any]:
@@ -416,16 +452,31 @@ def _history(
         ],
         **{name: struck[name] for name in ("start", "end", "message")},
     }
-    nouns = [(pool.name, pool.kind, float(pool.capacity * pool.members)) for pool in flow.pools.values()]
-    nouns += [(queue.name, "queue", math.nan) for queue in flow.queues.values()]
-    nouns += [(credit.name, "credit", credit.capacity) for credit in flow.credits.values()]
-    areas = []
-    for i, (noun, meter) in enumerate(zip(nouns, tables["meters"], strict=True)):
-        bins = tables["bins"][4 * BINS * i : 4 * BINS * i + int(meter["bins"])]
-        levels = np.column_stack([bins[name] for name in ("busy", "waiting", "unacknowledged")])
-        areas.append(Areas(*noun, float(meter["width"]), levels, bins["most"], bins["completed"]))
     ends = Ends(messages["response"], messages["noted"], messages["alive"])
     attempts: dict[str, list[Any]] = {name: [] for name in ATTEMPTS.names}
     return assemble(
-        arrivals, kinds, columns, ends, effects, flow.undoable, faults, attempts, areas, float(s["now"]), meta
+        arrivals,
+        kinds,
+        columns,
+        ends,
+        effects,
+        flow.undoable,
+        faults,
+        attempts,
+        areas(flow, tables),
+        float(s["now"]),
+        meta,
     )
+
+
+def areas(flow: Flow, tables: Mapping[str, np.ndarray]) -> list[Areas]:
+    """The meters of a run that is over."""
+    nouns = [(pool.name, pool.kind, float(pool.capacity * pool.members)) for pool in flow.pools.values()]
+    nouns += [(queue.name, "queue", math.nan) for queue in flow.queues.values()]
+    nouns += [(credit.name, "credit", credit.capacity) for credit in flow.credits.values()]
+    found = []
+    for i, (noun, meter) in enumerate(zip(nouns, tables["meters"], strict=True)):
+        bins = tables["bins"][4 * BINS * i : 4 * BINS * i + int(meter["bins"])]
+        levels = np.column_stack([bins[name] for name in ("busy", "waiting", "unacknowledged")])
+        found.append(Areas(*noun, float(meter["width"]), levels, bins["most"], bins["completed"]))
+    return found

@@ -55,6 +55,14 @@ RESUME, EXPIRE, CUSTOMER, ISSUE, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, STRIK
 """Kinds of timed event."""
 LOST = 2
 """How a delivery is settled that went with the power."""
+MANTISSA, LEAST_EXPONENT, EXPONENTS = 9, 1023 - 40, 64
+"""Times are counted by 9 bits of their mantissa, and by their exponent from 2^-40 s (a picosecond) on: whatever is of a
+bucket's middle as far as the bucket reaches is within 2^-10 of it. Bounds of this kind are those of DDSketch (Masson, Rim and Lee,
+PVLDB 12 (2019)); a float's bits are a logarithm, linear between powers of two."""
+SPREAD = EXPONENTS << MANTISSA
+"""Buckets of times."""
+NOTED = 256
+"""What can be noted of a message, and more."""
 STOP = -1
 """On the agenda: the run is over."""
 SCOPE = 16
@@ -156,6 +164,12 @@ TABLES = {
         I4, issued=F8, responded=F8, applied=F8, done=I8,
     ),
     "effects": record("message effect version change delivery", I4, time=F8),
+    # where only metrics are kept: of each message when it had its last effect, and whether it is counted; of each kind what its
+    # messages add up to, and the spread of its response times and of its delivery times; how many messages ended in which way
+    "kept": record("counted", last_effect=F8),
+    "tallies": record("messages settled good attempted attempts", responded=F8, applied=F8, settled_last=F8),
+    "spreads": record("count"),
+    "ends": record("messages units duplicated"),
     "marks": record("value", F8),
     "published": record("value", I4),
     "seen": record("value", F8),
@@ -176,7 +190,7 @@ TABLES = {
     "frames": record("pc kind attempt part holding turn unheard place ticket level version result"),
     "held": record("value"),
     "deliveries": record(
-        "queue message copy number slot out settled urgent level version result answer_row answer_call next last ticket",
+        "id queue message copy number slot out settled urgent level version result answer_row answer_call next last ticket",
         published=F8,
     ),
     "entries": record("delivery number next"),
@@ -186,13 +200,16 @@ TABLES = {
 }  # fmt: skip
 """The records of each table."""
 NUMBERS = (
-    "heaped happens first turns rows_free joins_free entries_free timers_free delivered effected struck open stopped following "
-    "issues error key stream of_message entity copy slot most_held most_scopes population think_law think_stream"
+    "heaped happens first turns rows_free joins_free entries_free timers_free delivered effected struck open stopped "
+    "following issues error key stream of_message entity copy slot most_held most_scopes count drawn_ahead cut "
+    "population think_law think_stream"
 )
 """The state's whole numbers: how much of each table is in use, the error and where it struck, limits, customers."""
+WINDOWS = ("messages", "deliveries")
+"""Tables that may hold the last records only, each in the place of one that is over: theirs is a number less some bits."""
 STATE = np.dtype(
-    [(name, I8) for name in NUMBERS.split()]
-    + [(name, F8) for name in ("now", "horizon", "drawn", "latest")]
+    [(name, I8) for name in (*NUMBERS.split(), *(f"{table}_window" for table in WINDOWS))]
+    + [(name, F8) for name in ("now", "horizon", "drawn", "latest", "begins", "last_arrival", "timeout")]
     + [(part, I8) for name in TABLES for part in (name, f"{name}_size")]
 )
 
@@ -211,6 +228,7 @@ def of(name: str) -> Any:
     """Record i of a table, by reference; with numba's bounds checking on, raises IndexError where there is none."""
     kind, size = from_dtype(TABLES[name]), TABLES[name].itemsize
     address, count = (STATE.fields[field][1] for field in (name, f"{name}_size"))  # type: ignore[index]
+    window = STATE.fields[f"{name}_window"][1] if name in WINDOWS else None  # type: ignore[index]
     whole = ir.IntType(64)
 
     @intrinsic
@@ -225,6 +243,8 @@ def of(name: str) -> Any:
                 return loaded
 
             index = arguments[1]
+            if window is not None:
+                index = builder.and_(index, field(window))
             if config.BOUNDSCHECK:  # type: ignore[attr-defined]  # made when numba is imported
                 outside = builder.icmp_unsigned(">=", index, field(count))
                 with cgutils.if_unlikely(builder, outside):
@@ -283,7 +303,14 @@ message_at, effect_at, mark_at, published_at, seen_at, event_at, turn_at = map(
 row_at, free_row_at, frame_at, held_at, delivery_at, entry_at, free_entry_at, join_at, free_join_at = map(
     of, ("rows", "free_rows", "frames", "held", "deliveries", "entries", "free_entries", "joins", "free_joins")
 )
+kept_at, tally_at, spread_at, end_at = map(of, ("kept", "tallies", "spreads", "ends"))
 length_at, timer_at, free_timer_at = map(of, ("lengths", "timers", "free_timers"))
+
+
+@inlined
+def beside(s, i, message):  # type: ignore[no-untyped-def]
+    """The place in column i of a table beside that of the messages."""
+    return i * s.messages_size + (np.int64(message) & s.messages_window)
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
@@ -726,7 +753,7 @@ def purse(s, r, c):  # type: ignore[no-untyped-def]
     credit = credit_at(s, c)
     if credit.key < 0:
         return credit.first
-    return credit.first + number_at(s, credit.key * s.messages_size + row_at(s, r).message).value
+    return credit.first + number_at(s, beside(s, credit.key, row_at(s, r).message)).value
 
 
 @njit(cache=True)
@@ -768,7 +795,7 @@ def cell_of(s, r, t, replica, stream):  # type: ignore[no-untyped-def]
         replica = message_at(s, row.message).session % table.replicas
     elif replica == AT_RANDOM:
         replica = np.int64(uniform(key_at(s, stream).value, row.place) * table.replicas)
-    return table.first + replica * table.size + number_at(s, table.key * s.messages_size + row.message).value
+    return table.first + replica * table.size + number_at(s, beside(s, table.key, row.message)).value
 
 
 @inlined
@@ -831,7 +858,7 @@ def duration(s, r, law, stream, field, per):  # type: ignore[no-untyped-def]
 @inlined
 def entity(s, row):  # type: ignore[no-untyped-def]
     """As `simpy.Row.entity`."""
-    return row.message if row.actor < 0 or row.message >= 0 else s.messages_size + row.actor
+    return row.message if row.actor < 0 or row.message >= 0 else s.count + row.actor
 
 
 @inlined
@@ -946,11 +973,54 @@ def think(s, customer, turn):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def bucket(time):  # type: ignore[no-untyped-def]
+    """Where a time is counted: by its exponent and the first bits of its mantissa."""
+    bits = np.float64(time).view(np.int64) >> (52 - MANTISSA)
+    return min(max(bits - (LEAST_EXPONENT << MANTISSA), 0), SPREAD - 1)
+
+
+@njit(cache=True)
+def tally(s, message):  # type: ignore[no-untyped-def]
+    """A message is over, and counted: as `metrics` counts it in a history."""
+    m, kept = message_at(s, message), kept_at(s, beside(s, 0, message))
+    kept.counted = 1
+    its, settled = tally_at(s, m.kind), max(m.issued, kept.last_effect)
+    if not math.isnan(m.responded):
+        settled = max(settled, m.responded)
+    if m.alive == 0:
+        its.settled_last = max(its.settled_last, settled)
+    if m.alive == 0 and s.begins <= settled <= s.last_arrival:
+        its.settled += 1
+        done = m.applied if m.noted & APPLIED else m.responded if m.noted & ANSWERED else math.nan
+        if m.duplicates == 0 and done - m.issued <= s.timeout:
+            its.good += 1
+    if m.attempts:
+        its.attempted += 1
+        its.attempts += m.attempts
+    end = end_at(s, (m.kind * len(RESPONSES) + m.response) * 2 * NOTED + 2 * m.noted + (m.alive > 0))
+    end.messages += 1
+    end.units += m.quantity
+    if m.duplicates:
+        end.duplicated += 1
+    if message < s.cut:
+        return
+    its.messages += 1
+    if not math.isnan(m.responded):
+        its.responded += m.responded - m.issued
+        spread_at(s, 2 * m.kind * SPREAD + bucket(m.responded - m.issued)).count += 1
+    if not math.isnan(m.applied):
+        its.applied += m.applied - m.issued
+        spread_at(s, (2 * m.kind + 1) * SPREAD + bucket(m.applied - m.issued)).count += 1
+
+
+@njit(cache=True)
 def ended(s, message):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.ended`."""
     m = message_at(s, message)
     m.alive -= 1
     if m.alive == 0:
+        if s.tallies_size:
+            tally(s, message)
         s.open -= 1
         if s.population:
             think(s, m.customer, m.turn + 1)
@@ -1539,29 +1609,42 @@ def overtake(s, q, d):  # type: ignore[no-untyped-def]
         other = delivery_at(s, other).next
 
 
+@inlined
+def is_over(s, message):  # type: ignore[no-untyped-def]
+    """Whether nothing of a message is alive, so that nothing will refer to its deliveries."""
+    return message < s.drawn_ahead - s.messages_size or message_at(s, message).alive == 0
+
+
+@inlined
+def oldest(s):  # type: ignore[no-untyped-def]
+    """The oldest delivery that there still is."""
+    return max(0, s.delivered - s.deliveries_size)
+
+
 @njit(cache=True)
 def publish(s, r, q, urgent):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.publish`; whether the queue took it."""
     row, queue, now = row_at(s, r), queue_at(s, q), s.now
     message, known = row.message, not math.isnan(queue.deduplicate)
-    if known and now - seen_at(s, q * s.messages_size + message).value <= queue.deduplicate:
+    if known and now - seen_at(s, beside(s, q, message)).value <= queue.deduplicate:
         return True
     if 0 <= queue.length <= queue.waiting and queue.refuses:
         return False
     if known:
-        seen_at(s, q * s.messages_size + message).value = now
-    copy = published_at(s, q * s.messages_size + message).value
-    published_at(s, q * s.messages_size + message).value = copy + 1
+        seen_at(s, beside(s, q, message)).value = now
+    copy = published_at(s, beside(s, q, message)).value
+    published_at(s, beside(s, q, message)).value = copy + 1
     d = s.delivered
-    if d >= s.deliveries_size:
+    if d >= s.deliveries_size and not (s.deliveries_window >= 0 and is_over(s, delivery_at(s, d).message)):
         s.error = DELIVERIES_FULL
         return True
     s.delivered = d + 1
     delivery = delivery_at(s, d)
-    delivery.queue, delivery.message, delivery.copy = q, message, copy
+    delivery.id, delivery.queue, delivery.message, delivery.copy = d, q, message, copy
     delivery.number = delivery.slot = delivery.out = delivery.settled = 0
     delivery.level, delivery.version, delivery.result = row.level, row.version, row.result
-    delivery.answer_row, delivery.answer_call, delivery.ticket = row.answer_row, row.answer_call, 0
+    delivery.answer_row, delivery.answer_call = row.answer_row, row.answer_call
+    delivery.ticket += 1
     delivery.published, delivery.urgent = now, urgent
     if not math.isnan(queue.ttl):
         event(s, now + queue.ttl, order.TIMER, message, next_copy(s, message), 1, TOO_OLD, d, 0)
@@ -1576,7 +1659,7 @@ def seek(s, q):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.seek`: what was lost with the power is gone for good."""
     queue = queue_at(s, q)
     drop_buffers(s, queue)
-    for d in range(s.delivered):
+    for d in range(oldest(s), s.delivered):
         delivery = delivery_at(s, d)
         if delivery.queue != q or delivery.settled == LOST:
             continue
@@ -1644,8 +1727,9 @@ def disconnect(s, q):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def put_all_back(s, q):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState._put_all_back`: deliveries are numbered as they were published."""
-    for i in range(s.delivered):
-        d = i if queue_at(s, q).requeue_back else s.delivered - 1 - i
+    first = oldest(s)
+    for i in range(first, s.delivered):
+        d = i if queue_at(s, q).requeue_back else s.delivered - 1 - i + first
         if delivery_at(s, d).queue == q and delivery_at(s, d).out:
             put_back(s, d)
 
@@ -1657,7 +1741,7 @@ def power_lost(s, q):  # type: ignore[no-untyped-def]
     if math.isnan(queue.flush_every):
         return
     flushed = math.floor(s.now / queue.flush_every) * queue.flush_every
-    for d in range(s.delivered):
+    for d in range(oldest(s), s.delivered):
         delivery = delivery_at(s, d)
         if delivery.queue == q and delivery.published > flushed:
             if not delivery.settled:
@@ -1665,7 +1749,7 @@ def power_lost(s, q):  # type: ignore[no-untyped-def]
                     take_out(s, q, d)
                     tell(s, queue.meter, 0, -1, 0, 0)
                 if not math.isnan(queue.deduplicate):
-                    seen_at(s, q * s.messages_size + delivery.message).value = -math.inf
+                    seen_at(s, beside(s, q, delivery.message)).value = -math.inf
                 close(s, d)
             delivery.settled = LOST
 
@@ -2007,7 +2091,7 @@ def note_effect(s, r, pc):  # type: ignore[no-untyped-def]
     if n >= s.effects_size:
         s.error = EFFECTS_FULL
         return
-    s.effected = n + 1
+    s.effected = 0 if s.tallies_size else n + 1
     effect = effect_at(s, n)
     effect.message, effect.effect, effect.version, effect.time = row.message, which, row.version, now
     effect.change, effect.delivery = sign * m.quantity, row.number if row.number else row.attempt
@@ -2016,6 +2100,8 @@ def note_effect(s, r, pc):  # type: ignore[no-untyped-def]
     row.result = OK
     if not op_at(s, pc).c:
         return
+    if s.tallies_size:
+        kept_at(s, beside(s, 0, row.message)).last_effect = now
     bit = np.int64(1) << which
     m.effects += 1
     if m.done & bit:
@@ -2305,12 +2391,12 @@ def go(s, r):  # type: ignore[no-untyped-def]
                     row.level, row.version = cell_at(s, i).level, cell_at(s, i).version
                 row.result = OK
         elif operation == ONCE:
-            memory = memory_at(s, a * s.messages_size + row.message)
+            memory = memory_at(s, beside(s, a, row.message))
             if memory.known:
                 row.result, row.level, row.version = memory.result, memory.level, memory.version
                 row.pc = op.b
         elif operation == KEEP:
-            memory = memory_at(s, a * s.messages_size + row.message)
+            memory = memory_at(s, beside(s, a, row.message))
             memory.known, memory.result, memory.level, memory.version = 1, row.result, row.level, row.version
 
         # record
@@ -2330,7 +2416,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
             message_at(s, row.message).noted |= SUPERSEDED
             row.result = OK
         elif operation == MARK:
-            mark = mark_at(s, a * s.messages_size + row.message)
+            mark = mark_at(s, beside(s, a, row.message))
             if math.isnan(mark.value):
                 mark.value = s.now
         elif operation == POINT:
@@ -2389,7 +2475,7 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         expire(s, of, more)
     elif kind == DELIVER:
         arrive(s, of, more, s.key)
-    elif kind == TOO_OLD:
+    elif kind == TOO_OLD and delivery_at(s, of).id == of:
         delivery = delivery_at(s, of)
         until = paused(s, queue_at(s, delivery.queue).at)
         if s.now < until:
@@ -2403,7 +2489,7 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
                 put_off(s, until, kind, of, more)
             else:
                 hand_back(s, of, delivery_at(s, of).number)
-    elif kind == ACKED or kind == NACKED:
+    elif (kind == ACKED or kind == NACKED) and delivery_at(s, of).id == of:
         at = queue_at(s, delivery_at(s, of).queue).at
         if is_down(s, at):
             return r
@@ -2417,7 +2503,7 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         r = issue(s, of)
     elif kind == CUSTOMER:
         message = s.issues
-        if message < s.messages_size:
+        if message < s.count:
             s.issues = message + 1
             m = message_at(s, message)
             m.customer, m.turn, m.issued = of, more, s.now
@@ -2449,8 +2535,10 @@ def arrival_is_next(s):  # type: ignore[no-untyped-def]
 def arrival(s):  # type: ignore[no-untyped-def]
     """The message that follows begins; the row that goes on, -1 for none."""
     message = s.following
+    if message == s.cut > 0:
+        s.begins = message_at(s, message).issued
     s.now, s.following = message_at(s, message).issued, message + 1
-    if message + 1 == s.messages_size and s.horizon < math.inf:
+    if message + 1 == s.count and s.horizon < math.inf:
         event(s, s.now + s.horizon, order.OBSERVER, 0, 0, 0, GIVE_UP, 0, 0)
     return issue(s, message)
 
@@ -2464,9 +2552,17 @@ def start(s):  # type: ignore[no-untyped-def]
     for i in range(s.strikes_size):
         plan(s, i, 0, 0.0)
     if s.population:
-        s.following = s.messages_size
+        s.following = s.count
         for customer in range(s.population):
             think(s, customer, 0)
+
+
+@njit(cache=True, nogil=True)
+def count_rest(s):  # type: ignore[no-untyped-def]
+    """What is not over at the end is counted, too."""
+    for message in range(max(0, s.drawn_ahead - s.messages_size), s.drawn_ahead):
+        if not kept_at(s, beside(s, 0, message)).counted:
+            tally(s, message)
 
 
 @njit(cache=True)
@@ -2495,7 +2591,9 @@ def run(s, events):  # type: ignore[no-untyped-def]
         else:
             if s.happens:
                 drop(s)
-            if s.following < s.messages_size and arrival_is_next(s):
+            if s.following == s.drawn_ahead < s.count:
+                return True
+            if s.following < s.count and arrival_is_next(s):
                 r = arrival(s)
             elif s.heaped == 0:
                 s.now = max(s.now, s.latest)

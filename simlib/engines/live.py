@@ -564,7 +564,7 @@ def _by_attempt(draw: Callable[[int], float]) -> Callable[[int], list[float]]:
 
 def _poisoned(scenario: Scenario, arrivals: Arrivals, seed: int) -> np.ndarray:
     """Which messages fail at every attempt, shape (n,)."""
-    uniforms = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals))
+    uniforms = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals), 0)
     poisoned = np.zeros(len(arrivals), bool)
     for fault in scenario.faults:
         if isinstance(fault, Poison):

@@ -216,7 +216,7 @@ def assemble(
     return History(
         messages=to_table("messages", messages),
         effects=happened,
-        parts=to_table("parts", _parts(areas, now)),
+        parts=to_table("parts", parts_of(areas, now)),
         faults=to_table("faults", faults),
         attempts=to_table("attempts", attempts),
         meta=dict(meta),
@@ -235,13 +235,13 @@ def _compensated(effects: pa.Table, undoable: Sequence[tuple[str, str]], count: 
     return back & ~left
 
 
-def width_of(arrivals: Arrivals) -> float:
-    """The width of the bins, in seconds."""
-    span = float(arrivals.issued[-1]) if len(arrivals) and math.isfinite(arrivals.issued[-1]) else 1.0
+def width_of(issued: np.ndarray) -> float:
+    """The width of the bins, in seconds, of a run whose messages are issued at these times."""
+    span = float(issued[-1]) if issued.size and math.isfinite(issued[-1]) else 1.0
     return max(span / BINS, 1e-9)
 
 
-def _parts(areas: Sequence[Areas], now: float) -> dict[str, Any]:
+def parts_of(areas: Sequence[Areas], now: float) -> dict[str, Any]:
     """A row each meter and bin that began before `now`."""
     named: list[tuple[str, str, float]] = []
     values: list[list[np.ndarray]] = []

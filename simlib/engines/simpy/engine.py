@@ -38,7 +38,7 @@ class Engine:
         self.stock: list[int] | None = scenario.stock().tolist() if scenario else None
         self.horizon = scenario.horizon if scenario else math.inf
         self.clock = Clock()
-        self.records = Records(arrivals, kinds, width_of(arrivals))
+        self.records = Records(arrivals, kinds, width_of(arrivals.issued))
         self.kind_codes = [KINDS.index(kinds[k]) if kinds[k] in KINDS else k for k in arrivals.kind.tolist()]
         self.open = len(arrivals)
         self.stop = simpy.Event(self.clock)
@@ -47,7 +47,7 @@ class Engine:
         self.faults = Faults(self, scenario)
         self.poisoned = [0] * len(arrivals)
         for poison in (f for f in (scenario.faults if scenario else ()) if isinstance(f, Poison)):
-            unlucky = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals)) < poison.probability
+            unlucky = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals), 0) < poison.probability
             for i in np.flatnonzero(unlucky & (arrivals.kind == kinds.index(poison.kind))).tolist():
                 self.poisoned[i] = 1
         self.pools = {pool: PoolState(self, pool) for pool in flow.pools.values()}
