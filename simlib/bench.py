@@ -14,8 +14,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from simlib import api, architectures
-from simlib.engines import simulate
+from simlib.engines import simulate, totals
 from simlib.errors import RunFailed
 from simlib.flow import Backoff, Exponential, Flow, ack, apply, branch, call, fail, nack, publish, reply, rescue, retry
 
@@ -42,7 +44,7 @@ class Ratio:
         return asdict(self)
 
 
-def queue_with_database() -> Flow:
+def queue_with_database(interarrival: float = 0.005) -> Flow:
     """A REST call that publishes, four consumers with a prefetch of five and a database, failures, retries, dead letters."""
     flow = Flow("queue_with_database")
     shop, broker, warehouse = flow.part("shop"), flow.part("broker"), flow.part("warehouse")
@@ -52,7 +54,10 @@ def queue_with_database() -> Flow:
     sent = [uplink.send(stream="there"), publish(jobs), uplink.send(stream="back"), reply("ok")]
     accept = call([service.serve(Exponential(mean=0.02)), branch(0.01, [fail()]), *sent], timeout=0.5)
     flow.source(
-        "job", at=shop, interarrival=Exponential(mean=0.005), steps=[rescue([retry(Backoff(3, 0.05), [accept])], [])]
+        "job",
+        at=shop,
+        interarrival=Exponential(mean=interarrival),
+        steps=[rescue([retry(Backoff(3, 0.05), [accept])], [])],
     )
     work = [
         warehouse.cpu.serve(Exponential(mean=0.002)),
@@ -75,7 +80,7 @@ def ratios(pairs: int = 5) -> list[Ratio]:
         oracle = import_module(f"simlib.architectures.{name.replace('/', '.')}.oracle")
         by_hand = partial(oracle.run, one.parameters, one.scenario, 1, MESSAGES)
         found.append(side_by_side(name, ("SimPy by hand", by_hand), ("compiled", partial(one.run, 1)), pairs))
-    return [*found, _threads(pairs), _growth()]
+    return [*found, _threads(pairs), _points(), _growth(), _long()]
 
 
 def _engines(name: str, run: Callable[[str], Any], pairs: int) -> Ratio:
@@ -107,6 +112,18 @@ def _threads(pairs: int) -> Ratio:
     return side_by_side("eight runs", ("one thread", lambda: on(1)), ("two threads", lambda: on(2)), pairs)
 
 
+def _points() -> Ratio:
+    """A thousand models of different load, each checked, run and made a history of, one after the other, and on two threads."""
+    loads = np.linspace(0.004, 0.02, 1000).tolist()
+
+    def on(workers: int) -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda gap: simulate(queue_with_database(gap), 2000), loads))
+
+    jobs = ("one thread", partial(on, 1)), ("two threads", partial(on, 2))
+    return side_by_side("a thousand points of 2,000 messages", *jobs, 1)
+
+
 def _growth() -> Ratio:
     """A message of a run of a million against one of a run of a hundred thousand."""
     short, long = (api.case("rest", messages=count) for count in (100_000, 1_000_000))
@@ -116,6 +133,19 @@ def _growth() -> Ratio:
             short.run(seed)
 
     return side_by_side("a million messages", ("one run", partial(long.run, 1)), ("ten runs of a tenth", ten), 1)
+
+
+def _long() -> Ratio:
+    """A message of a run of ten millions, of which only metrics are kept, against one of a run of a hundred thousand."""
+    one, hundred = (partial(totals, queue_with_database(), count) for count in (10_000_000, 100_000))
+
+    def every() -> None:
+        for seed in range(1, 101):
+            hundred(seed)
+
+    return side_by_side(
+        "ten million messages, metrics only", ("one run", one), ("a hundred runs of a hundredth", every), 1
+    )
 
 
 def _seconds(job: Job) -> float:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from simlib import domain, draws
 from simlib import scenario as scenarios
 from simlib.domain import KINDS
 from simlib.engines import order, records
 from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
-from simlib.errors import RunFailed
+from simlib.errors import BadInput, RunFailed
 from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
 from simlib.flow.model import Breaker, Flow, Key
@@ -51,6 +52,8 @@ ROOM = {
     "held": 8,
 }
 """Records of the tables that may be too small, at first, powers of two; effects (and deliveries in a log) follow the messages."""
+ARROW, LITTLE = 140, 2**28
+"""Bytes of a message and its effects in a history; what is always free."""
 SLICE = 1 << 20
 """Events between two looks at whether the run is interrupted: some tenths of a second."""
 abandoned = threading.Event()
@@ -64,6 +67,7 @@ def run(
     kinds = list(kinds)
     lowered = lower(flow, scenario.strikes if scenario else {})
     n = len(arrivals)
+    _fits(flow, lowered, n)
     room = ROOM | {"effects": 2 * n + 16}
     if any(queue.log is not None for queue in flow.queues.values()):
         room["deliveries"] = n * len(flow.queues) + 16
@@ -79,6 +83,18 @@ def run(
             break
     check(lowered, s)
     return _history(flow, lowered, arrivals, kinds, s, tables, meta)
+
+
+def _fits(flow: Flow, lowered: Lowered, n: int) -> None:
+    """Raise BadInput where the history of so many messages does not fit the memory that is free."""
+    columns = {"messages": 1, "effects": 2, "memories": len(lowered.memories), "marks": 2 * len(lowered.marks)}
+    columns |= {"published": len(flow.queues), "seen": len(flow.queues), "numbers": len(lowered.celled)}
+    need = n * (ARROW + sum(count * kernel.TABLES[name].itemsize for name, count in columns.items()))
+    if need > LITTLE and need > (free := psutil.virtual_memory().available):
+        raise BadInput(
+            f"the history of {n} messages needs {need / 1e9:.1f} GB of memory, of which {free / 1e9:.1f} are free: ask for fewer,"
+            " or keep only the metrics (--keep metrics)"
+        )
 
 
 def too_small(s: np.void, room: dict[str, int]) -> bool:

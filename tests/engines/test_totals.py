@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import simlib
 from simlib import metrics
 from simlib.api import case
 from simlib.distributions import Exponential
-from simlib.engines import simulate, totals
+from simlib.engines import compiled, simulate, totals
 from simlib.engines.streaming import ABSENT, ERROR
 from simlib.errors import BadInput
 from simlib.flow import Flow, apply
@@ -90,6 +91,15 @@ def test_what_keeps_every_message_is_refused() -> None:
     for run in (partial(totals, closed, 10), partial(simlib.totals, "event_sourcing", messages=300)):
         with pytest.raises(BadInput, match="only metrics"):
             run()
+
+
+def test_a_history_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "LITTLE", 0)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e6))
+    with pytest.raises(
+        BadInput, match=r"20000 messages needs 0\.0 GB of memory, of which 0\.0 are free: ask for fewer"
+    ):
+        simulate(_single_server(), 20_000)
 
 
 def test_a_quantile_is_within_the_stated_error() -> None:
