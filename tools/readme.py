@@ -80,8 +80,8 @@ def validated() -> str:
         rows.append([twin(row), f"{row['load']:g} ({row['rate']:g}/s)", what, measured, errors, verdict])
     columns = ["architecture", "load", "message, time", "measured p50 / p95 / p99, ms", "error, %", "stated accuracy"]
     counts = "; ".join(f"{name}: {sum(points)} of {len(points)}" for name, points in met.items())
-    rejected = f"{validation['rejected']} of {validation['tried']} measured runs were rejected"
-    return f"Points that meet it: {counts}; {rejected}.\n\n{markdown(columns, rows)}"
+    rejected = f"{validation['rejected']} of {validation['tried']}"
+    return f"Points that meet it: {counts}. Measured runs that were rejected: {rejected}.\n\n{markdown(columns, rows)}"
 
 
 FAULTS: dict[str, dict[str, Any]] = {
