@@ -210,8 +210,8 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         most = int(breaker.at_most * pool.members)
         pools.append((len(members), pool.members, SELECTS.index(pool.select), 0, breaker.failures, most, breaker.lasts))
         for _ in range(pool.members):
-            limit = _or_none(pool.queue_limit)
-            members.append((pool.capacity, limit, 0, 0, i, len(lists), len(levels), i, 0, -math.inf))
+            limit, preemptive = _or_none(pool.queue_limit), pool.discipline == "preemptive"
+            members.append((pool.capacity, limit, 0, 0, i, len(lists), len(levels), i, 0, -math.inf, preemptive, 0, 0))
             lists += [(NOWHERE, NOWHERE, len(members) - 1)] * len(levels)
     groups: list[Any] = []
     actors = 0
@@ -254,7 +254,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         key, numbers = _numbering(numberings, arrivals, credit.key)
         credits.append((len(members), NOWHERE if credit.key is None else key))
         for _ in range(int(numbers.max()) + 1):
-            members.append((credit.tokens, NOWHERE, 0, 0, i, len(lists), 1, NOWHERE, 0, -math.inf))
+            members.append((credit.tokens, NOWHERE, 0, 0, i, len(lists), 1, NOWHERE, 0, -math.inf, 0, 0, 0))
             lists.append((NOWHERE, NOWHERE, len(members) - 1))
     resting = len(lists)
     lists += [(NOWHERE, NOWHERE, NOWHERE)] * len(parts)

@@ -53,6 +53,8 @@ RUNNING, ASLEEP, SERVED, QUEUED, JOINING, CALLING = range(6)
 """Where a row is: not waiting (or about to be resumed), in a delay, in a service, in a list, at a join, at a call."""
 RESUME, EXPIRE, CUSTOMER, ISSUE, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, STRIKE, PASSED, NOTICE, TOO_OLD = range(13)
 """Kinds of timed event."""
+NOTHING_BEGUN = -1.0
+"""Left of the service of a row that waits for it."""
 LOST = 2
 """How a delivery is settled that went with the power."""
 MANTISSA, LEAST_EXPONENT, EXPONENTS = 9, 1023 - 40, 64
@@ -116,13 +118,16 @@ TABLES = {
     "waits": record("value", F8),
     "sources": record("start part"),
     # nouns: what a pool's breaker says (no `failures`: there is none), `most` of its members left out; a member's first list of
-    # rows, how many `levels` of priority it has, and until when it is left out; a queue's slots (credit of one consumer
-    # or of all) and its list of deliveries, and the list of those who wait for it to fill (where actors receive from it);
+    # rows, how many `levels` of priority it has, until when it is left out, and which row of which level had its unit last; a
+    # queue's slots (credit of one consumer or of all) and its list of deliveries, and the list of those who wait for it to
+    # fill (where actors receive from it);
     # where a table's cells are, of how many replicas, by which of the `numbers` of messages, the lists of those who wait for
     # each, and which of the memories of `once` is its own; the `number` of a group's first actor; a credit's `first` member,
     # of as many as it has keys
     "pools": record("first members select turn failures most", lasts=F8),
-    "members": record("capacity limit busy requests meter list levels pool failures", out_until=F8),
+    "members": record(
+        "capacity limit busy requests meter list levels pool failures", out_until=F8, preemptive=I8, user=I8, level=I8
+    ),
     "budgets": record("share reserve paid", F8),
     "lists": record("first last member"),
     "queues": record(
@@ -184,7 +189,7 @@ TABLES = {
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
         "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth "
         "member",
-        due=F8,
+        due=F8, left=F8,
     ),
     "free_rows": record("value"),
     "frames": record("pc kind attempt part holding turn unheard place ticket level version result"),
@@ -586,6 +591,18 @@ def line_up(s, i, r):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def line_up_first(s, i, r):  # type: ignore[no-untyped-def]
+    """The row waits at the head of a list."""
+    row, line = row_at(s, r), line_at(s, i)
+    row.at, row.where, row.last, row.next = QUEUED, i, -1, line.first
+    if line.first >= 0:
+        row_at(s, line.first).last = r
+    else:
+        line.last = r
+    line.first = r
+
+
+@inlined
 def step_out(s, r):  # type: ignore[no-untyped-def]
     """The row leaves its list."""
     row = row_at(s, r)
@@ -702,16 +719,36 @@ def claim(s, r, i, level):  # type: ignore[no-untyped-def]
         return -1
     member.requests += 1
     tell(s, member.meter, 0, 1, 0, 0)
+    row_at(s, r).left = NOTHING_BEGUN
     line_up(s, member.list + level, r)
     return 0
 
 
+@njit(cache=True)
+def displaces(s, i, level):  # type: ignore[no-untyped-def]
+    """Whether the row that has the member's unit makes way for one of a level: as `simpy.Preemptive.displaces`."""
+    apart()
+    member = member_at(s, i)
+    row = row_at(s, member.user)
+    if member.busy == 0 or level >= member.level or row.thrown > 0:
+        return False
+    row.left = row.due - goes_on(s, served_at(s, member.user)) if row.at == SERVED else NOTHING_BEGUN
+    row.seq += 1
+    row.holding -= 1
+    line_up_first(s, member.list + member.level, member.user)
+    member.requests += 1
+    tell(s, member.meter, 0, 1, 0, 0)
+    return True
+
+
 @inlined
 def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
-    """As `claim`, and the row owns what it has at once: as `simpy.Member.take`."""
-    taken = claim(s, r, i, level)
+    """As `claim`, and the row owns what it has at once: as `simpy.Member.take` and `simpy.Preemptive.take`."""
+    member = member_at(s, i)
+    taken = 1 if member.preemptive and displaces(s, i, level) else claim(s, r, i, level)
     if taken > 0:
         hold(s, r, i)
+        member.user, member.level = r, level
     return taken
 
 
@@ -730,7 +767,12 @@ def give_unit(s, r, at):  # type: ignore[no-untyped-def]
             step_out(s, following)
             tell(s, member.meter, 0, -1, 0, 1)
             hold(s, following, i)
-            wake(s, following, 0)
+            member.user, member.level = following, level
+            left = row_at(s, following).left
+            if left == NOTHING_BEGUN:
+                wake(s, following, 0)
+            else:
+                serve(s, following, goes_on(s, served_at(s, following)) + left)
             return
     member.busy -= 1
     tell(s, member.meter, -1, 0, 0, 1)
@@ -911,6 +953,12 @@ def hands_out(s, queue):  # type: ignore[no-untyped-def]
 def paused(s, part):  # type: ignore[no-untyped-def]
     """Until when the part stands still."""
     return part_at(s, part).paused if part >= 0 else -math.inf
+
+
+@inlined
+def goes_on(s, part):  # type: ignore[no-untyped-def]
+    """As `simpy.Faults.goes_on`."""
+    return max(s.now, paused(s, part))
 
 
 @inlined
@@ -1217,7 +1265,7 @@ def back_to(s, r, frame):  # type: ignore[no-untyped-def]
     if is_down(s, row.part):
         end_row(s, r)
         return -1.0
-    return max(s.now, paused(s, row.part))
+    return goes_on(s, row.part)
 
 
 @njit(cache=True)
@@ -2167,7 +2215,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
             at = served_at(s, r)
             if at >= 0:
                 time *= part_at(s, at).slow
-            serve(s, r, s.now + time)
+            serve(s, r, goes_on(s, at) + time)
             return
         elif operation == EVERY:
             turn = math.floor(s.now / op.real) + 1

@@ -69,6 +69,7 @@ from simlib.flow.model import (
     Actor,
     Choice,
     Credit,
+    Discipline,
     Flow,
     Key,
     Link,
@@ -206,6 +207,12 @@ class Checker:
                 self.number(pool.breaker.at_most, f"at_most of {what}", most=1.0)
             if pool.select not in get_args(Select):
                 raise unknown(f"select of pool '{pool.name}'", str(pool.select), get_args(Select))
+            if pool.discipline not in get_args(Discipline):
+                raise unknown(f"discipline of pool '{pool.name}'", str(pool.discipline), get_args(Discipline))
+            if pool.discipline == "preemptive" and pool.capacity > 1:
+                raise self.bad(
+                    f"pool '{pool.name}' is preemptive with a capacity of {pool.capacity}: give it a capacity of 1, and members"
+                )
         for budget in flow.budgets.values():
             self.number(budget.share, f"share of budget '{budget.name}'")
             self.number(budget.reserve, f"reserve of budget '{budget.name}'", least=1)
@@ -498,6 +505,8 @@ class Checker:
         match step:
             case Serve(pool=pool) | Seize(pool=pool):
                 self.here(pool, "pool", state)
+                if isinstance(step, Seize) and pool.discipline == "preemptive":
+                    raise self.bad(f"pool '{pool.name}' is preemptive, which only a service can be: serve there")
                 return [state if isinstance(step, Serve) else state._replace(held=(*state.held, pool))]
             case Release(pool=pool):
                 return [state._replace(held=self.released(pool, state.held, scope))]

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from simlib.flow.bounds import Bounds
 
 Select = Literal["round_robin", "random", "two_choices", "least_requests", "key"]
+Discipline = Literal["priority", "preemptive"]
 Requeue = Literal["head", "back"]
 Overflow = Literal["drop", "refuse"]
 Key = Literal["sku", "session", "message"]
@@ -126,9 +127,12 @@ class Budget:
 class Pool:
     """Units that rows hold for a while. `members` are alike; `select` says which one a row goes to.
 
+    `discipline`: those who wait are served by "priority", a lower number first, first come first served within; where it is
+    "preemptive", the only unit of a member also goes at once from the row that is served to one of a better priority, and the
+    row that is displaced goes on with what is left of its service (preemptive resume) before all of its own priority.
     `queue_limit` counts those who wait, at each member; one more fails with "full". Where the `breaker` leaves out all members, a
-    row fails with "open". A `lock` is held for the sake of order, also while its holder waits for work: how busy it is says nothing
-    of the load.
+    row fails with "open". Who displaces another is never refused; who is displaced counts among those who wait. A `lock` is held
+    for the sake of order, also while its holder waits for work: how busy it is says nothing of the load.
     """
 
     name: str
@@ -139,6 +143,7 @@ class Pool:
     queue_limit: int | None = None
     breaker: Breaker | None = None
     lock: bool = False
+    discipline: Discipline = "priority"
 
     @property
     def kind(self) -> str:
@@ -146,7 +151,7 @@ class Pool:
         return "lock" if self.lock else "pool"
 
     def serve(self, time: Any, stream: str | None = None, priority: int = 0) -> Serve:
-        """Hold a unit for a time. A lower priority number is served first (non-preemptive)."""
+        """Hold a unit for a time. A lower priority number is served first; see `discipline`."""
         return Serve(self, timed(time), stream, priority)
 
     def seize(self, priority: int = 0, stream: str | None = None) -> Seize:

@@ -110,12 +110,14 @@ class Composer:
         self.link = flow.link(*self.parts, self.time(), loss=random.choice((0.0, 0.0, 0.2)))
         selects = ("round_robin", "random", "two_choices", "least_requests", "key")
         breakers = (None, None, Breaker(1, 1.0), Breaker(2, 0.5, at_most=0.4))
+        disciplines = [random.choice(("priority", "preemptive")) for _ in range(3)]
         self.pools = [
-            random.choice(self.parts).pool(
-                f"pool{i}", random.choice((1, 1, 2)), members=random.choice((1, 1, 3)), select=random.choice(selects),
-                queue_limit=random.choice((None, None, 0, 1)), breaker=random.choice(breakers),
+            random.choice((*self.parts, flow)).pool(
+                f"pool{i}", 1 if discipline == "preemptive" else random.choice((1, 1, 2)), discipline=discipline,
+                members=random.choice((1, 1, 3)), select=random.choice(selects), breaker=random.choice(breakers),
+                queue_limit=random.choice((None, None, 0, 1)),
             )
-            for i in range(3)
+            for i, discipline in enumerate(disciplines)
         ]  # fmt: skip
         self.budget = flow.budget("budget", random.choice((0.0, 0.5, 1.0)), reserve=2.0)
         self.stores = [
@@ -266,7 +268,7 @@ class Composer:
     def serve(self, depth: int, handling: bool) -> Steps:
         return [
             self.random.choice([*self.pools, self.parts[0].cpu]).serve(
-                self.time(), priority=self.random.choice((0, 0, 1))
+                self.time(), priority=self.random.choice((0, 1, 2))
             )
         ]
 
@@ -313,7 +315,7 @@ class Composer:
         return [point(self.random.choice(("here", "there")))]
 
     def hold(self, depth: int, handling: bool) -> Steps:
-        pool = self.random.choice(self.pools)
+        pool = self.random.choice([pool for pool in (*self.pools, self.parts[0].cpu) if pool.discipline == "priority"])
         return [pool.seize(priority=self.random.choice((0, 1))), *self.steps(depth - 1, handling), pool.release()]
 
     def spend(self, depth: int, handling: bool) -> Steps:

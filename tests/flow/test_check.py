@@ -132,6 +132,10 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
         "released inside a scope that it was seized outside of",
     ),
     "a turn that does not release": (lambda w: [repeat([w.server.seize()], again=0.5)], "a turn of a repeat"),
+    "a seize of what may be taken away": (
+        lambda w: [w.flow.pool("p", discipline="preemptive").seize()],
+        "pool 'p' is preemptive, which only a service can be: serve there",
+    ),
     "a choice while holding": (lambda w: [w.server.seize(), choose({"end": 1.0})], "while it holds pool 'server'"),
     "a checkpoint at no part": (
         lambda w: [w.flow.source("roaming", [checkpoint(), delay("1 ms")])] and [],
@@ -515,6 +519,11 @@ NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
         "members of pool 'p' must be a whole number of at least 1, got 0",
     ),
     "an unknown choice of members": (lambda w: w.flow.pool("p", select="ransom"), "did you mean 'random'"),
+    "an unknown discipline": (lambda w: w.flow.pool("p", discipline="preempt"), "unknown discipline of pool 'p'"),
+    "several units to displace from": (
+        lambda w: w.flow.pool("p", 2, discipline="preemptive"),
+        "pool 'p' is preemptive with a capacity of 2: give it a capacity of 1",
+    ),
     "no token": (lambda w: w.flow.credit("c", 0), "tokens of credit 'c' must be a whole number of at least 1, got 0"),
     "an unknown key of tokens": (
         lambda w: w.flow.credit("c", 1, key="skew"),

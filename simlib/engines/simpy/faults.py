@@ -64,6 +64,10 @@ class Faults:
         """When what arrives at the part gets in, s: now, where that is past."""
         return self.shut.get(part, -math.inf)
 
+    def goes_on(self, part: Part | None) -> float:
+        """When what is done at the part goes on, s: now, unless it stands still."""
+        return max(self.engine.clock._now, self.paused.get(part, -math.inf))
+
     def serves(self, part: Part) -> bool:
         """Whether a queue at the part hands out: it is up, and nothing keeps it from going on."""
         return part not in self.down and self.engine.clock._now >= self.opens(part)

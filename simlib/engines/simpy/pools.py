@@ -7,12 +7,15 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from simlib import draws
-from simlib.engines.simpy.clock import Clock
-from simlib.engines.simpy.rows import Failed, Row
+from simlib.engines.simpy.clock import Clock, cancel
+from simlib.engines.simpy.rows import Failed, Row, Served
 from simlib.flow.model import Pool
 
 if TYPE_CHECKING:
     from simlib.engines.simpy.engine import Engine
+
+Rest = tuple[float, Served]
+"""What is left of a service, s, and where the row waits while it is served."""
 
 
 class Member:
@@ -24,7 +27,7 @@ class Member:
         self.clock, self.meter = clock, pool.meter
         self.busy = self.requests = self.failures = 0
         self.out_until = -math.inf
-        self.waiting: dict[int, OrderedDict[Row, None]] = {}
+        self.waiting: dict[int, OrderedDict[Row, Rest | None]] = {}
 
     def take(self, row: Row, priority: int) -> bool:
         """Take a unit at once, or join those who wait; fails where too many do."""
@@ -39,26 +42,34 @@ class Member:
             raise Failed("full")
         self.requests += 1
         self.meter.change(self.clock._now, waiting=1)
+        self.line(priority)[row] = None
+        return False
+
+    def line(self, priority: int) -> OrderedDict[Row, Rest | None]:
+        """Those of a priority who wait."""
         if priority not in self.waiting:
             self.waiting[priority] = OrderedDict()
             self.waiting = dict(sorted(self.waiting.items()))
-        self.waiting[priority][row] = None
-        return False
+        return self.waiting[priority]
 
     def release(self, row: Row) -> None:
         """Give a unit back; the next who waits has it from now on."""
         held = row.held
         del held[max(i for i, member in enumerate(held) if member is self) if held[-1] is not self else -1]
         self.requests -= 1
-        for rows in self.waiting.values():
+        for priority, rows in self.waiting.items():
             if rows:
-                following, _ = rows.popitem(last=False)
+                following, rest = rows.popitem(last=False)
                 self.meter.change(self.clock._now, waiting=-1, completed=1)
                 following.held.append(self)
-                following.wake()
+                self.hand_to(following, priority, rest)
                 return
         self.busy -= 1
         self.meter.change(self.clock._now, busy=-1, completed=1)
+
+    def hand_to(self, row: Row, priority: int, rest: Rest | None) -> None:
+        """The row has waited."""
+        row.wake()
 
     def forget(self, row: Row) -> None:
         """The row waits no longer."""
@@ -88,13 +99,58 @@ class Member:
             self.out_until = self.clock._now + breaker.lasts
 
 
+class Preemptive(Member):
+    """A member whose only unit an arrival of a better priority takes from the row that has it."""
+
+    user: Row
+    priority: int
+
+    def take(self, row: Row, priority: int) -> bool:
+        """Take the unit at once, also from a row of a worse priority, or join those who wait; fails where too many do."""
+        if self.busy and priority < self.priority and self.displaces():
+            row.held.append(self)
+        elif not super().take(row, priority):
+            return False
+        self.user, self.priority = row, priority
+        return True
+
+    def displaces(self) -> bool:
+        """Whether the row that has the unit makes way, which it does unless it is about to give it back: it waits at the
+        head of its line, with what is left of its service where it is served now."""
+        row, rest = self.user, None
+        assert row.event is not None
+        if row.event._value is not None:
+            return False
+        if isinstance(row.at, Served):
+            rest = row.due - row.engine.faults.goes_on(row.at.part or row.part), row.at
+        cancel(row.event)
+        row.held.pop()
+        row.at = self
+        line = self.line(self.priority)
+        line[row] = rest
+        line.move_to_end(row, last=False)
+        self.requests += 1
+        self.meter.change(self.clock._now, waiting=1)
+        return True
+
+    def hand_to(self, row: Row, priority: int, rest: Rest | None) -> None:
+        """The row has waited; one that was displaced from its service goes on with what is left of it."""
+        self.user, self.priority = row, priority
+        if rest is None:
+            row.wake()
+            return
+        left, served = rest
+        row.at = row.serve(row.engine.faults.goes_on(served.part or row.part) + left, served)
+
+
 class PoolState:
     """A pool's members, and the rule that chooses among them."""
 
     def __init__(self, engine: Engine, pool: Pool) -> None:
         self.noun = pool
         self.meter = engine.records.meter(pool.name, pool.kind, pool.capacity * pool.members)
-        self.members = [Member(self, number, engine.clock) for number in range(pool.members)]
+        member = Preemptive if pool.discipline == "preemptive" else Member
+        self.members = [member(self, number, engine.clock) for number in range(pool.members)]
         self.select, self.turn = pool.select, 0
         self.sku = engine.arrivals.sku
 

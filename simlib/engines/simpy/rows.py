@@ -140,7 +140,7 @@ class Row:
         faults = self.engine.faults
         if self.part in faults.down:
             raise Ended
-        return max(self.engine.clock._now, faults.paused.get(self.part, -math.inf))
+        return faults.goes_on(self.part)
 
     def return_to(self, start: Start) -> Waits:
         """Be back where a scope began, when the part there goes on."""

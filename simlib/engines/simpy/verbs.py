@@ -145,7 +145,7 @@ class Verbs:
             member = pool.pick(row, select)
             if not member.take(row, priority):
                 yield member
-            yield row.serve(self.clock._now + time(row), served)
+            yield row.serve(self.faults.goes_on(served.part or row.part) + time(row), served)
             member.release(row)
             member.succeeded()
 
