@@ -26,7 +26,7 @@ from simlib.flow import (
     timeout,
     undo,
 )
-from simlib.scenario import Crash
+from simlib.scenario import Crash, Pause
 
 
 def dying(*steps: object, at: float = 1.5) -> tuple[Flow, dict[str, object]]:
@@ -51,6 +51,15 @@ def test_the_last_checkpoint_counts_and_only_to_the_end_of_the_steps_that_it_sta
     assert done == [(0, "a", 0.0), (0, "b", 1.0), (0, "b", 2.5), (0, "c", 3.5)]
     flow, crash = dying(rescue([checkpoint(), delay(1.0), apply("a")], []), delay(1.0, stream="x"), apply("b"))
     assert effects_of(run_at(flow, [0.0], **crash)) == [(0, "a", 1.0)]
+
+
+def test_a_row_that_is_back_and_stands_still_goes_back_again_where_its_part_crashes_once_more(
+    run_at, effects_of
+) -> None:
+    """Up at 2.5 and again at 4, it goes on when the pause is over, at 4.5."""
+    flow, _ = dying(checkpoint(), delay(2.0), apply("after"))
+    faults = [Crash(part="here", at=(1.5, 3.0), restart=1.0), Pause(part="here", at=(2.0,), lasts=2.5)]
+    assert effects_of(run_at(flow, [0.0], faults=faults)) == [(0, "after", 6.5)]
 
 
 def test_what_a_row_took_after_its_checkpoint_a_crash_takes_from_it(run_at, effects_of) -> None:

@@ -390,16 +390,17 @@ class Verbs:
             try:
                 while True:
                     try:
+                        if crashes and part is not None:
+                            yield self.faults.resting[part].rest(row)
                         yield from walk(row, rest)
                         return
                     except Crashed:
-                        if row.part is not part or part is None:
+                        if row.part is not part:
                             raise
                         crashes += 1
                     row.place, row.attempt = draws.fold(place, crashes), attempt
                     row.level, row.version, row.result = level, version, result
                     row.unwind(held)
-                    yield self.faults.resting[part].rest(row)
             finally:
                 row.saved = row.saved[:-1]
 
