@@ -40,13 +40,11 @@ class Architecture:
     @property
     def brokers(self) -> list[str | None]:
         """The brokers that it may stand on, the default first; None for one that stands on none."""
-        fields = (variant.model_fields.get("broker") for variant in self.variants)
-        return list(dict.fromkeys(field.default if field else None for field in fields))
+        return list(dict.fromkeys(variant.stands_on() for variant in self.variants))
 
     def broker(self, values: Mapping[str, Any]) -> str | None:
         """The broker that these values choose; None for one that stands on none. Raises BadInput for an unknown one."""
-        field = self.parameters.variant(values).model_fields.get("broker")
-        return field.default if field else None
+        return self.parameters.variant(values).stands_on()
 
     def build(self, parameters: Parameters, scenario: Scenario) -> Flow:
         """The flow for these parameters and this scenario."""

@@ -58,6 +58,12 @@ class Parameters(Frozen):
         """The class of these values; raises BadInput where they name none."""
         return cls
 
+    @classmethod
+    def stands_on(cls) -> str | None:
+        """The broker of this variant; None where it stands on none."""
+        field = cls.model_fields.get("broker")
+        return field.default if field else None
+
     def replace(self, **changes: Any) -> Parameters:
         """The same parameters but for the changes; raises BadInput as `load` does."""
         return make(type(self), {**self.model_dump(), **changes})
@@ -139,8 +145,7 @@ def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any
     """The defaults, replaced by what was calibrated, replaced by what the user sets; raises BadInput as `make` does, and where
     a calibration has other parameters than the model's times."""
     variant = model.variant(overrides)
-    field = variant.model_fields.get("broker")
-    broker = field.default if field else None
+    broker = variant.stands_on()
     known = ARCHITECTURES.get(architecture)
     of = ARCHITECTURES[known.times_of].parameters.variant(overrides) if known and known.times_of else variant
     shared = times(Parameters)
