@@ -393,7 +393,7 @@ def calibrate(names: Names = None, settings: Settings = None, as_json: Json = Fa
     from simlib import architectures, calibration
 
     chosen = _broker_set(settings)
-    rows = [calibration.calibrate(name, architectures.get(name).broker(chosen)) for name in _twins(names)]
+    rows = [calibration.calibrate(name, architectures.get(name).broker(chosen)) for name in _fitted(names)]
     if as_json:
         return _print({"rows": rows, **_origin()})
     for row in rows:
@@ -406,10 +406,10 @@ def calibrate(names: Names = None, settings: Settings = None, as_json: Json = Fa
 @app.command()
 def validate(names: Names = None, plan_file: MeasurementPlan = None, as_json: Json = False) -> int:
     """Predict the loads that calibration did not see, and hold the predictions against what was measured."""
-    from simlib.calibration import held_out, twin
+    from simlib.calibration import held_out, measured, twin
     from simlib.calibration.validation import validation
 
-    document = {**validation(_twins(names), held_out(plan_file)), **_origin()}
+    document = {**validation(_twins(names or measured()), held_out(plan_file)), **_origin()}
     if as_json:
         _print(document)
     else:
@@ -621,6 +621,13 @@ def _twins(names: Sequence[str] | None) -> list[str]:
     for name in names or ():
         _ = architectures.get(name).live
     return _architectures(names or architectures.twins())
+
+
+def _fitted(names: Sequence[str] | None) -> list[str]:
+    """The named architectures; of those that were measured all with times of their own when none is named."""
+    from simlib import calibration
+
+    return _twins(names or [name for name in calibration.measured() if calibration.has_own(name)])
 
 
 def _broker_set(settings: Iterable[str] | None) -> dict[str, Any]:

@@ -89,7 +89,7 @@ ARCHITECTURES = {
         Architecture("event_sourcing", "EventSourcing", times_of="rest"),
         Architecture("saga/orchestrated", "Orchestrated", times_of="message_queue"),
         Architecture("saga/choreographed", "Choreographed", times_of="message_queue"),
-        Architecture("streaming", "Streaming", times_of="message_queue"),
+        Architecture("streaming", "Streaming"),
     )
 }
 

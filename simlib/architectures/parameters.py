@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,17 +114,30 @@ def _named(model: type[Parameters]) -> str:
 
 
 def calibration_files(architecture: str, broker: str | None) -> list[Path]:
-    """The files that calibrate an architecture: what all share, then its own (with its broker's profile), or those of the one
-    whose times it takes."""
+    """The files that calibrate an architecture: what all share, what the one has whose times it takes, and its own (with its
+    broker's profile), each before those that stand on it."""
+    files = [] if architecture == "rest" else calibration_files(_stands_on(architecture), broker)
+    return [*files, paths.CALIBRATION / (f"{_file(architecture, broker)}.yaml" if files else "system.yaml")]
+
+
+def _stands_on(architecture: str) -> str:
+    """The architecture whose times this one takes."""
     known = ARCHITECTURES.get(architecture)
-    of = known.times_of if known and known.times_of else architecture
-    own = of.replace("/", "-") + (f".{broker}" if broker else "")
-    return [paths.CALIBRATION / "system.yaml", paths.CALIBRATION / f"{own}.yaml"]
+    return known.times_of if known and known.times_of else "rest"
+
+
+def _file(architecture: str, broker: str | None) -> str:
+    return architecture.replace("/", "-") + (f".{broker}" if broker else "")
 
 
 def calibrated(architecture: str, broker: str | None) -> dict[str, Calibrated]:
     """Calibrated values by parameter; empty where nothing was measured. Raises BadInput for a broken file."""
-    found = map(_calibration, calibration_files(architecture, broker))
+    return entries(calibration_files(architecture, broker))
+
+
+def entries(files: Iterable[Path]) -> dict[str, Calibrated]:
+    """What calibration files hold, the later in place of the earlier; raises BadInput for a broken file."""
+    found = map(_calibration, files)
     return {name: entry for one in found if one for name, entry in one.parameters.items()}
 
 
@@ -144,20 +157,32 @@ def _read(file: Path, *state: int) -> Calibration:
 def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any]) -> Parameters:
     """The defaults, replaced by what was calibrated, replaced by what the user sets; raises BadInput as `make` does, and where
     a calibration has other parameters than the model's times."""
-    variant = model.variant(overrides)
-    broker = variant.stands_on()
-    known = ARCHITECTURES.get(architecture)
-    of = ARCHITECTURES[known.times_of].parameters.variant(overrides) if known and known.times_of else variant
-    shared = times(Parameters)
-    for file, names in zip(calibration_files(architecture, broker), (shared, times(of) - shared), strict=True):
+    for file, names in _layers(model, architecture, overrides):
         one = _calibration(file)
         for name in one.parameters if one else ():
             if name not in names:
                 raise BadInput(f"{file}: {unknown('parameter', name, names)}")
         if one and one.architecture and (missing := sorted(names - set(one.parameters))):
             raise BadInput(f"{file} must hold '{missing[0]}', but was cut short: run simlib calibrate")
+    broker = model.variant(overrides).stands_on()
     measured = {name: entry.value for name, entry in calibrated(architecture, broker).items()}
     return make(model, {**measured, **overrides})
+
+
+def _layers(
+    model: type[Parameters], architecture: str, overrides: Mapping[str, Any]
+) -> Iterator[tuple[Path, set[str]]]:
+    """Each calibration file of an architecture, with the times that it may hold: those that none before it does."""
+    variant = model.variant(overrides)
+    line = [Parameters]
+    if (of := _stands_on(architecture)) != "rest":
+        line.append(ARCHITECTURES[of].parameters.variant(overrides))
+    if architecture != "rest":
+        line.append(variant)
+    before: set[str] = set()
+    for file, one in zip(calibration_files(architecture, variant.stands_on()), line, strict=True):
+        yield file, times(one) - before
+        before |= times(one)
 
 
 def times(model: type[Parameters]) -> set[str]:
@@ -177,6 +202,7 @@ __all__ = [
     "Truth",
     "calibrated",
     "calibration_files",
+    "entries",
     "load",
     "make",
     "times",

@@ -7,6 +7,13 @@ CREATE TABLE effects (message int, effect text, sku int, version int, change int
                       nth bigint GENERATED ALWAYS AS IDENTITY);
 CREATE TABLE parked (message int, effect text, delivery smallint, at bigint);
 
+-- The state before a run: these levels, as version 0, and nothing else.
+CREATE FUNCTION start_over(_levels int[]) RETURNS void AS $$
+BEGIN
+    TRUNCATE goods, received, effects, parked;
+    INSERT INTO goods SELECT k - 1, level, 0 FROM unnest(_levels) WITH ORDINALITY AS t (level, k);
+END $$ LANGUAGE plpgsql;
+
 -- A stock update at accounting, when it is issued: a new level and version.
 CREATE FUNCTION change_stock(_message int, _sku int, _change int, _at bigint, OUT _level int, OUT _version int) AS $$
 BEGIN

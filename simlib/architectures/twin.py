@@ -33,14 +33,41 @@ class Config(BaseModel):
     """What a service is started with; a JSON file."""
 
     side: str
-    port: int
-    peer: str
-    database: str
-    broker: str | None = None
+    """Which of the programs it is."""
+    ports: dict[str, int]
+    """The port of each program."""
+    databases: dict[str, str]
+    """The database of each program."""
+    servers: dict[str, str] = {}
+    """Where each real part answers."""
+    folder: str = ""
+    """A folder that all programs of the run share."""
     prefix: str = ""
+    """What names at the brokers begin with, so that runs do not meet."""
     parameters: dict[str, Any]
     completions: int | None = None
     """UDP port that is told the number of each message whose effect was committed, where someone wants to know."""
+
+    @property
+    def port(self) -> int:
+        """Its own port."""
+        return self.ports[self.side]
+
+    @property
+    def peer(self) -> str:
+        """The address of the other side."""
+        (other,) = {"accounting", "shop"} - {self.side}
+        return f"http://127.0.0.1:{self.ports[other]}"
+
+    @property
+    def database(self) -> str:
+        """Its own database."""
+        return self.databases[self.side]
+
+    @property
+    def broker(self) -> str:
+        """The broker that the parameters name."""
+        return self.servers[self.parameters["broker"]]
 
 
 class Drawn(BaseModel):
@@ -299,6 +326,6 @@ def serve(app: FastAPI, port: int) -> None:
 
 
 def main(sides: dict[str, Callable[[Side], FastAPI]]) -> None:
-    """Start the side that the configuration file on the command line names."""
+    """Start the program that the configuration file on the command line names."""
     config = Config.model_validate(json.loads(Path(sys.argv[1]).read_text()))
     serve(sides[config.side](Side(config)), config.port)

@@ -20,6 +20,8 @@ from simlib.errors import BadInput
 GUARD = Path(__file__).with_name("guard.py")
 STARTS_WITHIN = 30.0
 """How long a part may take to answer after its start, s."""
+ASKED_EVERY = 0.005
+"""How long a part that was not ready is left alone until it is asked again, s."""
 STOPS_WITHIN = 10.0
 """How long a part may take to stop before it is killed, s."""
 
@@ -107,8 +109,8 @@ class Program:
     def __exit__(self, *raised: object) -> None:
         self.stop()
 
-    def start(self) -> int:
-        """Start it, and wait until it is ready; since when it is (monotonic, ns)."""
+    def start(self) -> tuple[int, int]:
+        """Start it, and wait until it is ready; see `wait`."""
         self.launch()
         return self.wait()
 
@@ -116,18 +118,20 @@ class Program:
         """Start it."""
         self.process = start(self.command, self.log, **self.options)
 
-    def wait(self) -> int:
-        """Wait until it is ready; since when it is (monotonic, ns)."""
+    def wait(self) -> tuple[int, int]:
+        """Wait until it is ready: when it was last found not to be, and when it was asked and said so (monotonic, ns)."""
         return wait_until(self.ready, self.process, self.name, self.log)
 
     def stop(self) -> None:
         """End it politely, then by force."""
         stop(self.process, self.by)
 
-    def kill(self) -> None:
-        """End it at once, as SIGKILL does."""
+    def kill(self) -> tuple[int, int]:
+        """End it at once, as SIGKILL does; between which times it ended (monotonic, ns)."""
+        before = time.monotonic_ns()
         self.process.kill()
         self.process.wait()
+        return before, time.monotonic_ns()
 
 
 def last_words(log: Path) -> str:
@@ -136,12 +140,14 @@ def last_words(log: Path) -> str:
     return next((" ".join(line.split())[:200] for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> int:
-    """Wait until a started program is `ready`; when it was asked and said so (monotonic, ns): its answer may take a while.
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> tuple[int, int]:
+    """Wait until a started program is `ready`: when it was last found not to be, and when it was asked and said so (monotonic,
+    ns): its answer may take a while.
 
     Raises BadInput where it ends before or takes too long.
     """
-    deadline, asked = time.monotonic() + STARTS_WITHIN, time.monotonic_ns()
+    deadline = time.monotonic() + STARTS_WITHIN
+    before = asked = time.monotonic_ns()
     while not ready():
         if process.poll() is not None:
             raise BadInput(f"{name} must run, but ended with status {process.returncode}: {last_words(log)}")
@@ -149,9 +155,9 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], name
             raise BadInput(
                 f"{name} must answer within {STARTS_WITHIN:g} s of its start, but did not: {last_words(log)}"
             )
-        time.sleep(0.02)
-        asked = time.monotonic_ns()
-    return asked
+        time.sleep(ASKED_EVERY)
+        before, asked = asked, time.monotonic_ns()
+    return before, asked
 
 
 @contextmanager

@@ -13,45 +13,31 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from simlib import paths
-from simlib.architectures.parameters import calibrated, calibration_files
+from simlib.architectures.parameters import calibration_files, entries
 from simlib.calibration import stages
 from simlib.calibration.fit import fit
 from simlib.calibration.measure import CALIBRATED, Measurement
+from simlib.calibration.stages import Estimate
 from simlib.distributions import Constant
+from simlib.errors import BadInput
 from simlib.history import History
-
-UPLINK = 50e-6
-"""Way between a client and a broker on one machine, s: its stamps cannot tell it from the broker's write."""
-_CPU = "processor time of runs with bursts, by the utilisation law"
-_LATER = "stamps of messages that met an idle system: deliveries that begin after their confirm came, in the median"
-_WAIT = "stamps of messages that met an idle system"
 
 
 def calibrate(architecture: str, broker: str | None) -> dict[str, Any]:
-    """Fit the parameters of an architecture to its measurement and write its file; what was written.
+    """Fit the times of an architecture's own to its measurement and write its file; what was written.
 
-    REST writes the shared file, which the others stand on. Raises BadInput where a measurement is missing or too short.
+    REST writes the shared file, which the others stand on. Raises BadInput where a measurement is missing or too short, and
+    where an architecture has no times of its own.
     """
+    if not stages.has_own(architecture):
+        raise BadInput(f"architecture '{architecture}' has no times of its own to fit: it takes those of others")
     of = Measurement(architecture, broker)
     idle = {kind: of.calibration_run("idle", kind) for kind in CALIBRATED}
     busy = {kind: of.calibration_run("busy", kind) for kind in CALIBRATED}
-    system, own = calibration_files(architecture, broker)
-    if architecture == "rest":
-        cpu = stages.system_cpu(busy)
-        waits = stages.system_waits(idle, cpu)
-        file = system
-    else:
-        shared = {name: entry.value.mean_value for name, entry in calibrated("rest", None).items()}
-        cpu = stages.queue_cpu(busy, shared)
-        waits = stages.queue_waits(idle, cpu, UPLINK)
-        file = own
-    parameters = {name: _entry(Constant(value=time).model_dump(mode="json"), _CPU, {}) for name, time in cpu.items()}
-    parameters |= {name: _fitted(samples) for name, samples in waits.items()}
-    if architecture != "rest":
-        dispatch = Constant(value=stages.queue_dispatch(idle, cpu)).model_dump(mode="json")
-        parameters["dispatch"] = _entry(dispatch, _LATER, {})
-        uplink = Constant(value=UPLINK).model_dump(mode="json")
-        parameters["uplink"] = {"value": uplink, "provenance": "assumed", "source": "a hop over the loopback interface"}
+    *others, file = calibration_files(architecture, broker)
+    known = {name: entry.value.mean_value for name, entry in entries(others).items()}
+    estimates = stages.estimates(architecture, idle, busy, known)
+    parameters = {name: _fitted(estimate) for name, estimate in estimates.items()}
     written = {"architecture": architecture, "broker": broker, "machine": _machine(idle), "parameters": parameters}
     text = io.StringIO()
     yaml = YAML()
@@ -64,14 +50,14 @@ def calibrate(architecture: str, broker: str | None) -> dict[str, Any]:
     return written
 
 
-def _fitted(samples: np.ndarray) -> dict[str, Any]:
-    found = fit(samples)
+def _fitted(estimate: Estimate) -> dict[str, Any]:
+    """What a calibration file holds of a time."""
+    entry = {"provenance": "measured" if estimate.measured else "assumed", "source": estimate.source}
+    if isinstance(estimate.of, float):
+        return {"value": Constant(value=estimate.of).model_dump(mode="json"), **entry, "fit": {}}
+    found = fit(estimate.of)
     goodness = {"samples": found.samples, "distance": found.distance, "p_value": found.p_value}
-    return _entry(found.distribution.model_dump(mode="json"), _WAIT, goodness)
-
-
-def _entry(value: Any, source: str, goodness: Mapping[str, float]) -> dict[str, Any]:
-    return {"value": value, "provenance": "measured", "source": source, "fit": dict(goodness)}
+    return {"value": found.distribution.model_dump(mode="json"), **entry, "fit": goodness}
 
 
 def _machine(runs: Mapping[str, History]) -> dict[str, Any]:

@@ -104,6 +104,15 @@ class Measurement:
         return {name: value for name, value in parameters.items() if name not in found_out}
 
 
+def measured() -> list[str]:
+    """The architectures of which something was measured, on whichever broker."""
+    return [
+        name
+        for name in architectures.twins()
+        if any(Measurement(name, broker).folder.exists() for broker in architectures.get(name).brokers)
+    ]
+
+
 def measure(
     architecture: str, plan: HeldOut, say: Callable[[str], object], params: Mapping[str, Any] = MappingProxyType({})
 ) -> Measurement:

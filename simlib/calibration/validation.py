@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simlib import api, architectures, draws, paths
-from simlib.calibration.measure import Measurement
+from simlib.calibration.measure import Measurement, measured
 from simlib.calibration.validate import HeldOut, validate
 
 
@@ -18,14 +18,14 @@ def measurements(name: str) -> list[Measurement]:
 
 
 def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:
-    """The document that `simlib validate --json` prints; of all twins it is also kept, for the report.
+    """The document that `simlib validate --json` prints; of all that were measured it is also kept, for the report.
 
     Raises BadInput where a measurement is missing.
     """
-    measured = [one for name in names for one in measurements(name)]
-    points = [point for one in measured for point in one.points(plan)]
-    tries = [attempt for one in measured for attempt in one.read("tries.json", [])]
-    files = {file for one in measured for file in api.calibration(one.architecture, one.broker).items()}
+    those = [one for name in names for one in measurements(name)]
+    points = [point for one in those for point in one.points(plan)]
+    tries = [attempt for one in those for attempt in one.read("tries.json", [])]
+    files = {file for one in those for file in api.calibration(one.architecture, one.broker).items()}
     document = {
         "rows": validate(points, plan),
         "accuracy": plan.accuracy,
@@ -36,7 +36,7 @@ def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:
         "version": api.version(),
         "draws": draws.DRAWS,
     }
-    if set(names) == set(architectures.twins()):
+    if set(names) == set(measured()):
         paths.VALIDATION.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
         paths.VALIDATION.write_text(text, encoding="utf-8")

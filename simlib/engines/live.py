@@ -79,6 +79,7 @@ class Twin(Protocol):
 
     __name__: str
     PARTS: tuple[str, ...]
+    PROGRAMS: tuple[str, ...]
     READ_FROM: str
     SCHEMA: str
     SIMULATED: tuple[str, ...]
@@ -125,23 +126,22 @@ class Bench:
                 self.servers[part] = stack.enter_context(STARTS[part]())
             prefix = f"simlib_{os.getpid()}_{time.monotonic_ns()}"
             stack.enter_context(self._databases(prefix))
-            ports = {side: processes.free_port() for side in SIDES}
+            ports = {program: processes.free_port() for program in self.twin.PROGRAMS}
             self.completions = processes.free_port()
-            for side, other in zip(SIDES, reversed(SIDES), strict=True):
-                config = {
-                    "side": side,
-                    "port": ports[side],
-                    "peer": f"http://127.0.0.1:{ports[other]}",
-                    "database": self.databases[side],
-                    "broker": self.servers[broker].url if broker else None,
-                    "prefix": prefix,
-                    "parameters": self.parameters,
-                    "completions": self.completions,
-                }
-                (self.folder / f"{side}.json").write_text(json.dumps(config))
-                self.services[side] = self._service(side, ports[side])
-                self.services[side].program.launch()
-                stack.callback(self.services[side].program.stop)
+            config = {
+                "ports": ports,
+                "databases": self.databases,
+                "servers": {part: server.url for part, server in self.servers.items()},
+                "folder": str(self.folder),
+                "prefix": prefix,
+                "parameters": self.parameters,
+                "completions": self.completions,
+            }
+            for program, port in ports.items():
+                (self.folder / f"{program}.json").write_text(json.dumps({"side": program, **config}))
+                self.services[program] = self._service(program, port)
+                self.services[program].program.launch()
+                stack.callback(self.services[program].program.stop)
             for service in self.services.values():
                 service.program.wait()
             self._warm_up()
@@ -158,7 +158,7 @@ class Bench:
 
         Raises BadInput for a fault that cannot be made live.
         """
-        crashes = _crashes(scenario, self.parameters.get("broker"))
+        crashes = _crashes(scenario, self._parts())
         for _, crash in crashes:
             self._program(crash.part)
         arrivals = scenario.draw(seed, messages)
@@ -264,8 +264,8 @@ class Bench:
 
     def _strike(
         self, crashes: Sequence[tuple[float, Crash]], started: int, driver: subprocess.Popen[str]
-    ) -> list[tuple[Crash, int, int]]:
-        """Kill and restart what the scenario says until the driver is done; which, from when to when (ns)."""
+    ) -> list[Struck]:
+        """Kill and restart what the scenario says until the driver is done."""
         done = threading.Event()
         out = driver.stdout
         assert out
@@ -283,16 +283,18 @@ class Bench:
             for name, those in self._processes().items():
                 if program.process.pid in [process.pid for process in those]:
                     self.gone[name] += machine.cpu_seconds(those)
-            fell = time.monotonic_ns()
-            program.kill()
+            fell = program.kill()
             done.wait(crash.restart.mean_value)
-            struck.append((crash, fell, program.start()))
+            struck.append(Struck(crash.part, fell, program.start()))
         done.wait()
         return struck
 
+    def _parts(self) -> list[str]:
+        return parts(self.twin, self.parameters.get("broker"))
+
     def _program(self, part: str) -> processes.Program:
-        """What runs as a part of the model: a side, or the broker."""
-        if part in SIDES:
+        """What runs as a part of the model: a program of the twin, or the broker."""
+        if part in self.services:
             return self.services[part].program
         server = self.servers[self.parameters["broker"]]
         if server.program is None:
@@ -303,7 +305,7 @@ class Bench:
         """Wait until nothing is at work any more, for at most `limit` s; whether it is quiet."""
         deadline, quiet = time.monotonic() + limit, 0
         while quiet < 2 and time.monotonic() < deadline:
-            quiet = quiet + 1 if all(self._pending(side) == 0 for side in SIDES) else 0
+            quiet = quiet + 1 if all(self._pending(program) == 0 for program in self.services) else 0
             time.sleep(0.01)
         return quiet >= 2
 
@@ -315,8 +317,8 @@ class Bench:
 
     def _stamps(self) -> list[tuple[int, str, int, int, int, str]]:
         stamps = []
-        for side in SIDES:
-            stamps += self.services[side].get("/stamps")
+        for service in self.services.values():
+            stamps += service.get("/stamps")
         return [tuple(stamp) for stamp in stamps]
 
     def _records(
@@ -369,8 +371,8 @@ class Bench:
             records.deliveries[i] += times
         if not quiet:
             records.alive = [1] * n
-        for crash, fell, stood in run.struck:
-            records.fault_rows.append(("crash", crash.part, seconds(fell), seconds(stood), -1))
+        for one in run.struck:
+            records.fault_rows.append(("crash", one.part, seconds(one.fell[0]), seconds(one.stood[1]), -1))
         records.attempt_rows.sort(key=lambda row: (row[3], row[0]))
         return records
 
@@ -382,8 +384,8 @@ class Bench:
         broker says: there too the stamps may be gone."""
         rows: list[tuple[int, int, str, int, int, int, int]] = []
         newest: dict[tuple[str, int], int] = defaultdict(int)
-        for side in SIDES:
-            with psycopg.connect(self.databases[side]) as connection:
+        for side, database in self.databases.items():
+            with psycopg.connect(database) as connection:
                 found = connection.execute("SELECT * FROM effects ORDER BY nth")
                 for message, effect, sku, version, change, at, delivery, _ in found:
                     i = message - self.numbered
@@ -412,6 +414,7 @@ class Bench:
             "messages": len(arrivals),
             "issuing_ends": float(arrivals.issued[-1]),
             "quiet": quiet,
+            "struck": [one.seconds(run.origin) for one in run.struck],
             "machine": machine.describe(),
             "server_versions": {name: server.part.version for name, server in self.servers.items()},
             **run.usage,
@@ -424,9 +427,9 @@ class Bench:
 
     @contextmanager
     def _databases(self, prefix: str) -> Iterator[None]:
-        """A database of its own for each side, dropped at the end."""
+        """A database of its own for each program, dropped at the end."""
         server = self.servers["postgres"].url
-        names = {side: f"{prefix}_{side}" for side in SIDES}
+        names = {program: f"{prefix}_{program}" for program in self.twin.PROGRAMS}
         try:
             with psycopg.connect(server, autocommit=True) as connection:
                 for name in names.values():
@@ -447,14 +450,10 @@ class Bench:
                     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _reset(self, stock: np.ndarray) -> None:
-        """Both sides know the initial stock, as version 0, and nothing else."""
+        """All know the initial stock, as version 0, and nothing else."""
         for url in self.databases.values():
             with psycopg.connect(url) as connection:
-                connection.execute("TRUNCATE goods, received, effects, parked")
-                connection.execute(
-                    "INSERT INTO goods SELECT k - 1, level, 0 FROM unnest(%s::int[]) WITH ORDINALITY AS t (level, k)",
-                    (stock.tolist(),),
-                )
+                connection.execute("SELECT start_over(%s)", (stock.tolist(),))
 
     def _service(self, side: str, port: int) -> Service:
         """A side's service, which is ready when it answers, and so does what it stands on."""
@@ -483,7 +482,7 @@ class Bench:
     def _processes(self) -> dict[str, list[psutil.Process]]:
         """The processes of each server and service."""
         ours = {name: server.processes() for name, server in self.servers.items()}
-        return ours | {side: [psutil.Process(service.program.process.pid)] for side, service in self.services.items()}
+        return ours | {name: [psutil.Process(service.program.process.pid)] for name, service in self.services.items()}
 
 
 @dataclass(frozen=True)
@@ -508,6 +507,20 @@ def _usage(before: Cpu, after: Cpu) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Struck:
+    """A part that was killed: between which times it ended, and between which it was ready again (monotonic, ns)."""
+
+    part: str
+    fell: tuple[int, int]
+    stood: tuple[int, int]
+
+    def seconds(self, origin: int) -> dict[str, Any]:
+        """The same in seconds of the run."""
+        times = {name: [(at - origin) / 1e9 for at in getattr(self, name)] for name in ("fell", "stood")}
+        return {"part": self.part, **times}
+
+
+@dataclass(frozen=True)
 class Run:
     """The driver's stamps (ns, 0 where it did not happen; arrays of shape (n,)), statuses and bodies of the answers."""
 
@@ -522,10 +535,10 @@ class Run:
     usage: dict[str, Any]
     """CPU time of each process (`cpu_seconds`, over `wall` s), and in cores, what other processes took (`foreign_cpu`)
     and what the hypervisor gave away (`steal`)."""
-    struck: list[tuple[Crash, int, int]]
+    struck: list[Struck]
 
     @classmethod
-    def read(cls, path: Path, usage: dict[str, Any], struck: list[tuple[Crash, int, int]]) -> Run:
+    def read(cls, path: Path, usage: dict[str, Any], struck: list[Struck]) -> Run:
         """From the file that the driver wrote."""
         data = json.loads(path.read_text())
         stamps = {name: np.array(data[name], np.int64) for name in ("sent", "responded", "completed")}
@@ -552,7 +565,7 @@ def perform(
 
     Raises MissingPart, BadInput (see `Bench`) and RunFailed where the load generator fails.
     """
-    _crashes(scenario, getattr(parameters, "broker", None))
+    _crashes(scenario, parts(twin, getattr(parameters, "broker", None)))
     with Bench(twin, parameters) as bench:
         return bench.run(scenario, seed, messages, meta)
 
@@ -572,9 +585,13 @@ def _poisoned(scenario: Scenario, arrivals: Arrivals, seed: int) -> np.ndarray:
     return poisoned
 
 
-def _crashes(scenario: Scenario, broker: str | None) -> list[tuple[float, Crash]]:
+def parts(twin: Twin, broker: str | None) -> list[str]:
+    """The parts of the model that can be killed live."""
+    return [*twin.PROGRAMS, *(["broker"] if broker else [])]
+
+
+def _crashes(scenario: Scenario, parts: Sequence[str]) -> list[tuple[float, Crash]]:
     """When which part is to be killed; raises BadInput for a fault that cannot be made live."""
-    parts = (*SIDES, *(["broker"] if broker else []))
     crashes = []
     for fault in scenario.faults:
         if isinstance(fault, Poison):

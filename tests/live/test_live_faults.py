@@ -1,7 +1,8 @@
 """Parts killed at seeded times, live, and what the model predicts of it: replayed with the times at which they really fell
 and answered again, it has the same kinds of anomaly, and as many of each as a 95 % prediction interval says.
 
-The replications meet the same arrivals and faults as the live run, each with its own times of service. Where the intervals
+The replications meet the same arrivals as the live run, each with its own times of service, and with faults that begin and end
+at times of its own, between those within which the supervisor saw the part end, and stand again. Where the intervals
 are right, one count in twenty at most lies outside: of all counts of a run there may be as many as chance allows (99.9 %).
 A run is judged by its counts where it would be valid as a measurement: a busy machine keeps more in hand when the kill comes.
 """
@@ -74,19 +75,24 @@ def counts(history: History) -> dict[str, int]:
 
 def predicted(case: api.Case, live: History, seed: int) -> list[dict[str, int]]:
     """The counts of the replications that meet the arrivals of the seed and the faults that the live run met."""
-    faults = tuple(
-        Crash(part=row["part"], at=(row["start"],), restart=row["end"] - row["start"])
-        for row in live.faults.to_pylist()
-    )
-    scenario = case.scenario.model_copy(update={"faults": faults})
-    again = api.Case(case.architecture, scenario, case.parameters, MESSAGES)
-    arrivals = scenario.draw(seed, MESSAGES)
-    histories = [again.run(draws.replication_seed(seed, 1), arrivals)]
+
+    def replication(r: int) -> History:
+        chance = random.Random(draws.replication_seed(seed, r))
+        faults = []
+        for struck in live.meta["struck"]:
+            fell, stood = chance.uniform(*struck["fell"]), chance.uniform(*struck["stood"])
+            faults.append(Crash(part=struck["part"], at=(fell,), restart=stood - fell))
+        scenario = case.scenario.model_copy(update={"faults": tuple(faults)})
+        again = api.Case(case.architecture, scenario, case.parameters, MESSAGES)
+        return again.run(draws.replication_seed(seed, r), arrivals)
+
+    arrivals = case.scenario.draw(seed, MESSAGES)
+    histories = [replication(1)]
     with (
         pytest.MonkeyPatch.context() as patch
     ):  # one is compared with SimPy's engine, as everywhere; 199 would take long
         patch.setitem(ENGINES, "compiled", compiled.run)
-        histories += [again.run(draws.replication_seed(seed, r), arrivals) for r in range(2, REPLICATIONS + 1)]
+        histories += [replication(r) for r in range(2, REPLICATIONS + 1)]
     return [counts(history) for history in histories]
 
 

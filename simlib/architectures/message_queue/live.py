@@ -27,11 +27,13 @@ from simlib.domain import ANNOUNCED, COPIED, COPY, TAKEN
 
 PARTS = ("postgres",)
 """Real parts that this architecture stands on, besides the broker that its parameters name."""
+PROGRAMS = ("accounting", "shop")
+"""Processes of its own that it runs as, each with a database."""
 READ_FROM = COPY
 """The store that answers queries."""
 SIMULATED = ("sharing", "orders_first", "at_limit", "max_length", "expire", "time_to_live", "nodes", "between_nodes")
 """Parameters that the model alone has."""
-__all__ = ["PARTS", "READ_FROM", "SCHEMA", "SIMULATED"]
+__all__ = ["PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
 
 
 class Reply(BaseModel):

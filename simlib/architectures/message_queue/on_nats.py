@@ -29,7 +29,6 @@ class OnNats(Broker):
         self.connection: Connection
 
     async def connect(self) -> None:
-        assert self.side.config.broker
         self.connection = await nats.connect(
             self.side.config.broker, max_reconnect_attempts=-1, reconnect_time_wait=self.p["reconnect"]
         )

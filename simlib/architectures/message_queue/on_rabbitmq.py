@@ -34,7 +34,6 @@ class OnRabbitMQ(Broker):
         self.seen: Counter[str] = Counter()
 
     async def connect(self) -> None:
-        assert self.side.config.broker
         self.connection = await aio_pika.connect_robust(self.side.config.broker, reconnect_interval=self.p["reconnect"])
         confirming = await self._channel(publisher_confirms=True, on_return_raises=True)
         plain = await self._channel(publisher_confirms=False)

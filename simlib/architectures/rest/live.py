@@ -30,11 +30,13 @@ from simlib.domain import STOCK, TAKEN
 
 PARTS = ("postgres",)
 """Real parts that this architecture stands on."""
+PROGRAMS = ("accounting", "shop")
+"""Processes of its own that it runs as, each with a database."""
 READ_FROM = STOCK
 """The store that answers queries."""
 SIMULATED = ("retry_budget", "processes", "balancing", "backlog", "breaker", "breaker_lasts")
 """Parameters that the model alone has."""
-__all__ = ["PARTS", "READ_FROM", "SCHEMA", "SIMULATED"]
+__all__ = ["PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
 Attempt = Annotated[int, Header()]
 
 

@@ -1,0 +1,60 @@
+"""The times that every architecture shares, from REST's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.optimize import nnls
+
+from simlib.calibration.stages import CPU, WAIT, Estimate, Estimates, Runs, busy_cpu, end, length, start, times, walks
+from simlib.domain import STOCK_QUERY, STOCK_UPDATE
+
+
+def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
+    """`http_server`, `http_client`, `database_client`; `edge`, `network`, `commit`, `read`."""
+    cpu = system_cpu(busy)
+    waits = system_waits(idle, cpu)
+    return {name: Estimate(time, CPU) for name, time in cpu.items()} | {
+        name: Estimate(samples, WAIT) for name, samples in waits.items()
+    }
+
+
+def system_cpu(busy: Runs) -> dict[str, float]:
+    """Processor times of `http_server`, `http_client` and `database_client`, s, from REST's busy runs by kind.
+
+    The twin's visits: an update costs accounting a request, a transaction and a call, and the shop a request and a
+    transaction; a query costs the shop a request and a call, and accounting a request and a read. Each counts twice, there
+    and back. The least squares solution with no negative time.
+    """
+    visits = {
+        ("accounting", STOCK_UPDATE): (2, 2, 2),
+        ("shop", STOCK_UPDATE): (2, 0, 2),
+        ("accounting", STOCK_QUERY): (2, 0, 2),
+        ("shop", STOCK_QUERY): (2, 2, 0),
+    }
+    measured = [busy_cpu(busy[kind], side) for side, kind in visits]
+    times, _ = nnls(np.array(list(visits.values()), float), np.array(measured))
+    return dict(zip(("http_server", "http_client", "database_client"), times.tolist(), strict=True))
+
+
+def system_waits(idle: Runs, cpu: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """Samples of `edge`, `network`, `commit` and `read`, s, from REST's runs at low load by kind."""
+    h, c, q = cpu["http_server"], cpu["http_client"], cpu["database_client"]
+    updates, queries = walks(idle[STOCK_UPDATE]), walks(idle[STOCK_QUERY])
+    within = end(updates, "accounting.call") - start(updates, "accounting.change")
+    server = end(updates, "shop.write") - start(updates, "shop.handle")
+    asked = end(queries, "accounting.read") - start(queries, "accounting.handle")
+    read = times(length(queries, "accounting.read") - 2 * q)
+    written = np.concatenate([length(updates, stage) for stage in ("accounting.change", "shop.write")])
+    return {
+        "edge": times((length(updates, "request") - within - 2 * h) / 2),
+        "network": np.concatenate(
+            [
+                times((length(updates, "accounting.call") - server - 2 * h - 2 * c) / 2),
+                times((length(queries, "shop.call") - asked - 2 * h - 2 * c) / 2),
+            ]
+        ),
+        "commit": times(written - 2 * q - np.median(read)),
+        "read": read,
+    }
