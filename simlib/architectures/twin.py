@@ -11,8 +11,8 @@ import json
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,9 +163,13 @@ class Trace:
         self.side = side
         self.stamps: list[Stamp] = []
 
-    @contextmanager
-    def stage(self, message: int, block: str, attempt: int = 1) -> Iterator[None]:
+    def stage(self, message: int, block: str, attempt: int = 1) -> AbstractContextManager[None]:
         """Stamp the block around a stage."""
+        return self.stages([message], block, attempt)
+
+    @contextmanager
+    def stages(self, messages: Iterable[int], block: str, attempt: int = 1) -> Iterator[None]:
+        """Stamp the block around a stage that several messages go through at once."""
         start, result = time.monotonic_ns(), "ok"
         try:
             yield
@@ -174,7 +178,7 @@ class Trace:
             raise
         finally:
             end = time.monotonic_ns()
-            self.stamps.append(Stamp(message, f"{self.side}.{block}", attempt, start, end, result))
+            self.stamps += [Stamp(one, f"{self.side}.{block}", attempt, start, end, result) for one in messages]
 
 
 class Side:
@@ -215,7 +219,7 @@ class Side:
 
     async def change(self, update: Update) -> tuple[int, int]:
         """Accounting: the update's own change; the new level and version."""
-        row = await self._call(
+        row = await self.transact(
             update.message, "change", 1, "SELECT * FROM change_stock(%s, %s, %s, %s) AS t (level, version)",
             update.message, update.sku, update.change, time.monotonic_ns(),
         )  # fmt: skip
@@ -223,7 +227,7 @@ class Side:
 
     async def take(self, order: Order, delivery: int) -> tuple[Receipt, bool]:
         """Accounting: take the order's units, or reject it; and whether it was received before."""
-        row = await self._call(
+        row = await self.transact(
             order.message, "take", delivery,
             "SELECT * FROM take_stock(%s, %s, %s, %s, %s, %s) AS t (result, level, version, again)",
             order.message, order.sku, order.quantity, time.monotonic_ns(), delivery, self.once,
@@ -233,7 +237,7 @@ class Side:
 
     async def write(self, level: Level, delivery: int) -> None:
         """Shop: write the copy, where the level is newer and was not received before."""
-        await self._call(
+        await self.transact(
             level.message, "write", delivery, "SELECT write_copy(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             level.message, level.effect, level.sku, level.level, level.version, level.change,
             time.monotonic_ns(), delivery, self.once, self.newer,
@@ -243,14 +247,14 @@ class Side:
 
     async def promise(self, order: Order) -> bool:
         """Shop: take the units from its own copy; whether it showed enough."""
-        row = await self._call(
+        row = await self.transact(
             order.message, "promise", 1, "SELECT promise(%s, %s) AS promised", order.sku, order.quantity
         )
         return bool(row.promised)
 
     async def read(self, query: Query, attempt: int = 1) -> dict[str, int]:
         """The level and version of a SKU in this side's store."""
-        row = await self._call(
+        row = await self.transact(
             query.message, "read", attempt, "SELECT level, version FROM goods WHERE sku = %s", query.sku
         )
         return {"level": row.level, "version": row.version}
@@ -267,7 +271,8 @@ class Side:
         if self.config.completions:
             self._told.sendto(message.to_bytes(4, "little", signed=True), ("127.0.0.1", self.config.completions))
 
-    async def _call(self, message: int, block: str, attempt: int, statement: str, *arguments: Any) -> Any:
+    async def transact(self, message: int, block: str, attempt: int, statement: str, *arguments: Any) -> Any:
+        """A statement in a transaction of its own, stamped as a block of a message; its first row."""
         with self.trace.stage(message, block, attempt):
             async with self.database.connection() as connection:
                 cursor = await connection.execute(statement, arguments)

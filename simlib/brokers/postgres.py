@@ -1,4 +1,5 @@
-"""PostgreSQL: found or started, with `fsync` and `synchronous_commit` on, so that a commit survives a power cut."""
+"""PostgreSQL: found or started, with `fsync` and `synchronous_commit` on, so that a commit survives a power cut, and with a log
+that can be read as changes."""
 
 from __future__ import annotations
 
@@ -74,6 +75,7 @@ def postgres() -> Iterator[Server]:
             "unix_socket_directories": "",
             "fsync": "on",
             "synchronous_commit": "on",
+            "wal_level": "logical",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         url = f"postgresql://simlib:{password}@127.0.0.1:{port}/postgres"

@@ -121,14 +121,15 @@ def measure(
 
     Raises MissingPart or BadInput where a real part is absent or cannot be used, RunFailed where a run fails.
     """
-    case = api.case(architecture, plan.scenario, params, engine="live")
+    twin = architectures.get(architecture).live
+    case = api.case(architecture, plan.scenario, {**getattr(twin, "MEASURED", {}), **params}, engine="live")
     of = Measurement(architecture, getattr(case.parameters, "broker", None))
     paths.writable(of.folder)
     effort = plan.effort
     if not of.read("pace.json", {}):
         say(f"{architecture}: the machine alone, {effort.pace:g} s")
         of.write("pace.json", machine.pace(effort.pace))
-    with Bench(architectures.get(architecture).live, case.parameters) as bench:
+    with Bench(twin, case.parameters) as bench:
         for how, make in (("idle", partial(_idle, effort)), ("busy", partial(_bursts, effort))):
             for kind in CALIBRATED:
                 if not (of.folder / f"{how}-{kind}" / "meta.json").exists():

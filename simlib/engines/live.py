@@ -63,6 +63,8 @@ STARTS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
 """How each real part is found or started."""
 DRAINS_WITHIN = 30.0
 """How long after the last answer a run waits until all is quiet, s (or the scenario's horizon, if that is shorter)."""
+UNDER_WAY = 64
+"""Messages that are always under way where saturation is measured."""
 ATTEMPTS = 8
 """Attempts whose handler work and failure are drawn ahead; later ones repeat the last."""
 ANNOUNCEMENT_WORK = "announcement_work"
@@ -70,12 +72,18 @@ SIDES = ("accounting", "shop")
 _ENTRY = {STOCK_UPDATE: ("accounting", "/updates"), ORDER: ("shop", "/orders"), STOCK_QUERY: ("shop", "/queries")}
 _STORE = {ISSUED: STOCK, TAKEN: STOCK, COPIED: COPY, ANNOUNCED: COPY}
 _STAGE = {ISSUED: "accounting.change", TAKEN: "accounting.take", COPIED: "shop.write", ANNOUNCED: "shop.write"}
+_HANDED = ("delivery", "relay")
+"""Stages that begin when a queue hands a message out: the broker's, or an outbox."""
 _CALLER = {STOCK_UPDATE: "accounting", ORDER: "shop", STOCK_QUERY: "shop"}
 _RESPONSES = {200: "ok", 409: "refused", 504: "timed_out", -2: "timed_out"}
 
 
 class Twin(Protocol):
-    """What the engine needs of an architecture's module `live`, which it runs as the program of both sides."""
+    """What the engine needs of an architecture's module `live`, which it runs as the program of both sides.
+
+    It may also have `MEASURED`, the parameters that it is measured with where those are not the defaults; `UNDER_WAY`, how
+    many messages keep it busy all the time; `drains_within`, a function of the parameters: see the constants of these names.
+    """
 
     __name__: str
     PARTS: tuple[str, ...]
@@ -109,6 +117,7 @@ class Bench:
             if getattr(parameters, name) != type(parameters).model_fields[name].default:
                 raise BadInput(f"parameter '{name}' is of the model alone: leave it at its default in a live run")
         self.twin, self.parameters = twin, parameters.model_dump(mode="json")
+        self.drains_within: float = getattr(twin, "drains_within", lambda _: DRAINS_WITHIN)(self.parameters)
         self.services: dict[str, Service] = {}
         self.servers: dict[str, Server] = {}
         self.databases: dict[str, str] = {}
@@ -165,7 +174,7 @@ class Bench:
         load = self._load(scenario, arrivals, seed)
         self._reset(scenario.stock())
         run = self._drive({"requests": load}, crashes)
-        quiet = self._drain(min(DRAINS_WITHIN, scenario.horizon))
+        quiet = self._drain(min(self.drains_within, scenario.horizon))
         stamps = self._stamps()
         records = self._records(scenario, arrivals, run, stamps, quiet)
         self.numbered += len(arrivals)
@@ -173,10 +182,10 @@ class Bench:
         return records.history(ended, {**meta, **self._meta(seed, arrivals, run, quiet)})
 
     def saturation(
-        self, scenario: Scenario, seed: int, messages: int, window: int = 64
+        self, scenario: Scenario, seed: int, messages: int, window: int | None = None
     ) -> tuple[float, dict[str, Any]]:
-        """Completions a second while always `window` messages are under way, over the middle eight tenths of the
-        run, and the CPU time that it took (see `Run.usage`).
+        """Completions a second while always `window` messages are under way (the twin's number if None), over the middle eight
+        tenths of the run, and the CPU time that it took (see `Run.usage`).
 
         Complete is a message that is answered and, where it has an effect, applied. Raises RunFailed if one never is.
         """
@@ -186,13 +195,13 @@ class Bench:
         changing = np.flatnonzero(arrivals.kind != KINDS.index(STOCK_QUERY)).tolist()
         plan = {
             "requests": load,
-            "window": window,
+            "window": window or getattr(self.twin, "UNDER_WAY", UNDER_WAY),
             "told": changing,
             "completions": self.completions,
             "first": self.numbered,
         }
         run = self._drive(plan, [])
-        self._drain(DRAINS_WITHIN)
+        self._drain(self.drains_within)
         self._stamps()
         self.numbered += len(arrivals)
         answered = np.array(run.status) == 200
@@ -364,7 +373,7 @@ class Bench:
             issuing = _CALLER[KINDS[arrivals.kind[i]]] == side
             if stage in ("call", "publish") and issuing:
                 records.attempts[i] = max(records.attempts[i], attempt)
-            elif stage == "delivery":
+            elif stage in _HANDED:
                 handed[i, side] += 1
         self._effects(records, run, ends, handed)
         for (i, _), times in handed.items():
@@ -469,7 +478,7 @@ class Bench:
         arrivals = scenario.draw(0, 100)
         self._reset(scenario.stock())
         self._drive({"requests": self._load(scenario, arrivals, 0), "window": 4}, [])
-        self._drain(DRAINS_WITHIN)
+        self._drain(self.drains_within)
         self._stamps()
         self.numbered += len(arrivals)
 

@@ -79,12 +79,12 @@ class Broker(ABC):
     async def send(self, queue: str, message: int, event: str, content: bytes, confirmed: bool) -> bool:
         """One publication under the message's id; whether it is known to be in the queue. Raises Unroutable."""
 
-    async def publish(self, queue: str, message: int, event: str, body: BaseModel, confirm: bool = True) -> None:
+    async def publish(self, queue: str, message: int, event: str, body: BaseModel | str, confirm: bool = True) -> None:
         """Publish, and wait for the confirm; again with the same id where it does not come.
 
         Raises TimeoutError where no confirm came at all: the message may be in the queue, or not; and Unroutable.
         """
-        content = body.model_dump_json().encode()
+        content = (body if isinstance(body, str) else body.model_dump_json()).encode()
         confirm = confirm and self.p["confirm"]
         for attempt in range(1, self.p["confirm_retries"] + 2 if confirm else 2):
             with self.side.trace.stage(message, "publish", attempt):

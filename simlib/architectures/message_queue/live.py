@@ -103,7 +103,7 @@ def shop(side: Side) -> FastAPI:
 
     @app.post("/orders")
     async def order(order: Order) -> None:
-        if side.config.parameters["answered_on"] == "reply":
+        if side.config.parameters.get("answered_on") == "reply":
             await replied_to(order)
             return
         if not await side.promise(order):
