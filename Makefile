@@ -11,7 +11,7 @@ NONE := 5
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-long check format report readme measure calibrate validate sweep lock clean distclean
+.PHONY: help setup parts test test-long check format report readme measure calibrate validate sweep lock clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -23,6 +23,9 @@ $(READY): requirements.lock pyproject.toml
 	@rm -f $@
 	@sh tools/setup.sh
 	@touch $@
+
+parts: $(READY)  ## the real parts that no package brings: Kafka's jars, by Maven
+	$(BIN)/python -m simlib.brokers.kafka
 
 test: $(READY)  ## the tests, without those that take minutes; the live ones by themselves, with all processors
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not long and not live' $(ARGS) tests || [ $$? -eq $(NONE) ]

@@ -134,10 +134,10 @@ def doctor(as_json: Json = False) -> int:
     from importlib.metadata import version
 
     from simlib import paths
-    from simlib.brokers import nats, postgres, rabbitmq
+    from simlib.brokers import kafka, nats, postgres, rabbitmq
 
     parts = []
-    for name, module in (("postgres", postgres), ("nats", nats), ("rabbitmq", rabbitmq)):
+    for name, module in (("postgres", postgres), ("nats", nats), ("rabbitmq", rabbitmq), ("kafka", kafka)):
         found = module.found()
         where = {"version": found.version, "where": found.where} if found else {"version": None, "where": None}
         parts.append({"name": name, "found": found is not None, **where, "install": None if found else module.INSTALL})

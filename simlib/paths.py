@@ -24,6 +24,8 @@ VALIDATION = CALIBRATION / "validation.json"
 RESULTS = DATA / "results"
 FIGURES = HOME / "figures"
 REPORT = HOME / "report" / "build"
+PARTS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simlib"
+"""Real parts that are fetched once: the user's, not the project's."""
 
 
 def code() -> dict[str, Path]:

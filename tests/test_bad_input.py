@@ -22,7 +22,7 @@ import pytest
 
 import simlib
 from simlib import api, cli, experiments, metrics, paths
-from simlib.brokers import answers, nats, postgres, processes, rabbitmq
+from simlib.brokers import answers, kafka, nats, postgres, processes, rabbitmq
 from simlib.errors import BadInput
 from simlib.experiments import runner
 from simlib.flow import (
@@ -364,8 +364,8 @@ DAMAGED = [
     ),
 ]
 
-PARTS = {"postgres": postgres, "nats": nats, "rabbitmq": rabbitmq}
-SCHEMES = {"postgres": "postgresql", "nats": "nats", "rabbitmq": "amqp"}
+PARTS = {"postgres": postgres, "nats": nats, "rabbitmq": rabbitmq, "kafka": kafka}
+SCHEMES = {"postgres": "postgresql", "nats": "nats", "rabbitmq": "amqp", "kafka": "kafka"}
 URLS = [
     ("http://127.0.0.1:80", "{variable} must start with {scheme}://, got 'http': correct or unset it"),
     ("{scheme}://127.0.0.1:{closed}/x", "{variable} must name …: …Connection refused…: correct or unset it"),

@@ -31,6 +31,7 @@ from pydantic import BaseModel
 
 from simlib import draws
 from simlib.brokers import Server, processes
+from simlib.brokers.kafka import kafka
 from simlib.brokers.nats import nats
 from simlib.brokers.postgres import postgres
 from simlib.brokers.rabbitmq import rabbitmq
@@ -59,6 +60,7 @@ STARTS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "postgres": postgres,
     "nats": nats,
     "rabbitmq": rabbitmq,
+    "kafka": kafka,
 }
 """How each real part is found or started."""
 DRAINS_WITHIN = 30.0
