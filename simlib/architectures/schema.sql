@@ -10,7 +10,8 @@ CREATE TABLE parked (message int, effect text, delivery smallint, at bigint);
 -- The state before a run: these levels, as version 0, and nothing else.
 CREATE FUNCTION start_over(_levels int[]) RETURNS void AS $$
 BEGIN
-    TRUNCATE goods, received, effects, parked;
+    EXECUTE (SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') FROM pg_tables
+             WHERE schemaname = current_schema());
     INSERT INTO goods SELECT k - 1, level, 0 FROM unnest(_levels) WITH ORDINALITY AS t (level, k);
 END $$ LANGUAGE plpgsql;
 

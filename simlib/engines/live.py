@@ -363,7 +363,7 @@ class Bench:
                 records.noted[i] |= ANSWERED
                 records.version[i], records.answer[i] = shown["version"], shown["level"]
                 records.read_from[i] = self.twin.READ_FROM
-        ends = {}
+        walks: dict[tuple[int, str, int], list[tuple[int, int]]] = defaultdict(list)
         handed: dict[tuple[int, str], int] = defaultdict(int)
         for message, block, attempt, start, end, result in stamps:
             i = message - base
@@ -371,13 +371,13 @@ class Bench:
                 continue
             side, _, stage = block.partition(".")
             records.attempt_rows.append((i, block, attempt, seconds(start), seconds(end), result))
-            ends[i, block, attempt] = end
+            walks[i, block, attempt].append((start, end))
             issuing = _CALLER[KINDS[arrivals.kind[i]]] == side
             if stage in ("call", "publish") and issuing:
                 records.attempts[i] = max(records.attempts[i], attempt)
             elif stage in _HANDED:
                 handed[i, side] += 1
-        self._effects(records, run, ends, handed)
+        self._effects(records, run, walks, handed)
         for (i, _), times in handed.items():
             records.deliveries[i] += times
         if not quiet:
@@ -388,7 +388,11 @@ class Bench:
         return records
 
     def _effects(
-        self, records: Records, run: Run, ends: Mapping[tuple[int, str, int], int], handed: dict[tuple[int, str], int]
+        self,
+        records: Records,
+        run: Run,
+        walks: Mapping[tuple[int, str, int], Sequence[tuple[int, int]]],
+        handed: dict[tuple[int, str], int],
     ) -> None:
         """Note the rows that both databases hold. Their time is that of the commit as its client saw it, or, where that
         stamp died with the client, of the transaction's start. A message was `handed` to a side as often at least as the
@@ -397,19 +401,24 @@ class Bench:
         newest: dict[tuple[str, int], int] = defaultdict(int)
         for side, database in self.databases.items():
             with psycopg.connect(database) as connection:
-                found = connection.execute("SELECT * FROM effects ORDER BY nth")
+                ours = (self.numbered,)  # and not of an earlier run that was not over
+                found = connection.execute("SELECT * FROM effects WHERE message >= %s ORDER BY nth", ours)
                 for message, effect, sku, version, change, at, delivery, _ in found:
                     i = message - self.numbered
                     if effect in _STAGE:
                         # A client can hear of its commit after the next one of the same SKU heard of its own.
-                        at = max(ends.get((i, _STAGE[effect], delivery), at), newest[side, sku])
+                        stages = walks.get((i, _STAGE[effect], delivery), ())
+                        committed = next((end for start, end in stages if start <= at <= end), at)
+                        at = max(committed, newest[side, sku])
                         newest[side, sku] = at
                         rows.append((at, i, effect, sku, version, change, delivery))
                         if effect != ISSUED and "broker" in self.parameters:
                             handed[i, side] = max(handed[i, side], delivery)
                     else:
                         records.noted[i] |= REJECTED if effect == "rejected" else SUPERSEDED
-                for message, effect in connection.execute("SELECT message, effect FROM parked"):
+                for message, effect in connection.execute(
+                    "SELECT message, effect FROM parked WHERE message >= %s", ours
+                ):
                     if effect != ANNOUNCED:
                         records.noted[message - self.numbered] |= DEAD_LETTERED
         for at, i, effect, sku, version, change, delivery in sorted(rows, key=lambda row: row[0]):

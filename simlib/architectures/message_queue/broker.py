@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,7 +13,6 @@ from simlib.architectures.twin import HandlingFailed, Side
 
 Handler = Callable[[bytes, int], Awaitable[None]]
 """Handles the content of a delivery, and its number."""
-QUEUES = ("updates", "orders")
 
 
 class Unroutable(Exception):
@@ -23,8 +22,9 @@ class Unroutable(Exception):
 class Broker(ABC):
     """A side's publisher and consumers: confirms with retries, manual acknowledgements, redelivery, parking."""
 
-    def __init__(self, side: Side) -> None:
-        self.side, self.p = side, side.config.parameters
+    def __init__(self, side: Side, queues: Sequence[str]) -> None:
+        self.side, self.p, self.queues = side, side.config.parameters, queues
+        self.read: list[str] = []
         self.consumers: list[asyncio.Task[None]] = []
         self.in_hand = 0
         side.pending = self.pending
@@ -39,7 +39,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def consume(self, queue: str, handler: Handler) -> None:
-        """Let `consumers` tasks compete for the messages of a queue."""
+        """Let `consumers` tasks compete for the messages of a queue, which then is one that this side reads."""
 
     @abstractmethod
     async def receive(self, delivery: Any, handler: Handler) -> None:
@@ -73,7 +73,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def pending(self) -> int:
-        """What is still in this side's queue or in its consumers' hands."""
+        """What is still in the queues that this side reads, or in its consumers' hands."""
 
     @abstractmethod
     async def send(self, queue: str, message: int, event: str, content: bytes, confirmed: bool) -> bool:
@@ -100,6 +100,17 @@ class Broker(ABC):
         except (HandlingFailed, TimeoutError, Unroutable):
             return False
         return True
+
+
+def broker_of(side: Side, queues: Sequence[str]) -> Broker:
+    """The side's way to its broker, and to these queues there."""
+    if side.config.parameters["broker"] == "nats":
+        from simlib.architectures.message_queue.on_nats import OnNats
+
+        return OnNats(side, queues)
+    from simlib.architectures.message_queue.on_rabbitmq import OnRabbitMQ
+
+    return OnRabbitMQ(side, queues)
 
 
 def identity(message: int, event: str) -> str:

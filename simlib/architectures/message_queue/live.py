@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from simlib.architectures.message_queue.broker import Broker, Unroutable
+from simlib.architectures.message_queue.broker import Unroutable, broker_of
 from simlib.architectures.twin import (
     SCHEMA,
     HandlingFailed,
@@ -33,6 +33,7 @@ READ_FROM = COPY
 """The store that answers queries."""
 SIMULATED = ("sharing", "orders_first", "at_limit", "max_length", "expire", "time_to_live", "nodes", "between_nodes")
 """Parameters that the model alone has."""
+QUEUES = ("updates", "orders")
 __all__ = ["PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
 
 
@@ -43,20 +44,9 @@ class Reply(BaseModel):
     result: str
 
 
-def broker_of(side: Side) -> Broker:
-    """The side's way to its broker."""
-    if side.config.parameters["broker"] == "nats":
-        from simlib.architectures.message_queue.on_nats import OnNats
-
-        return OnNats(side)
-    from simlib.architectures.message_queue.on_rabbitmq import OnRabbitMQ
-
-    return OnRabbitMQ(side)
-
-
 def accounting(side: Side) -> FastAPI:
     """The accounting program: publishes each change, and takes stock for the orders that come through the queue."""
-    broker = broker_of(side)
+    broker = broker_of(side, QUEUES)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -86,7 +76,7 @@ def accounting(side: Side) -> FastAPI:
 
 def shop(side: Side) -> FastAPI:
     """The web shop: answers queries and promises units from its own copy, which the updates in the queue keep."""
-    broker = broker_of(side)
+    broker = broker_of(side, QUEUES)
     replies: dict[int, asyncio.Future[str]] = {}
     inbox = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import nats
@@ -14,18 +14,19 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from nats.js.errors import NoStreamResponseError, NotFoundError
 from pydantic import BaseModel
 
-from simlib.architectures.message_queue.broker import QUEUES, Broker, Handler, identified, identity
+from simlib.architectures.message_queue.broker import Broker, Handler, identified, identity
 from simlib.architectures.twin import Side
 
-ID = "Nats-Msg-Id"
-"""The header by which JetStream knows a message again."""
+ID, PLAIN_ID = "Nats-Msg-Id", "Message-Id"
+"""The header by which JetStream knows a message again, and one that it does not look at."""
 
 
 class OnNats(Broker):
     """A side's way to JetStream."""
 
-    def __init__(self, side: Side) -> None:
-        super().__init__(side)
+    def __init__(self, side: Side, queues: Sequence[str]) -> None:
+        super().__init__(side, queues)
+        self.id = ID if self.p["deduplication"] else PLAIN_ID  # a window of 0 means the server's own default
         self.connection: Connection
 
     async def connect(self) -> None:
@@ -33,7 +34,7 @@ class OnNats(Broker):
             self.side.config.broker, max_reconnect_attempts=-1, reconnect_time_wait=self.p["reconnect"]
         )
         self.jetstream = self.connection.jetstream()
-        for queue in QUEUES:
+        for queue in self.queues:
             await self.jetstream.add_stream(
                 StreamConfig(
                     name=self.name(queue), subjects=[self.name(queue)], duplicate_window=self.p["deduplication"]
@@ -41,7 +42,7 @@ class OnNats(Broker):
             )
 
     async def send(self, queue: str, message: int, event: str, content: bytes, confirmed: bool) -> bool:
-        subject, headers = self.name(queue), {ID: identity(message, event)}
+        subject, headers = self.name(queue), {self.id: identity(message, event)}
         if not confirmed:
             await self.connection.publish(subject, content, headers=headers)
             return False
@@ -79,28 +80,30 @@ class OnNats(Broker):
         async def take(delivery: Msg) -> None:
             self.fetched(inbox, delivery)
 
-        self.queue = self.name(queue)
-        await self.jetstream.subscribe(
-            self.queue, queue=self.queue, stream=self.queue, config=config, cb=take, manual_ack=True
-        )
-        self.consumers = [asyncio.create_task(self.compete(inbox, handler)) for _ in range(self.p["consumers"])]
+        name = self.name(queue)
+        await self.jetstream.subscribe(name, queue=name, stream=name, config=config, cb=take, manual_ack=True)
+        self.read.append(name)
+        self.consumers += [asyncio.create_task(self.compete(inbox, handler)) for _ in range(self.p["consumers"])]
 
     async def close(self) -> None:
         for consumer in self.consumers:
             consumer.cancel()
         with suppress(NotFoundError):  # the other side was faster
-            for queue in QUEUES:
+            for queue in self.queues:
                 await self.jetstream.delete_stream(self.name(queue))
         await self.connection.close()
 
     async def pending(self) -> int:
-        info = await self.jetstream.consumer_info(self.queue, self.queue)
-        return (info.num_pending or 0) + (info.num_ack_pending or 0) + self.in_hand
+        waiting = 0
+        for queue in self.read:
+            info = await self.jetstream.consumer_info(queue, queue)
+            waiting += (info.num_pending or 0) + (info.num_ack_pending or 0)
+        return waiting + self.in_hand
 
     async def receive(self, delivery: Msg, handler: Handler) -> None:
         """As the broker's; and park it after the last delivery, which JetStream does not."""
         number = delivery.metadata.num_delivered
-        message, event = identified((delivery.headers or {})[ID])
+        message, event = identified((delivery.headers or {})[self.id])
         with self.side.trace.stage(message, "delivery", number):
             done = await self.handled(message, number, delivery.data, handler)
             if not self.p["manual_ack"]:

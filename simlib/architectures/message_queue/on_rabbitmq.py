@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import aio_pika
@@ -12,7 +12,7 @@ from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, Abstrac
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, DeliveryError, PublishError
 from pydantic import BaseModel
 
-from simlib.architectures.message_queue.broker import QUEUES, Broker, Handler, Unroutable, identified, identity
+from simlib.architectures.message_queue.broker import Broker, Handler, Unroutable, identified, identity
 from simlib.architectures.twin import Side
 
 PARKED = "parked"
@@ -24,12 +24,12 @@ class OnRabbitMQ(Broker):
     What was delivered too often goes to a queue of its own, of which the side keeps a list in its database.
     """
 
-    def __init__(self, side: Side) -> None:
-        super().__init__(side)
+    def __init__(self, side: Side, queues: Sequence[str]) -> None:
+        super().__init__(side, queues)
         self.quorum = self.p["queue_type"] == "quorum"
         self.sure: AbstractRobustExchange
         self.unsure: AbstractRobustExchange
-        self.queues: dict[str, AbstractRobustQueue] = {}
+        self.made: dict[str, AbstractRobustQueue] = {}
         self.handed_back: set[str] = set()
         self.seen: Counter[str] = Counter()
 
@@ -41,14 +41,14 @@ class OnRabbitMQ(Broker):
         self.sure, self.unsure = [await self._exchange(channel, "") for channel in (confirming, plain)]
         self.default = plain.default_exchange
         parking = await self._exchange(self.channel, PARKED)
-        for queue in QUEUES:
+        for queue in self.queues:
             made = await self.channel.declare_queue(self.name(queue), durable=True, arguments=self._arguments())
             await made.bind(self.name(""), routing_key=self.name(queue))
             parked = await self.channel.declare_queue(
                 self.name(f"{queue}_{PARKED}"), durable=True, arguments={"x-queue-type": self.p["queue_type"]}
             )
             await parked.bind(parking, routing_key=self.name(queue))
-            self.queues |= {queue: made, f"{queue}_{PARKED}": parked}
+            self.made |= {queue: made, f"{queue}_{PARKED}": parked}
 
     def _arguments(self) -> dict[str, Any]:
         """Of a quorum queue: deliveries are counted, and what is dead-lettered is not lost on its way (rabbitmq.com/docs,
@@ -102,19 +102,19 @@ class OnRabbitMQ(Broker):
 
     async def consume(self, queue: str, handler: Handler) -> None:
         """Each has at most `prefetch` here unacknowledged."""
-        self.queue = queue
+        self.read += [queue, f"{queue}_{PARKED}"]
         manual = self.p["manual_ack"]
         await self.channel.set_qos(self.p["prefetch"])
         for _ in range(self.p["consumers"]):
             inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
             self.consumers.append(asyncio.create_task(self.compete(inbox, handler)))
-            await self.queues[queue].consume(self._taker(inbox), no_ack=not manual)
-        await self.queues[f"{queue}_{PARKED}"].consume(self._park)
+            await self.made[queue].consume(self._taker(inbox), no_ack=not manual)
+        await self.made[f"{queue}_{PARKED}"].consume(self._park)
 
     async def close(self) -> None:
         for consumer in self.consumers:
             consumer.cancel()
-        for queue in self.queues.values():
+        for queue in self.made.values():
             await self.channel.queue_delete(queue.name)
         for name in ("", PARKED):
             await self.channel.exchange_delete(self.name(name))
@@ -122,7 +122,7 @@ class OnRabbitMQ(Broker):
 
     async def pending(self) -> int:
         waiting = 0
-        for queue in (self.queue, f"{self.queue}_{PARKED}"):
+        for queue in self.read:
             underlay = await self.channel.get_underlay_channel()
             said = await underlay.queue_declare(self.name(queue), passive=True)
             waiting += said.message_count or 0
