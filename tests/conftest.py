@@ -209,8 +209,8 @@ class WatchedQueue(queues.QueueState):
         self.present = Watch.running.of(self.name, "present")
         self.unsettled = Watch.running.of(self.name, "unacknowledged")
 
-    def _enter(self, delivery: Any) -> None:
-        super()._enter(delivery)
+    def _enter(self, delivery: Any, at_head: bool = False) -> None:
+        super()._enter(delivery, at_head)
         self.present.entered.append(self.engine.clock.now)
 
     def _lend(self, delivery: Any, slot: int) -> int:

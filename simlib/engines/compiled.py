@@ -22,9 +22,21 @@ from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
 from simlib.errors import BadInput, RunFailed
 from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
-from simlib.flow.model import Breaker, Flow, Key
+from simlib.flow.model import Breaker, Flow, Key, Queue
 from simlib.history import ATTEMPTS, History, coded
-from simlib.scenario import FAULTS, POISON, Arrivals, Loss, Outage, Partition, Poison, Scenario, Slowdown
+from simlib.scenario import (
+    FAULTS,
+    POISON,
+    Arrivals,
+    Crash,
+    Loss,
+    Outage,
+    Partition,
+    Poison,
+    PowerLoss,
+    Scenario,
+    Slowdown,
+)
 
 
 def _look_again() -> None:
@@ -69,7 +81,7 @@ def run(
     n = len(arrivals)
     _fits(flow, lowered, n)
     room = ROOM | {"effects": 2 * n + 16}
-    if any(queue.log is not None for queue in flow.queues.values()):
+    if revivable(flow, scenario):
         room["deliveries"] = n * len(flow.queues) + 16
     while True:
         tables = prepare(flow, lowered, arrivals, kinds, seed, scenario, room)
@@ -118,11 +130,20 @@ def check(lowered: Lowered, s: np.void) -> None:
         order.key(0, int(s["entity"]), int(s["copy"]), int(s["slot"]))
 
 
+def revivable(flow: Flow, scenario: Scenario | None) -> list[Queue]:
+    """The queues whose deliveries may come again when they are settled: those of a log, and those whose part may forget it."""
+    dying = {fault.part for fault in scenario.faults if isinstance(fault, Crash | PowerLoss)} if scenario else set()
+    return [
+        queue
+        for queue in flow.queues.values()
+        if queue.log is not None or (queue.state_every is not None and queue.at.name in dying)
+    ]
+
+
 def beginning(
     flow: Flow, lowered: Lowered, count: int, drawn_ahead: int, scenario: Scenario | None, room: Mapping[str, int]
 ) -> dict[str, float]:
     """The state's numbers before the first event, of a run of so many messages, of which some are in their table."""
-    keeps = any(queue.log is not None for queue in flow.queues.values())
     law, stream, population = 0, 0, 0
     for kind, source in flow.sources.items():
         if source.population is not None:
@@ -132,7 +153,7 @@ def beginning(
         "count": count,
         "drawn_ahead": drawn_ahead,
         "messages_window": -1,
-        "deliveries_window": -1 if keeps else room["deliveries"] - 1,
+        "deliveries_window": -1 if revivable(flow, scenario) else room["deliveries"] - 1,
         "horizon": scenario.horizon if scenario else math.inf,
         "most_held": room["held"],
         "most_scopes": lowered.depth + 1,
@@ -242,7 +263,9 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
             consumers_at, *ways, queue.requeue == "back", 0, received.get(queue, NOWHERE), 0, queue.coalesce,
             queue.log is not None, NOWHERE, _or_none(queue.length), queue.overflow == "refuse",
             *(math.nan if time is None else time
-              for time in (queue.ack_wait, queue.deduplicate, queue.detected_after, queue.flush_every, queue.ttl)),
+              for time in (queue.ack_wait, queue.deduplicate, queue.detected_after, queue.flush_every, queue.state_every,
+                           queue.ttl)),
+            -math.inf, math.inf,
         ))  # fmt: skip
         for _ in range(count):
             slots.append((0, len(lists), NOWHERE, NOWHERE, -math.inf))

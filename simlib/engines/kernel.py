@@ -134,7 +134,7 @@ TABLES = {
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
         "back_one back_other one dispatch dispatch_stream wait_length requeue_back closed watchers waiting coalesce keeps "
         "urgent length refuses",
-        ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8, ttl=F8,
+        ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8, state_every=F8, ttl=F8, written=F8, due=F8,
     ),
     "slots": record("out idle first last", latest=F8),
     "tables": record("key durable at memory first size replicas watchers"),
@@ -196,7 +196,7 @@ TABLES = {
     "held": record("value"),
     "deliveries": record(
         "id queue message copy number slot out settled urgent level version result answer_row answer_call next last ticket",
-        published=F8,
+        published=F8, changed=F8,
     ),
     "entries": record("delivery number next"),
     "free_entries": record("value"),
@@ -1443,7 +1443,30 @@ def close(s, d):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState._close`."""
     returned(s, d)
     delivery_at(s, d).settled = 1
+    delivery_at(s, d).changed = -math.inf
     ended(s, delivery_at(s, d).message)
+
+
+@inlined
+def write_due(queue, now):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState._write`."""
+    if now >= queue.due:
+        queue.written, queue.due = queue.due, math.inf
+
+
+@njit(cache=True)
+def note(s, d):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.note`."""
+    queue = queue_at(s, delivery_at(s, d).queue)
+    if math.isnan(queue.state_every):
+        return
+    write_due(queue, s.now)
+    delivery_at(s, d).changed = s.now
+    if queue.due == math.inf:
+        if s.now - queue.written >= queue.state_every:
+            queue.written = s.now
+        else:
+            queue.due = queue.written + queue.state_every
 
 
 @njit(cache=True)
@@ -1465,6 +1488,7 @@ def lend(s, d, i):  # type: ignore[no-untyped-def]
         delivery.ticket += 1
         key = key_of(s, order.TIMER, message, copy, 1)
         set_timer(s, queue.wait_length, s.now + queue.ack_wait, key, UNACKED, d, delivery.ticket)
+    note(s, d)
     return copy
 
 
@@ -1564,6 +1588,19 @@ def hand_out(s, d, i):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def dispatch(s, q):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.dispatch`."""
+    deal(s, q, 1)
+
+
+@njit(cache=True)
+def subscribe(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.subscribe`."""
+    queue_at(s, q).turn = 0
+    deal(s, q, 0)
+
+
+@njit(cache=True)
+def deal(s, q, step):  # type: ignore[no-untyped-def]
+    """Hand out what is ready while there is credit, the next by so many `step`s from the one before."""
     queue = queue_at(s, q)
     if queue.watchers >= 0:
         see(s, q)
@@ -1580,7 +1617,7 @@ def dispatch(s, q):  # type: ignore[no-untyped-def]
                 break
         if found < 0:
             return
-        queue.turn = (found + 1) % n
+        queue.turn = (found + step) % n
         d = queue.ready
         take_out(s, q, d)
         hand_out(s, d, queue.first + found)
@@ -1693,13 +1730,22 @@ def publish(s, r, q, urgent):  # type: ignore[no-untyped-def]
     delivery.level, delivery.version, delivery.result = row.level, row.version, row.result
     delivery.answer_row, delivery.answer_call = row.answer_row, row.answer_call
     delivery.ticket += 1
-    delivery.published, delivery.urgent = now, urgent
+    delivery.published, delivery.urgent, delivery.changed = now, urgent, -math.inf
     if not math.isnan(queue.ttl):
         event(s, now + queue.ttl, order.TIMER, message, next_copy(s, message), 1, TOO_OLD, d, 0)
     message_at(s, message).alive += 1
     put_in(s, q, d, False)
     dispatch(s, q)
     return True
+
+
+@njit(cache=True)
+def revive(s, message):  # type: ignore[no-untyped-def]
+    """One more of a message is alive, which may have been over."""
+    m = message_at(s, message)
+    if m.alive == 0:
+        s.open += 1
+    m.alive += 1
 
 
 @njit(cache=True)
@@ -1713,10 +1759,7 @@ def seek(s, q):  # type: ignore[no-untyped-def]
             continue
         if delivery.settled:
             delivery.settled = 0
-            m = message_at(s, delivery.message)
-            if m.alive == 0:
-                s.open += 1
-            m.alive += 1
+            revive(s, delivery.message)
         elif delivery.out:
             returned(s, d)
         else:
@@ -1739,6 +1782,7 @@ def settle(s, d, number):  # type: ignore[no-untyped-def]
         take_out(s, q, d)
         tell(s, queue_at(s, q).meter, 0, -1, 0, 0)
     close(s, d)
+    note(s, d)
     tell(s, queue_at(s, q).meter, 0, 0, 0, 1)
     dispatch(s, q)
 
@@ -1760,9 +1804,40 @@ def put_back(s, d):  # type: ignore[no-untyped-def]
         close(s, d)
     else:
         returned(s, d)
-        put_in(s, q, d, queue_at(s, q).requeue_back == 0)
-        if not delivery.settled and s.now >= delivery.published + queue_at(s, q).ttl:
-            drop_ready(s, q, d, EXPIRED)
+        come_again(s, d)
+
+
+@njit(cache=True)
+def come_again(s, d):  # type: ignore[no-untyped-def]
+    """The delivery is ready again, where it is not too old by now."""
+    delivery = delivery_at(s, d)
+    q = delivery.queue
+    put_in(s, q, d, queue_at(s, q).requeue_back == 0)
+    if not delivery.settled and s.now >= delivery.published + queue_at(s, q).ttl:
+        drop_ready(s, q, d, EXPIRED)
+
+
+@njit(cache=True)
+def forget_unwritten(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.forget_unwritten`."""
+    queue = queue_at(s, q)
+    if math.isnan(queue.state_every):
+        return
+    write_due(queue, s.now)
+    first = oldest(s)
+    for i in range(first, s.delivered):
+        d = i if queue.requeue_back else s.delivered - 1 - i + first
+        delivery = delivery_at(s, d)
+        if delivery.queue != q or delivery.changed <= queue.written:
+            continue
+        if delivery.settled:
+            delivery.settled = 0
+            revive(s, delivery.message)
+            come_again(s, d)
+        elif delivery.out:
+            returned(s, d)
+            come_again(s, d)
+    queue.written, queue.due = -math.inf, math.inf
 
 
 @njit(cache=True)
@@ -1963,9 +2038,10 @@ def crash(s, part, restart, running, power):  # type: ignore[no-untyped-def]
     for t in range(s.tables_size):
         if table_at(s, t).at == part and not table_at(s, t).durable:
             clear(s, t)
-    if power:
-        for q in range(s.queues_size):
-            if queue_at(s, q).at == part:
+    for q in range(s.queues_size):
+        if queue_at(s, q).at == part:
+            forget_unwritten(s, q)
+            if power:
                 power_lost(s, q)
 
 
@@ -2009,7 +2085,7 @@ def up(s, part):  # type: ignore[no-untyped-def]
         wake(s, r, 0)
     for q in range(s.queues_size):
         if queue_at(s, q).at == part or queue_at(s, q).consumers_at == part:
-            dispatch(s, q)
+            subscribe(s, q)
 
 
 @njit(cache=True)

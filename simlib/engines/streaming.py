@@ -162,7 +162,7 @@ def run(
     Raises BadInput where a flow keeps something of every message, RunFailed where a draw is no time.
     """
     lowered = lower(flow, scenario.strikes if scenario else {})
-    _refuse(flow, lowered, meta)
+    _refuse(flow, lowered, scenario, meta)
     room = compiled.ROOM | {"effects": 1, "window": 2 * CHUNK}
     while True:
         totals = _attempt(flow, lowered, chunks, count, last_arrival, kinds, seed, scenario, cut, meta, room)
@@ -170,11 +170,12 @@ def run(
             return totals
 
 
-def _refuse(flow: Flow, lowered: Lowered, meta: dict[str, Any]) -> None:
+def _refuse(flow: Flow, lowered: Lowered, scenario: Scenario | None, meta: dict[str, Any]) -> None:
     what = "must be kept where only metrics are: leave out --keep metrics"
-    for queue in flow.queues.values():
+    for queue in compiled.revivable(flow, scenario):
         if queue.log is not None:
             raise BadInput(f"log '{queue.name}' keeps every message, whose history {what}")
+        raise BadInput(f"queue '{queue.name}' may hand out again what was settled, whose history {what}")
     for i, table in enumerate(flow.tables.values()):
         if i in lowered.celled and table.key not in ("sku", None):
             raise BadInput(f"table '{table.name}' has a cell for each {table.key}, whose history {what}")

@@ -225,10 +225,10 @@ class Checker:
                 raise unknown(f"requeue of queue '{queue.name}'", str(queue.requeue), get_args(Requeue))
             if queue.overflow not in get_args(Overflow):
                 raise unknown(f"overflow of queue '{queue.name}'", str(queue.overflow), get_args(Overflow))
-            times = ("ack_wait", "deduplicate", "detected_after", "flush_every", "ttl")
+            times = ("ack_wait", "deduplicate", "detected_after", "flush_every", "state_every", "ttl")
             for option, time in ((name, getattr(queue, name)) for name in times):
                 if time is not None:
-                    above = option in ("ack_wait", "flush_every", "ttl")
+                    above = option in ("ack_wait", "flush_every", "state_every", "ttl")
                     self.number(time, f"{option} of queue '{queue.name}'", above=above)
             if queue.log is not None:
                 self.grouped(queue)

@@ -176,11 +176,13 @@ class Queue:
     (when the part is up again at the latest), delivers again what they held, and takes no acknowledgement of it any more;
     None: what they held comes again by `ack_wait` alone. Nothing is handed out to a part that is down: its machine closed the
     connection. `flush_every`: what is published is flushed to disk so often, s; None: each
-    before its confirm. `coalesce`: of the ready deliveries of one SKU only the last published stays; those before it are
-    superseded. `length`: at most so many are ready; of one more the first is dropped, or the new one refused (`overflow`).
-    `ttl`: what is not handed out so long after its publication is dropped, s. What is dropped is parked where there is a
-    `dead_letter`. `log`: it is that log's group: it keeps its deliveries when they are acknowledged, and they arrive in their
-    order.
+    before its confirm. `state_every`: what was handed out and settled is written down at most so often, s; where the queue's part
+    dies, what it did since is forgotten, and ready again; None: at once. `coalesce`: of the ready deliveries of one SKU only the
+    last published stays; those before it are superseded. `length`: at most so many are ready; of one more the first is dropped, or
+    the new one refused (`overflow`). `ttl`: what is not handed out so long after its publication is dropped, s. What is dropped is
+    parked where there is a `dead_letter`. `log`: it is that log's group: it keeps its deliveries when they are acknowledged, and
+    they arrive in their order. Consumers that begin again are connected one after the other: each is handed what is ready up to its
+    limit before the next one is.
     """
 
     name: str
@@ -197,6 +199,7 @@ class Queue:
     requeue: Requeue = "head"
     detected_after: float | None = None
     flush_every: float | None = None
+    state_every: float | None = None
     coalesce: bool = False
     length: int | None = None
     overflow: Overflow = "drop"

@@ -142,7 +142,8 @@ class Composer:
                 ack_wait=random.choice((None, 0.5, 3.0)), max_deliveries=random.choice((1, 2, 3)),
                 dead_letter=random.random() < 0.5, deduplicate=random.choice((None, None, 1.0)),
                 requeue=random.choice(("head", "back")), detected_after=random.choice((None, 0.0, 0.5, 1.0)),
-                flush_every=random.choice((None, 1.0, 1.5)), coalesce=random.random() < 0.2, **self.limits(),
+                flush_every=random.choice((None, 1.0, 1.5)), state_every=random.choice((None, 0.5, 2.0)),
+                coalesce=random.random() < 0.2, **self.limits(),
                 dispatch=random.choice((None, None, 0.5, "exponential(300 ms)")),
             )
             for i in range(2)

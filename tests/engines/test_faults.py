@@ -207,6 +207,59 @@ def test_a_published_message_that_power_loss_took_is_not_known_any_more(run_at, 
     assert effects_of(history) == [(0, "done", 4.5), (0, "done", 9.5)]
 
 
+def settling(**options: Any) -> Flow:
+    """Published at once, handled for 0.25 s by one consumer elsewhere, who acknowledges at once."""
+    flow = Flow("settling")
+    here, there = flow.part("here"), flow.part("there")
+    queue = here.queue("queue", **options)
+    flow.source("job", steps=[publish(queue)])
+    flow.consumers(queue, there, 1, [delay(0.25), apply("done"), ack()])
+    return flow
+
+
+SETTLED = {
+    # handed out at 0 (and written at once), settled at 0.25: not written before 2
+    1.5: [(0, 0.25), (0, 2.25)],
+    # written at 2: the first is done for good
+    2.5: [(0, 0.25)],
+}
+
+
+@pytest.mark.parametrize("at", SETTLED)
+@pytest.mark.parametrize("fault", ["crash", "power loss"])
+def test_a_queue_that_dies_forgets_what_was_settled_since_it_wrote_its_state(fault, at, run_at, effects_of) -> None:
+    """It writes every 2 s at most; it is down for half a second."""
+    faults = [AT_THERE[fault](at, "here", 0.5)]
+    history = run_at(settling(state_every=2.0), [0.0, 10.0], faults=faults)
+    done = [(message, time) for message, _, time in effects_of(history)]
+    assert done == [*SETTLED[at], (1, 10.25)]
+    assert history.messages["duplicates"].to_pylist() == [len(SETTLED[at]) - 1, 0]
+    steady = run_at(settling(), [0.0, 10.0], faults=faults)
+    assert [time for _, _, time in effects_of(steady)] == [0.25, 10.25]
+
+
+def test_what_a_queue_forgot_comes_again_in_its_order_and_before_the_rest(run_at, effects_of) -> None:
+    """Four published at 0, one at a time; the broker dies at 0.6, when two were done, and hears that the third is at 0.75."""
+    history = run_at(settling(state_every=2.0, prefetch=1), [0.0] * 4, faults=[AT_THERE["crash"](0.6, "here", 0.4)])
+    done = [(message, time) for message, _, time in effects_of(history)]
+    assert done == [(0, 0.25), (1, 0.5), (2, 0.75), (0, 1.25), (1, 1.5), (3, 1.75)]
+
+
+@pytest.mark.parametrize(("prefetch", "first"), [(3, [0, 1, 2]), (None, [0, 1, 2, 3])])
+def test_consumers_that_begin_again_are_filled_one_after_the_other(prefetch, first, run_at, effects_of) -> None:
+    """Four were published while the two consumers were down, who then take a second for each."""
+    flow = Flow("filled")
+    here, there = flow.part("here"), flow.part("there")
+    queue = here.queue("queue", prefetch=prefetch)
+    flow.source("job", steps=[publish(queue)])
+    flow.consumers(queue, there, 2, [delay(1.0), apply("done"), ack()])
+    history = run_at(flow, [0.5, 0.5, 0.5, 0.5], faults=[AT_THERE["crash"](0.25, "there", 0.75)])
+    done = sorted((time, message) for message, _, time in effects_of(history))
+    one_after_the_other = [(2.0 + k, message) for k, message in enumerate(first)]
+    beside = [(2.0 + k, message) for k, message in enumerate({0, 1, 2, 3} - set(first))]
+    assert done == sorted(one_after_the_other + beside)
+
+
 @pytest.mark.parametrize("fault", ["outage, refuse", "outage, block", "slowdown", "pause", "partition"])
 def test_a_fault_of_no_length_changes_nothing(fault, run_at, differences) -> None:
     times = [0.0, 0.0, 1.0, 2.0]

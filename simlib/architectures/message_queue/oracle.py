@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
 """Streams of the handlers' work, which all architectures share."""
+DRAINED = 60.0
+"""So long after the last message was issued nobody publishes any more, s."""
 Story = Generator[simpy.Event, Any, Any]
 
 
@@ -158,6 +160,9 @@ class Simulation:
             env.process(self.dispatch(queue, side))
             for k in range(queue.consumers):
                 env.process(self.consume(queue, queue.inboxes[k % len(queue.inboxes)], side, body))
+        self.unconnected: list[tuple[int, simpy.Event]] = []
+        if limits.at_limit == "refuse":
+            self.connect_until(self.issued[-1] + DRAINED)
         starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
         for message, kind in enumerate(self.arrivals.kind.tolist()):
             env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
@@ -227,15 +232,30 @@ class Simulation:
 
     def ask_again(self, label: str, side: Side, queue: Queue, it: Published, place: int) -> Story:
         """What is refused waits; a client that keeps what it publishes then tries for as long as it would wait for a confirm."""
-        yield self.env.timeout(self.p.reconnect)
-        if self.p.semantics.buffered:
-            tries = math.ceil(self.p.confirm_timeout / self.p.reconnect)
-            for again in range(tries + 1):
-                if (yield from self.ask(label, side, queue, it, draws.fold(place, again))) == OK:
-                    return OK
-                if again < tries:
-                    yield self.env.timeout(self.p.reconnect)
+        if not self.p.semantics.buffered:
+            yield self.env.timeout(self.p.reconnect)
+            return TIMED_OUT
+        for again in range(math.ceil(self.p.confirm_timeout / self.p.reconnect) + 1):
+            connected = self.env.event()
+            self.unconnected.append((it.message, connected))
+            yield connected
+            if (yield from self.ask(label, side, queue, it, draws.fold(place, again))) == OK:
+                return OK
         return TIMED_OUT
+
+    def connect_until(self, end: float) -> None:
+        """At every multiple of `reconnect` the clients send again what they keep, in its order."""
+
+        def connect(_: simpy.Event) -> None:
+            kept = sorted(self.unconnected, key=lambda one: one[0])
+            self.unconnected = []
+            for connected in [event for _, event in kept]:
+                connected.succeed()
+
+        for k in range(1, int(end / self.p.reconnect)):
+            timeout = self.env.timeout(k * self.p.reconnect)
+            assert timeout.callbacks is not None
+            timeout.callbacks.append(connect)
 
     def write(self, disk: simpy.Resource, stream: str, place: int) -> Story:
         with disk.request() as turn:

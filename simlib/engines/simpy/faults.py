@@ -152,9 +152,10 @@ class Faults:
         for table, state in self.engine.tables.items():
             if table.at is part and not table.durable:
                 state.clear()
-        if power:
-            for queue, queued in self.engine.queues.items():
-                if queue.at is part:
+        for queue, queued in self.engine.queues.items():
+            if queue.at is part:
+                queued.forget_unwritten()
+                if power:
                     queued.power_lost()
 
     def up(self, part: Part) -> None:
@@ -173,7 +174,7 @@ class Faults:
         self.resting[part].up()
         for queue, state in self.engine.queues.items():
             if part in (queue.at, state.consumers_at):
-                state.dispatch()
+                state.subscribe()
 
     def _lose_sight(self, queue: Queue, restart: float) -> None:
         """The broker notices after a while that the queue's consumers are gone; at the latest when they are back."""

@@ -24,8 +24,8 @@ class Delivery:
     """A message in a queue: which publishing of it, how often it was handed out, what it carries, whom to answer."""
 
     __slots__ = (
-        "answer_to", "copy", "level", "message", "nth", "number", "out", "published", "result", "settled", "slot", "state",
-        "timer", "urgent", "version",
+        "answer_to", "changed", "copy", "level", "message", "nth", "number", "out", "published", "result", "settled", "slot",
+        "state", "timer", "urgent", "version",
     )  # fmt: skip
 
     def __init__(self, state: QueueState, row: Row, copy: int, urgent: bool) -> None:
@@ -33,6 +33,7 @@ class Delivery:
         self.state, self.message, self.copy, self.number, self.slot = state, row.message, copy, 0, 0
         self.nth, self.published = state.count, state.engine.clock._now
         self.out = self.settled = False
+        self.changed = -math.inf
         self.level, self.version, self.result = row.level, row.version, row.result
         self.answer_to = row.answer_to
         self.timer: simpy.Event | None = None
@@ -57,6 +58,8 @@ class QueueState:
         self.latest: list[float] = []
         self.turn = self.count = 0
         self.held: dict[Delivery, None] = {}
+        self.unwritten: list[Delivery] = []
+        self.written, self.due = -math.inf, math.inf
         self.closed = False
         self.kept: list[Delivery] | None = None if queue.log is None else []
         self.seen: dict[int, float] = {}
@@ -104,10 +107,10 @@ class QueueState:
         self._enter(delivery)
         self.dispatch()
 
-    def _enter(self, delivery: Delivery) -> None:
-        """One more is ready, behind the rest."""
+    def _enter(self, delivery: Delivery, at_head: bool = False) -> None:
+        """One more is ready."""
         self.engine.records.alive[delivery.message] += 1
-        self._join(delivery, at_head=False)
+        self._join(delivery, at_head)
 
     def seek(self) -> None:
         """All that was ever published is ready, in its order; what is in hand or on its way comes again."""
@@ -161,7 +164,12 @@ class QueueState:
 
         self.engine.clock.at(due, key, expire)
 
-    def dispatch(self) -> None:
+    def subscribe(self) -> None:
+        """The consumers are connected again, one after the other: each has what is ready up to its limit before the next."""
+        self.turn = 0
+        self.dispatch(step=0)
+
+    def dispatch(self, step: int = 1) -> None:
         """Hand out what is ready while there is credit, in turn."""
         if self.watchers is not None:
             self.watchers.see(self.available())
@@ -176,7 +184,7 @@ class QueueState:
                     break
             else:
                 return
-            self.turn = (slot + 1) % n
+            self.turn = (slot + step) % n
             delivery = self.ready[0]
             self._leave(delivery)
             self._hand_out(delivery, slot)
@@ -224,6 +232,7 @@ class QueueState:
         elif self.queue.ack_wait is not None:
             key = order.key(order.TIMER, message, copy, 1)
             self.await_ack(delivery, number, engine.clock._now + self.queue.ack_wait, key)
+        self.note(delivery)
         return copy
 
     def _hand_out(self, delivery: Delivery, slot: int) -> None:
@@ -313,6 +322,7 @@ class QueueState:
             self._leave(delivery)
             self.meter.change(self.engine.clock._now, waiting=-1)
         self._close(delivery)
+        self.note(delivery)
         self.meter.change(self.engine.clock._now, completed=1)
         self.dispatch()
 
@@ -340,6 +350,10 @@ class QueueState:
             return
         self._returned(delivery)
         self._join(delivery, self.queue.requeue == "head")
+        self._drop_old(delivery)
+
+    def _drop_old(self, delivery: Delivery) -> None:
+        """The delivery is ready again, but for one that is too old by now."""
         if self.queue.ttl is not None and not delivery.settled:
             if self.engine.clock._now >= delivery.published + self.queue.ttl:
                 self._drop(delivery, EXPIRED)
@@ -369,6 +383,7 @@ class QueueState:
     def _close(self, delivery: Delivery) -> None:
         self._returned(delivery)
         delivery.settled = True
+        delivery.changed = -math.inf
         self.engine.ended(delivery.message)
 
     def part_crashed(self) -> None:
@@ -377,6 +392,48 @@ class QueueState:
             for delivery, _ in buffer:
                 self.engine.ended(delivery.message)
             buffer.clear()
+
+    def note(self, delivery: Delivery) -> None:
+        """What was handed out or settled is written down: at once, or when `state_every` has passed since the last time."""
+        every, now = self.queue.state_every, self.engine.clock._now
+        if every is None:
+            return
+        self._write(now)
+        delivery.changed = now
+        self.unwritten.append(delivery)
+        if self.due < math.inf:
+            return
+        if now - self.written >= every:
+            self.written = now
+            self.unwritten.clear()
+        else:
+            self.due = self.written + every
+
+    def _write(self, now: float) -> None:
+        """What was due is written."""
+        if now >= self.due:
+            self.written, self.due = self.due, math.inf
+            self.unwritten = [delivery for delivery in self.unwritten if delivery.changed > self.written]
+
+    def forget_unwritten(self) -> None:
+        """What was handed out or settled since the last writing is as if it had not been."""
+        if self.queue.state_every is None:
+            return
+        self._write(self.engine.clock._now)
+        changed = {delivery for delivery in self.unwritten if delivery.changed > self.written}
+        at_head = self.queue.requeue == "head"
+        for delivery in sorted(changed, key=lambda one: one.nth, reverse=at_head):
+            if delivery.settled:
+                delivery.settled = False
+                self.engine.revive(delivery.message)
+                self._enter(delivery, at_head)
+                self._drop_old(delivery)
+            elif delivery.out:
+                self._returned(delivery)
+                self._join(delivery, at_head)
+                self._drop_old(delivery)
+        self.unwritten.clear()
+        self.written, self.due = -math.inf, math.inf
 
     def power_lost(self) -> None:
         """What was published since the last flush is gone, as if it had never been."""
