@@ -75,10 +75,15 @@ def run(bench: Callable[..., AbstractContextManager[Bench]]) -> Callable[..., Hi
     return perform
 
 
-TWINS = [("rest", {}), ("message_queue", {}), ("message_queue", {"broker": "rabbitmq"})]
+TWINS: list[tuple[str, dict[str, Any]]] = [
+    ("rest", {}),
+    ("message_queue", {}),
+    ("message_queue", {"broker": "rabbitmq"}),
+    ("event_sourcing", {}),
+]
 
 
-@pytest.fixture(scope="module", params=TWINS, ids=["rest", "message_queue", "message_queue-rabbitmq"])
+@pytest.fixture(scope="module", params=TWINS, ids=lambda twin: "-".join([twin[0], *twin[1].values()]))
 def standing(request: pytest.FixtureRequest, bench: Callable[..., AbstractContextManager[Bench]]) -> Iterator[Bench]:
     """A bench of each architecture with the default parameters, for several runs."""
     name, parameters = request.param

@@ -1,4 +1,4 @@
-"""Both twins as they are, on a small load: nothing is lost or doubled, and both write the same rows."""
+"""The twins as they are, on a small load: nothing is lost or doubled, and all write the same rows."""
 
 from __future__ import annotations
 
@@ -94,4 +94,7 @@ def test_all_twins_write_the_same_number_of_rows_for_the_same_messages(rows_of):
     if len(rows_of) < 2:
         pytest.skip("the runs that this compares did not happen")
     first, *others = rows_of.values()
-    assert all(rows == first for rows in others)
+    for rows in others:
+        kept = {table: count for table, count in rows.items() if count}  # who reads a log keeps a position, no receipts
+        assert {"accounting.effects", "shop.effects"} <= set(kept)
+        assert kept == {table: first[table] for table in kept}
