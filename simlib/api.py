@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from simlib import architectures, draws, paths
-from simlib.architectures.parameters import calibration_files
+from simlib.architectures.parameters import calibration_files, require_calibrated
 from simlib.domain import KINDS
 from simlib.engines import ENGINE, ENGINES, PILOT, compiled
 from simlib.engines.streaming import MOST, Totals
@@ -135,6 +135,8 @@ def case(
             raise BadInput(f"a rate must be above 0, got {rate}: write --rate 100/s")
         workload = workload.with_rate(base)
     parameters = known.load_parameters(params)
+    if engine != "live":
+        require_calibrated(architecture, getattr(parameters, "broker", None))
     flow = known.build(parameters, workload)
     flow.check()
     points = [step.name for _, steps in flow.programs() for step in everything(steps) if isinstance(step, Point)]

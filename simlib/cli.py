@@ -103,6 +103,7 @@ MeasurementPlan = Annotated[
     Path | None,
     typer.Option("--plan", help="What to measure; data/measurements/held_out.yaml by default.", metavar="FILE"),
 ]
+Called = Annotated[str | None, typer.Option("--as", help="The name of a broker of your own.", metavar="NAME")]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", help="Notebooks at once; the processors by default.", parser=_whole(1), metavar="N"),
@@ -372,19 +373,58 @@ def check(folder: Annotated[Path, typer.Argument(help="Where a history was saved
 
 @app.command()
 def measure(
-    names: Names = None, plan_file: MeasurementPlan = None, settings: Settings = None, as_json: Json = False
+    names: Names = None,
+    plan_file: MeasurementPlan = None,
+    settings: Settings = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="A broker of your own, such as nats://host:4222.", metavar="URL")
+    ] = None,
+    called: Called = None,
+    as_json: Json = False,
 ) -> int:
-    """Measure the live architectures, what is not measured yet; some minutes each, on a machine that is idle."""
+    """Measure the live architectures, what is not measured yet; some minutes each, on a machine that is idle. With --url and --as
+    a broker of your own, whose times others take with --set broker=NAME."""
     from simlib import calibration
 
     plan = calibration.held_out(plan_file)
-    chosen = _broker_set(settings)
-    found = [calibration.measure(name, plan, _progress, chosen) for name in _twins(names)]
+    with _broker_at(url, called, names, _broker_set(settings)) as chosen:
+        found = [calibration.measure(name, plan, _progress, chosen) for name in _twins(names)]
+    missing = [f"{one.folder.name} {name}" for one in found for name in one.missing(plan)]
     if as_json:
         columns = ("architecture", "broker", "saturation")
-        return _print({"rows": [{name: getattr(one, name) for name in columns} for one in found], **_origin()})
-    _table(["architecture", "saturation"], [(one.architecture, f"{one.saturation:.4g} 1/s") for one in found])
+        rows = [{**{name: getattr(one, name) for name in columns}, "missing": one.missing(plan)} for one in found]
+        _print({"rows": rows, **_origin()})
+    else:
+        _table(["architecture", "saturation"], [(one.architecture, f"{one.saturation:.4g} 1/s") for one in found])
+    if missing:
+        points = f"{len(missing)} points ({', '.join(missing[:3])}{' …' if len(missing) > 3 else ''})"
+        raise RunFailed(f"no try of {points} was valid, as the machine was too busy: measure again when it is idle")
     return 0
+
+
+@contextmanager
+def _broker_at(
+    url: str | None, called: str | None, names: Sequence[str] | None, chosen: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The settings that choose the broker: the one at a URL, where it is given, under the name that it is called."""
+    from simlib import architectures
+    from simlib.brokers import own
+
+    if url is None or called is None:
+        if url or called:
+            raise BadInput("a broker of your own needs its URL and a name: give both --url and --as")
+        yield chosen
+        return
+    if chosen or not names:
+        raise BadInput("--url names the broker: name the architectures that stand on it, and leave out --set")
+    broker = own.at(url)
+    for name in _twins(names):
+        if broker.kind not in (kinds := architectures.get(name).brokers):
+            known = " or ".join(str(kind) for kind in kinds if kind) or "no broker"
+            raise BadInput(f"architecture '{name}' stands on {known}, got the URL of {broker.kind}: name another")
+    own.keep(called, broker)
+    with own.standing(url):
+        yield {"broker": called}
 
 
 @app.command()
@@ -393,7 +433,8 @@ def calibrate(names: Names = None, settings: Settings = None, as_json: Json = Fa
     from simlib import architectures, calibration
 
     chosen = _broker_set(settings)
-    rows = [calibration.calibrate(name, architectures.get(name).broker(chosen)) for name in _fitted(names)]
+    fitted = _fitted(names, chosen.get("broker"))
+    rows = [calibration.calibrate(name, architectures.get(name).broker(chosen)) for name in fitted]
     if as_json:
         return _print({"rows": rows, **_origin()})
     for row in rows:
@@ -404,12 +445,15 @@ def calibrate(names: Names = None, settings: Settings = None, as_json: Json = Fa
 
 
 @app.command()
-def validate(names: Names = None, plan_file: MeasurementPlan = None, as_json: Json = False) -> int:
+def validate(
+    names: Names = None, plan_file: MeasurementPlan = None, settings: Settings = None, as_json: Json = False
+) -> int:
     """Predict the loads that calibration did not see, and hold the predictions against what was measured."""
     from simlib.calibration import held_out, measured, twin
     from simlib.calibration.validation import validation
 
-    document = {**validation(_twins(names or measured()), held_out(plan_file)), **_origin()}
+    broker = _broker_set(settings).get("broker")
+    document = {**validation(_twins(names or measured(broker)), held_out(plan_file), broker), **_origin()}
     if as_json:
         _print(document)
     else:
@@ -623,11 +667,11 @@ def _twins(names: Sequence[str] | None) -> list[str]:
     return _architectures(names or architectures.twins())
 
 
-def _fitted(names: Sequence[str] | None) -> list[str]:
+def _fitted(names: Sequence[str] | None, broker: str | None) -> list[str]:
     """The named architectures; of those that were measured all with times of their own when none is named."""
     from simlib import calibration
 
-    return _twins(names or [name for name in calibration.measured() if calibration.has_own(name)])
+    return _twins(names or [name for name in calibration.measured(broker) if calibration.has_own(name)])
 
 
 def _broker_set(settings: Iterable[str] | None) -> dict[str, Any]:

@@ -39,12 +39,14 @@ class Architecture:
 
     @property
     def brokers(self) -> list[str | None]:
-        """The brokers that it may stand on, the default first; None for one that stands on none."""
+        """The kinds of broker that it may stand on, the default first; None for one that stands on none."""
         return list(dict.fromkeys(variant.stands_on() for variant in self.variants))
 
     def broker(self, values: Mapping[str, Any]) -> str | None:
         """The broker that these values choose; None for one that stands on none. Raises BadInput for an unknown one."""
-        return self.parameters.variant(values).stands_on()
+        from simlib.architectures.parameters import broker_of
+
+        return broker_of(self.parameters, values)
 
     def build(self, parameters: Parameters, scenario: Scenario) -> Flow:
         """The flow for these parameters and this scenario."""

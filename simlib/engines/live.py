@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +30,7 @@ from psycopg.conninfo import make_conninfo
 from pydantic import BaseModel
 
 from simlib import draws
-from simlib.brokers import Server, processes
+from simlib.brokers import Server, own, processes
 from simlib.brokers.kafka import kafka
 from simlib.brokers.nats import nats
 from simlib.brokers.postgres import postgres
@@ -119,6 +119,9 @@ class Bench:
             if getattr(parameters, name) != type(parameters).model_fields[name].default:
                 raise BadInput(f"parameter '{name}' is of the model alone: leave it at its default in a live run")
         self.twin, self.parameters = twin, parameters.model_dump(mode="json")
+        if "broker" in self.parameters:
+            own.require(self.parameters["broker"])
+            self.parameters["broker"] = own.kind(self.parameters["broker"])
         self.drains_within: float = getattr(twin, "drains_within", lambda _: DRAINS_WITHIN)(self.parameters)
         self.services: dict[str, Service] = {}
         self.servers: dict[str, Server] = {}
@@ -159,8 +162,10 @@ class Bench:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._stack.close()
+        if isinstance(error, psycopg.OperationalError):
+            raise RunFailed(f"postgres must run for as long as the run lasts, but {error}") from None
 
     def run(
         self, scenario: Scenario, seed: int, messages: int | None = None, meta: Mapping[str, Any] = MappingProxyType({})
@@ -172,11 +177,14 @@ class Bench:
         crashes = _crashes(scenario, self._parts())
         for _, crash in crashes:
             self._program(crash.part)
+        self._standing()
         arrivals = scenario.draw(seed, messages)
         load = self._load(scenario, arrivals, seed)
         self._reset(scenario.stock())
         run = self._drive({"requests": load}, crashes)
         quiet = self._drain(min(self.drains_within, scenario.horizon))
+        if not crashes:
+            self._standing()
         stamps = self._stamps()
         records = self._records(scenario, arrivals, run, stamps, quiet)
         self.numbered += len(arrivals)
@@ -204,6 +212,7 @@ class Bench:
         }
         run = self._drive(plan, [])
         self._drain(self.drains_within)
+        self._standing()
         self._stamps()
         self.numbered += len(arrivals)
         answered = np.array(run.status) == 200
@@ -299,6 +308,17 @@ class Bench:
             struck.append(Struck(crash.part, fell, program.start()))
         done.wait()
         return struck
+
+    def last_words(self) -> str:
+        """What the services said last, for an error message of one line."""
+        said = {name: processes.last_words(service.program.log) for name, service in self.services.items()}
+        return ", ".join(f"{name}: {words}" for name, words in said.items())
+
+    def _standing(self) -> None:
+        """Raise RunFailed where a part that nobody meant to kill is gone."""
+        for name, server in self.servers.items():
+            if why := server.gone():
+                raise RunFailed(f"{name} must run for as long as the run lasts, but {why}: start it again, and the run")
 
     def _parts(self) -> list[str]:
         return parts(self.twin, self.parameters.get("broker"))
@@ -465,7 +485,7 @@ class Bench:
                     connection.execute(self.twin.SCHEMA)
             yield
         finally:
-            with psycopg.connect(server, autocommit=True) as connection:
+            with suppress(psycopg.OperationalError), psycopg.connect(server, autocommit=True) as connection:
                 for name in names.values():
                     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 

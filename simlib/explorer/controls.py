@@ -118,7 +118,7 @@ def _control(name: str, value: Any, annotation: Any, metadata: list[Any], about:
     if isinstance(value, bool):
         return Control(name, "flag", value, **about)
     if isinstance(value, str):
-        return Control(name, "choice", value, choices=get_args(annotation), **about)
+        return Control(name, "choice", value, choices=get_args(annotation) or (value,), **about)
     bounds = {side: _bound(metadata, side) for side in ("ge", "gt", "le", "lt")}
     least = next((bounds[side] for side in ("ge", "gt") if bounds[side] is not None), 0.0) or 0.0
     most = next((bounds[side] for side in ("le", "lt") if bounds[side] is not None), None)

@@ -10,6 +10,7 @@ from pydantic import Field
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Truth
 from simlib.architectures.queues import Channel, ClassicQueue, Exchange, JetStream, Queues, QuorumQueue
 from simlib.architectures.sides import Side
+from simlib.brokers import own
 from simlib.errors import unknown
 from simlib.flow import Flow, Pool, Steps, delay, fork, reply, spawn
 from simlib.quantities import Duration
@@ -43,11 +44,12 @@ class MessageQueue(Queues):
 
     @classmethod
     def variant(cls, values: Mapping[str, Any]) -> type[Parameters]:
-        broker, queue_type = values.get("broker", "nats"), values.get("queue_type", "quorum")
-        if broker == "nats":
+        broker, queue_type = str(values.get("broker", "nats")), values.get("queue_type", "quorum")
+        kind = own.kind(broker)
+        if kind == "nats":
             return OnNats
-        if broker != "rabbitmq":
-            raise unknown("broker", str(broker), ("nats", "rabbitmq"))
+        if kind != "rabbitmq":
+            raise unknown("broker", broker, ("nats", "rabbitmq", *own.names()))
         queues: dict[str, type[Parameters]] = {"quorum": OnQuorumQueue, "classic": OnClassicQueue}
         if queue_type not in queues:
             raise unknown("queue_type", str(queue_type), queues)

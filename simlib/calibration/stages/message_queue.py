@@ -28,15 +28,16 @@ _LATER = "stamps of messages that met an idle system: deliveries that begin afte
 
 
 def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
-    """`publish_client`, `consume_client`; `store`, `dispatch`; and `uplink`, which is assumed."""
-    cpu = queue_cpu(busy, known)
-    waits = queue_waits(idle, cpu, UPLINK)
+    """`publish_client`, `consume_client`; `store`, `dispatch`; and `uplink`, which is assumed where the way to the broker was not
+    measured."""
+    cpu, uplink = queue_cpu(busy, known), known.get("uplink", UPLINK)
+    waits = queue_waits(idle, cpu, uplink)
     return (
         {name: Estimate(time, CPU) for name, time in cpu.items()}
         | {name: Estimate(samples, WAIT) for name, samples in waits.items()}
         | {
             "dispatch": Estimate(queue_dispatch(idle, cpu), _LATER),
-            "uplink": Estimate(UPLINK, "a hop over the loopback interface", measured=False),
+            "uplink": Estimate(uplink, "a hop over the loopback interface", measured=False),
         }
     )
 
