@@ -438,7 +438,7 @@ def tree(folder: Path) -> set[Path]:
 def home(tmp_path, monkeypatch):
     """An empty folder to be in, which is the project's too."""
     monkeypatch.chdir(tmp_path)
-    for name in ("PLANS", "MEASUREMENTS", "CALIBRATION", "RESULTS", "FIGURES", "REPORT"):
+    for name in ("PLANS", "MEASUREMENTS", "BROKERS", "CALIBRATION", "RESULTS", "FIGURES", "REPORT"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
     for part in PARTS.values():
         monkeypatch.delenv(part.URL, raising=False)
