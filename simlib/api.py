@@ -125,10 +125,6 @@ def case(
     if engine == "live":
         _ = known.live
     workload = load_scenario(scenario) if isinstance(scenario, str) else scenario
-    if engine == "live" and workload.process != "simple":
-        raise BadInput(
-            f"twins do orders in one step, scenario '{workload.name}' has process: {workload.process}: simulate it"
-        )
     if rate is not None:
         base = per_second(rate)
         if not isinstance(base, float) or base <= 0:

@@ -45,6 +45,8 @@ PAID, SHIPPED, CONFIRMED = "paid", "shipped", "confirmed"
 RESERVE, PAY, SHIP, CONFIRM = "reserve", "pay", "ship", "confirm"
 DONE_BY = {RESERVE: (TAKEN, STOCK), PAY: (PAID, PAYMENTS), SHIP: (SHIPPED, SHIPMENTS), CONFIRM: (CONFIRMED, BOOKS)}
 """The effect of each step of an order, and the store that it is written to."""
+DONE_AT = {RESERVE: "accounting", PAY: "payment", SHIP: "shipping", CONFIRM: "accounting"}
+"""The service that does each step."""
 PROCESSES = {"simple": (RESERVE,), "fulfilment": tuple(DONE_BY)}
 """The steps that an order goes through, by the name of the process."""
 _UNDONE = ".undone"

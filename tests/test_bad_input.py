@@ -81,7 +81,7 @@ COMMANDS = [
     ("run rest --engine simpie", "unknown engine 'simpie': did you mean 'simpy'? known are compiled, live, simpy"),
     (
         "run rest --scenario fulfilment --engine live",
-        "twins do orders in one step, scenario 'fulfilment' has process: fulfilment: simulate it",
+        "this twin does orders in one step, scenario 'fulfilment' has process: fulfilment: simulate it",
     ),
     ("list metric", "unknown list 'metric': did you mean 'metrics'? known are …"),
     ("list parameters", "whose parameters? name an architecture: simlib list parameters rest"),

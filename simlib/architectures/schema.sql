@@ -23,10 +23,10 @@ BEGIN
     INSERT INTO effects VALUES (_message, 'issued', _sku, _version, _change, _at, 1);
 END $$ LANGUAGE plpgsql;
 
--- An order at accounting takes units, or is rejected where there are too few. With `_once`, an order that was received before
+-- An order at accounting takes units, or is rejected where there are too few, or where it is `_refused`. With `_once`, an order that was received before
 -- changes nothing and gets its first answer again.
 CREATE FUNCTION take_stock(_message int, _sku int, _quantity int, _at bigint, _delivery int, _once bool,
-                           OUT _result text, OUT _level int, OUT _version int, OUT _again bool) AS $$
+                           _refused bool, OUT _result text, OUT _level int, OUT _version int, OUT _again bool) AS $$
 BEGIN
     SELECT level, version INTO _level, _version FROM goods WHERE sku = _sku FOR UPDATE;
     IF _once THEN
@@ -35,7 +35,7 @@ BEGIN
         IF FOUND THEN RETURN; END IF;
     END IF;
     SELECT level, version, false INTO _level, _version, _again FROM goods WHERE sku = _sku;
-    IF _level >= _quantity THEN
+    IF _level >= _quantity AND NOT _refused THEN
         _result := 'taken';
         UPDATE goods SET level = level - _quantity, version = version + 1 WHERE sku = _sku
             RETURNING level, version INTO _level, _version;
@@ -66,4 +66,49 @@ CREATE FUNCTION promise(_sku int, _quantity int, OUT _promised bool) AS $$
 BEGIN
     UPDATE goods SET level = level - _quantity WHERE sku = _sku AND level >= _quantity;
     _promised := FOUND;
+END $$ LANGUAGE plpgsql;
+
+-- A further step of an order, at the service that does it: done, or rejected where it is `_refused`. With `_once` as above.
+CREATE FUNCTION do_step(_message int, _effect text, _sku int, _version int, _at bigint, _delivery int, _once bool,
+                        _refused bool, OUT _result text) AS $$
+BEGIN
+    _result := CASE WHEN _refused THEN 'rejected' ELSE _effect END;
+    IF _once THEN
+        INSERT INTO received VALUES (_message, _effect, _result) ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            SELECT result INTO _result FROM received WHERE message = _message AND effect = _effect;
+            RETURN;
+        END IF;
+    END IF;
+    INSERT INTO effects VALUES (_message, _result, _sku, _version, 0, _at, _delivery);
+END $$ LANGUAGE plpgsql;
+
+-- A step of an order is taken back, with `_units` for the stock. With `_once`, a step that was not done is rejected from now
+-- on, and one that was undone before changes nothing and gets its first answer again.
+CREATE FUNCTION undo_step(_message int, _effect text, _sku int, _of int, _units int, _at bigint, _delivery int, _once bool,
+                          OUT _result text, OUT _level int, OUT _version int) AS $$
+DECLARE
+    _undone text := _effect || '.undone';
+BEGIN
+    PERFORM 1 FROM goods WHERE sku = _sku FOR UPDATE;
+    IF _once THEN
+        INSERT INTO received VALUES (_message, _effect, 'rejected') ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            INSERT INTO effects VALUES (_message, 'rejected', _sku, _of, 0, _at, _delivery);
+        END IF;
+        SELECT result INTO _result FROM received WHERE message = _message AND effect = _effect;
+        IF _result = 'rejected' THEN RETURN; END IF;
+        SELECT result, level, version INTO _result, _level, _version FROM received
+            WHERE message = _message AND effect = _undone;
+        IF FOUND THEN RETURN; END IF;
+    END IF;
+    _result := _undone;
+    _level := -1;
+    _version := _of;
+    IF _units > 0 THEN
+        UPDATE goods SET level = level + _units, version = version + 1 WHERE sku = _sku
+            RETURNING level, version INTO _level, _version;
+    END IF;
+    INSERT INTO effects VALUES (_message, _undone, _sku, _version, _units, _at, _delivery);
+    IF _once THEN INSERT INTO received VALUES (_message, _undone, _undone, _level, _version); END IF;
 END $$ LANGUAGE plpgsql;

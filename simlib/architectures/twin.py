@@ -11,10 +11,10 @@ import json
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import uvicorn
@@ -24,8 +24,10 @@ from psycopg.rows import namedtuple_row
 from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel
 
-from simlib.domain import ANNOUNCED, COPIED
+from simlib.domain import ANNOUNCED, COPIED, DONE_BY, RESERVE, RESTOCKED
 
+REJECTED = "rejected"
+"""The result of a step that was refused."""
 SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 
 
@@ -86,14 +88,26 @@ class Update(BaseModel):
     handling: Drawn
 
 
+class Step(BaseModel):
+    """A step of an order at its service, and its undoing: what is drawn ahead of them, by attempt."""
+
+    handling: Drawn
+    refused: list[bool]
+    unheard: list[bool]
+    """Whether nobody is to hear that it is done."""
+    undoing: Drawn
+
+
 class Order(BaseModel):
-    """A customer buys; `announcing` is the shop's handling of the change that the order makes."""
+    """A customer buys; `announcing` is the shop's handling of the change that the order makes, `steps` what the order goes
+    through, where the twin has services for more than one."""
 
     message: int
     sku: int
     quantity: int
     handling: Drawn
     announcing: Drawn
+    steps: dict[str, Step] = {}
     reply_to: str = ""
 
 
@@ -118,11 +132,16 @@ class Level(BaseModel):
 
 
 class Receipt(BaseModel):
-    """What became of an order at accounting: result 'taken' or 'rejected', and the stock after it."""
+    """What became of a step of an order: an effect (at accounting 'taken') or 'rejected', and the stock after it, where known."""
 
     result: str
-    level: int
-    version: int
+    level: int = -1
+    version: int = -1
+
+    @property
+    def refused(self) -> bool:
+        """Whether the step was not done."""
+        return self.result == REJECTED
 
 
 def level_of(update: Update, level: int, version: int) -> Level:
@@ -139,6 +158,14 @@ def level_after(order: Order, receipt: Receipt) -> Level:
         message=order.message, effect=ANNOUNCED, sku=order.sku, level=receipt.level, version=receipt.version,
         change=-order.quantity, handling=order.announcing,
     )  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+def drawn_for(attempt: int, drawn: Sequence[T]) -> T:
+    """What was drawn for an attempt, from 1 on: those beyond the last repeat it."""
+    return drawn[min(attempt, len(drawn)) - 1]
 
 
 class HandlingFailed(Exception):
@@ -196,25 +223,25 @@ class Side:
             kwargs={"autocommit": True, "row_factory": namedtuple_row},
             open=False,
         )
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
         self.requests = 0
         self.pending: Callable[[], Coroutine[Any, Any, int]] | None = None
         self._told = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run in the background what nobody waits for."""
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run something in the background."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     def handle(self, message: int, drawn: Drawn, attempt: int) -> None:
         """The handler's work: burn the CPU for as long as was drawn for this attempt (from 1 on), then perhaps fail."""
-        k = min(attempt, len(drawn.work)) - 1
         with self.trace.stage(message, "handle", attempt):
-            end = time.perf_counter_ns() + round(drawn.work[k] * 1e9)
+            end = time.perf_counter_ns() + round(drawn_for(attempt, drawn.work) * 1e9)
             while time.perf_counter_ns() < end:
                 pass
-            if drawn.fails[k]:
+            if drawn_for(attempt, drawn.fails):
                 raise HandlingFailed(f"message {message}, attempt {attempt}")
 
     async def change(self, update: Update) -> tuple[int, int]:
@@ -225,15 +252,46 @@ class Side:
         )  # fmt: skip
         return row.level, row.version
 
-    async def take(self, order: Order, delivery: int) -> tuple[Receipt, bool]:
+    async def take(self, order: Order, delivery: int, refused: bool = False) -> tuple[Receipt, bool]:
         """Accounting: take the order's units, or reject it; and whether it was received before."""
         row = await self.transact(
             order.message, "take", delivery,
-            "SELECT * FROM take_stock(%s, %s, %s, %s, %s, %s) AS t (result, level, version, again)",
-            order.message, order.sku, order.quantity, time.monotonic_ns(), delivery, self.once,
+            "SELECT * FROM take_stock(%s, %s, %s, %s, %s, %s, %s) AS t (result, level, version, again)",
+            order.message, order.sku, order.quantity, time.monotonic_ns(), delivery, self.once, refused,
         )  # fmt: skip
         self.tell(order.message)
         return Receipt(result=row.result, level=row.level, version=row.version), row.again
+
+    async def do(self, step: str, order: Order, delivery: int, version: int) -> Receipt:
+        """A service: do a step of an order, or refuse it, as was drawn; `version` is of the stock that the order took."""
+        refused = drawn_for(delivery, order.steps[step].refused)
+        if step == RESERVE:
+            receipt, _ = await self.take(order, delivery, refused)
+            return receipt
+        row = await self.transact(
+            order.message, step, delivery, "SELECT do_step(%s, %s, %s, %s, %s, %s, %s, %s) AS result",
+            order.message, DONE_BY[step][0], order.sku, version, time.monotonic_ns(), delivery, self.once, refused,
+        )  # fmt: skip
+        return Receipt(result=row.result, version=version)
+
+    async def undo(self, step: str, order: Order, delivery: int, version: int) -> Receipt:
+        """A service: take a step back that it did; one that it did not do it never will."""
+        row = await self.transact(
+            order.message, f"{step}.undo", delivery,
+            "SELECT * FROM undo_step(%s, %s, %s, %s, %s, %s, %s, %s) AS t (result, level, version)",
+            order.message, DONE_BY[step][0], order.sku, version, order.quantity if step == RESERVE else 0,
+            time.monotonic_ns(), delivery, self.once,
+        )  # fmt: skip
+        if row.result == REJECTED:
+            return Receipt(result=REJECTED)
+        return Receipt(result=row.result, level=row.level, version=row.version)
+
+    async def restock(self, order: Order, receipt: Receipt) -> None:
+        """Shop: its copy learns what accounting has again, if that is newer."""
+        await self.transact(
+            order.message, "restock", 1, "SELECT write_copy(%s, %s, %s, %s, %s, 0, %s, 1, false, true)",
+            order.message, RESTOCKED, order.sku, receipt.level, receipt.version, time.monotonic_ns(),
+        )  # fmt: skip
 
     async def write(self, level: Level, delivery: int) -> None:
         """Shop: write the copy, where the level is newer and was not received before."""

@@ -40,21 +40,37 @@ from simlib.domain import (
     ANNOUNCED,
     COPIED,
     COPY,
+    DONE_AT,
+    DONE_BY,
     ISSUED,
     KINDS,
     ORDER,
+    RESERVE,
     RESPONSES,
+    RESTOCKED,
     STOCK,
     STOCK_QUERY,
     STOCK_UPDATE,
     TAKEN,
+    undone,
 )
 from simlib.engines import machine
 from simlib.engines.driver import LEAD
 from simlib.engines.records import ANSWERED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED, Records
 from simlib.errors import BadInput, RunFailed
 from simlib.history import History
-from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, POISON, Arrivals, Crash, Poison, Scenario
+from simlib.scenario import (
+    HANDLER_FAILURE,
+    HANDLER_WORK,
+    POISON,
+    STEP_REFUSED,
+    STEP_UNHEARD,
+    UNDOING_FAILED,
+    Arrivals,
+    Crash,
+    Poison,
+    Scenario,
+)
 
 STARTS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "postgres": postgres,
@@ -68,12 +84,15 @@ DRAINS_WITHIN = 30.0
 UNDER_WAY = 64
 """Messages that are always under way where saturation is measured."""
 ATTEMPTS = 8
-"""Attempts whose handler work and failure are drawn ahead; later ones repeat the last."""
+"""Attempts whose handler work, failure and refusal are drawn ahead; later ones repeat the last."""
 ANNOUNCEMENT_WORK = "announcement_work"
 SIDES = ("accounting", "shop")
 _ENTRY = {STOCK_UPDATE: ("accounting", "/updates"), ORDER: ("shop", "/orders"), STOCK_QUERY: ("shop", "/queries")}
-_STORE = {ISSUED: STOCK, TAKEN: STOCK, COPIED: COPY, ANNOUNCED: COPY}
-_STAGE = {ISSUED: "accounting.change", TAKEN: "accounting.take", COPIED: "shop.write", ANNOUNCED: "shop.write"}
+_STORE = {ISSUED: STOCK, COPIED: COPY, ANNOUNCED: COPY, RESTOCKED: COPY}
+_STORE |= {name: store for effect, store in DONE_BY.values() for name in (effect, undone(effect))}
+_STAGE = {ISSUED: "accounting.change", COPIED: "shop.write", ANNOUNCED: "shop.write", RESTOCKED: "shop.restock"}
+_STAGE |= {effect: f"{DONE_AT[step]}.{step}" for step, (effect, _) in DONE_BY.items()} | {TAKEN: "accounting.take"}
+_STAGE |= {undone(effect): f"{DONE_AT[step]}.{step}.undo" for step, (effect, _) in DONE_BY.items()}
 _HANDED = ("delivery", "relay")
 """Stages that begin when a queue hands a message out: the broker's, or an outbox."""
 _CALLER = {STOCK_UPDATE: "accounting", ORDER: "shop", STOCK_QUERY: "shop"}
@@ -174,6 +193,7 @@ class Bench:
 
         Raises BadInput for a fault that cannot be made live.
         """
+        _fits(self.twin, scenario)
         crashes = _crashes(scenario, self._parts())
         for _, crash in crashes:
             self._program(crash.part)
@@ -189,7 +209,7 @@ class Bench:
         records = self._records(scenario, arrivals, run, stamps, quiet)
         self.numbered += len(arrivals)
         ended = max(time.monotonic_ns() - run.origin, 0) / 1e9
-        return records.history(ended, {**meta, **self._meta(seed, arrivals, run, quiet)})
+        return records.history(ended, {**meta, **self._meta(scenario, seed, arrivals, run, quiet)}, [*DONE_BY.values()])
 
     def saturation(
         self, scenario: Scenario, seed: int, messages: int, window: int | None = None
@@ -242,6 +262,8 @@ class Bench:
             elif KINDS[kind] == ORDER:
                 body["quantity"] = int(arrivals.quantity[i])
                 body["announcing"] = announcing(i)
+                if several(self.twin):
+                    body["steps"] = {step: self._step(scenario, seed, step, i, poisoned[i]) for step in scenario.steps}
             load.append([float(arrivals.issued[i]), self.services[side].port, path, json.dumps(body)])
         return load
 
@@ -253,6 +275,26 @@ class Bench:
         return lambda message: {
             "work": work(message),
             "fails": [u < scenario.handler_failure for u in failure(message)],
+        }
+
+    def _step(self, scenario: Scenario, seed: int, step: str, message: int, poisoned: bool) -> dict[str, Any]:
+        """What is drawn ahead of a step of an order: its work, whether it is refused, unheard, and undone in vain, by attempt."""
+
+        def happens(probability: float, stream: str) -> list[bool]:
+            key = draws.stream_key(seed, f"{stream}.{step}")
+            return [u < probability for u in _by_attempt(lambda place: draws.uniform(key, place))(message)]
+
+        work = HANDLER_WORK if step == RESERVE else f"{HANDLER_WORK}.{step}"
+        handling, undoing = (self._handling(scenario, seed, stream)(message) for stream in (work, f"{work}.undo"))
+        vain = happens(scenario.undoing_failed, UNDOING_FAILED)
+        undoing["fails"] = [one or other for one, other in zip(undoing["fails"], vain, strict=True)]
+        if poisoned:
+            handling["fails"] = undoing["fails"] = [True] * ATTEMPTS
+        return {
+            "handling": handling,
+            "refused": happens(scenario.step_refused, STEP_REFUSED),
+            "unheard": happens(scenario.step_timed_out, STEP_UNHEARD),
+            "undoing": undoing,
         }
 
     def _drive(self, plan: Mapping[str, Any], crashes: Sequence[tuple[float, Crash]]) -> Run:
@@ -376,8 +418,6 @@ class Bench:
             response = _RESPONSES.get(run.status[i], "failed")
             records.respond(i, seconds(run.responded[i]), RESPONSES.index(response))
             records.attempt_rows.append((i, "request", 1, seconds(run.sent[i]), seconds(run.responded[i]), response))
-            if response == "refused":
-                records.noted[i] |= REJECTED
             if KINDS[kind] == STOCK_QUERY and response == "ok":
                 shown = json.loads(run.bodies[i])
                 records.noted[i] |= ANSWERED
@@ -400,6 +440,9 @@ class Bench:
         self._effects(records, run, walks, handed)
         for (i, _), times in handed.items():
             records.deliveries[i] += times
+        for i, told in enumerate(records.response):
+            if told == RESPONSES.index("refused") and not records.noted[i]:
+                records.noted[i] |= REJECTED  # by the caller's own side, which keeps no record of it
         if not quiet:
             records.alive = [1] * n
         for one in run.struck:
@@ -446,11 +489,12 @@ class Bench:
             if effect in (ISSUED, TAKEN) and records.version[i] < 0:
                 records.version[i] = version
 
-    def _meta(self, seed: int, arrivals: Arrivals, run: Run, quiet: bool) -> dict[str, Any]:
+    def _meta(self, scenario: Scenario, seed: int, arrivals: Arrivals, run: Run, quiet: bool) -> dict[str, Any]:
         lag = (run.sent[run.sent > 0] - run.origin) / 1e9 - arrivals.issued[run.sent > 0]
         return {
             "engine": "live",
             "seed": seed,
+            "process": scenario.process,
             "messages": len(arrivals),
             "issuing_ends": float(arrivals.issued[-1]),
             "quiet": quiet,
@@ -505,7 +549,8 @@ class Bench:
         """A few dozen messages of each kind, of which nothing is kept: imports, prepared plans, open connections."""
         from simlib.scenario import load_scenario
 
-        scenario = load_scenario("steady").with_rate(100.0)
+        process = "fulfilment" if several(self.twin) else "simple"
+        scenario = load_scenario("steady").with_rate(100.0).model_copy(update={"process": process})
         arrivals = scenario.draw(0, 100)
         self._reset(scenario.stock())
         self._drive({"requests": self._load(scenario, arrivals, 0), "window": 4}, [])
@@ -605,6 +650,7 @@ def perform(
 
     Raises MissingPart, BadInput (see `Bench`) and RunFailed where the load generator fails.
     """
+    _fits(twin, scenario)
     _crashes(scenario, parts(twin, getattr(parameters, "broker", None)))
     with Bench(twin, parameters) as bench:
         return bench.run(scenario, seed, messages, meta)
@@ -623,6 +669,19 @@ def _poisoned(scenario: Scenario, arrivals: Arrivals, seed: int) -> np.ndarray:
         if isinstance(fault, Poison):
             poisoned |= (arrivals.kind == KINDS.index(fault.kind)) & (uniforms < fault.probability)
     return poisoned
+
+
+def several(twin: Twin) -> bool:
+    """Whether a twin has the services for orders of several steps."""
+    return set(DONE_AT.values()) <= set(twin.PROGRAMS)
+
+
+def _fits(twin: Twin, scenario: Scenario) -> None:
+    """Raises BadInput where a twin cannot do the scenario's orders."""
+    if scenario.process != "simple" and not several(twin):
+        raise BadInput(
+            f"this twin does orders in one step, scenario '{scenario.name}' has process: {scenario.process}: simulate it"
+        )
 
 
 def parts(twin: Twin, broker: str | None) -> list[str]:

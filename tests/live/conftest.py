@@ -80,6 +80,8 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
     ("message_queue", {}),
     ("message_queue", {"broker": "rabbitmq"}),
     ("event_sourcing", {}),
+    ("saga/orchestrated", {}),
+    ("saga/choreographed", {}),
 ]
 
 
