@@ -135,10 +135,11 @@ def doctor(as_json: Json = False) -> int:
     from importlib.metadata import version
 
     from simlib import paths
-    from simlib.brokers import kafka, nats, postgres, rabbitmq
+    from simlib.brokers import envoy, haproxy, kafka, nats, postgres, rabbitmq
 
     parts = []
-    for name, module in (("postgres", postgres), ("nats", nats), ("rabbitmq", rabbitmq), ("kafka", kafka)):
+    for module in (postgres, nats, rabbitmq, kafka, envoy, haproxy):
+        name = module.__name__.rpartition(".")[2]
         found = module.found()
         where = {"version": found.version, "where": found.where} if found else {"version": None, "where": None}
         parts.append({"name": name, "found": found is not None, **where, "install": None if found else module.INSTALL})

@@ -180,7 +180,7 @@ def test_check_judges_a_saved_history(capsys, tmp_path):
 
 def test_doctor_names_the_real_parts(capsys):
     found = document(capsys, "doctor")
-    assert [part["name"] for part in found["parts"]] == ["postgres", "nats", "rabbitmq", "kafka"]
+    assert [part["name"] for part in found["parts"]] == ["postgres", "nats", "rabbitmq", "kafka", "envoy", "haproxy"]
     for part in found["parts"]:
         assert part["found"] == (part["install"] is None)
     assert ends(capsys, "doctor")[0] == 0

@@ -43,7 +43,9 @@ class Client:
                     return await self._once(path, content, attempt)
             except TimeoutError:
                 unheard = True
-            except (aiohttp.ClientConnectorError, aiohttp.ClientResponseError):
+            except aiohttp.ClientResponseError as error:
+                unheard = unheard or error.status == 504  # who answers in the server's place does not know either
+            except aiohttp.ClientConnectorError:
                 continue
             except aiohttp.ClientError:
                 unheard = True

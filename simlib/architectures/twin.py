@@ -36,8 +36,10 @@ class Config(BaseModel):
 
     side: str
     """Which of the programs it is."""
+    process: str
+    """Which of its processes: the first has the program's own name."""
     ports: dict[str, int]
-    """The port of each program."""
+    """The port of each process."""
     databases: dict[str, str]
     """The database of each program."""
     servers: dict[str, str] = {}
@@ -53,11 +55,13 @@ class Config(BaseModel):
     @property
     def port(self) -> int:
         """Its own port."""
-        return self.ports[self.side]
+        return self.ports[self.process]
 
     @property
     def peer(self) -> str:
-        """The address of the other side."""
+        """The address of the other side, or of the process's own sidecar, where it has one."""
+        if sidecar := self.servers.get(f"{self.process}.sidecar"):
+            return sidecar
         (other,) = {"accounting", "shop"} - {self.side}
         return f"http://127.0.0.1:{self.ports[other]}"
 

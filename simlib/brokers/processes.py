@@ -33,6 +33,12 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Whether somebody listens on a TCP port at 127.0.0.1."""
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
 def unprivileged() -> dict[str, Any]:
     """Arguments of `subprocess.Popen` that make root start a program as the user `nobody`; none for other users."""
     if os.name != "posix" or os.geteuid() != 0:

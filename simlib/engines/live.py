@@ -104,6 +104,9 @@ class Twin(Protocol):
 
     It may also have `MEASURED`, the parameters that it is measured with where those are not the defaults; `UNDER_WAY`, how
     many messages keep it busy all the time; `drains_within`, a function of the parameters: see the constants of these names.
+
+    Where servers stand beside each process, `BESIDE` names them as the model's parts are ("sidecar"), and `beside(folder, ports,
+    parameters)` is a context in which they run beside the processes on these ports: servers by name ("shop.sidecar").
     """
 
     __name__: str
@@ -159,7 +162,9 @@ class Bench:
                 self.servers[part] = stack.enter_context(STARTS[part]())
             prefix = f"simlib_{os.getpid()}_{time.monotonic_ns()}"
             stack.enter_context(self._databases(prefix))
-            ports = {program: processes.free_port() for program in self.twin.PROGRAMS}
+            ports = {name: processes.free_port() for name in running(self.twin, self.parameters)}
+            if beside := getattr(self.twin, "beside", None):
+                self.servers |= stack.enter_context(beside(self.folder, ports, self.parameters))
             self.completions = processes.free_port()
             config = {
                 "ports": ports,
@@ -170,11 +175,12 @@ class Bench:
                 "parameters": self.parameters,
                 "completions": self.completions,
             }
-            for program, port in ports.items():
-                (self.folder / f"{program}.json").write_text(json.dumps({"side": program, **config}))
-                self.services[program] = self._service(program, port)
-                self.services[program].program.launch()
-                stack.callback(self.services[program].program.stop)
+            for name, port in ports.items():
+                own = {"side": name.partition(".")[0], "process": name}
+                (self.folder / f"{name}.json").write_text(json.dumps({**config, **own}))
+                self.services[name] = self._service(name, port)
+                self.services[name].program.launch()
+                stack.callback(self.services[name].program.stop)
             for service in self.services.values():
                 service.program.wait()
             self._warm_up()
@@ -194,7 +200,7 @@ class Bench:
         Raises BadInput for a fault that cannot be made live.
         """
         _fits(self.twin, scenario)
-        crashes = _crashes(scenario, self._parts())
+        crashes = _crashes(scenario, parts(self.twin, self.parameters))
         for _, crash in crashes:
             self._program(crash.part)
         self._standing()
@@ -362,14 +368,11 @@ class Bench:
             if why := server.gone():
                 raise RunFailed(f"{name} must run for as long as the run lasts, but {why}: start it again, and the run")
 
-    def _parts(self) -> list[str]:
-        return parts(self.twin, self.parameters.get("broker"))
-
     def _program(self, part: str) -> processes.Program:
-        """What runs as a part of the model: a program of the twin, or the broker."""
+        """What runs as a part of the model: a process of the twin, what stands beside one, or the broker."""
         if part in self.services:
             return self.services[part].program
-        server = self.servers[self.parameters["broker"]]
+        server = self.servers[self.parameters["broker"] if part == "broker" else part]
         if server.program is None:
             raise BadInput(f"the broker is the one that {server.part.where} names, not ours to kill: unset it")
         return server.program
@@ -540,7 +543,7 @@ class Bench:
                 connection.execute("SELECT start_over(%s)", (stock.tolist(),))
 
     def _service(self, side: str, port: int) -> Service:
-        """A side's service, which is ready when it answers, and so does what it stands on."""
+        """A process of a side, which is ready when it answers, and so does what it stands on."""
         command = [sys.executable, "-m", self.twin.__name__, str(self.folder / f"{side}.json")]
         log = self.folder / f"{side}.log"
         return Service(processes.Program(f"the {side} service", command, log, lambda: self._pending(side) >= 0), port)
@@ -651,7 +654,7 @@ def perform(
     Raises MissingPart, BadInput (see `Bench`) and RunFailed where the load generator fails.
     """
     _fits(twin, scenario)
-    _crashes(scenario, parts(twin, getattr(parameters, "broker", None)))
+    _crashes(scenario, parts(twin, parameters.model_dump(mode="json")))
     with Bench(twin, parameters) as bench:
         return bench.run(scenario, seed, messages, meta)
 
@@ -684,9 +687,17 @@ def _fits(twin: Twin, scenario: Scenario) -> None:
         )
 
 
-def parts(twin: Twin, broker: str | None) -> list[str]:
+def running(twin: Twin, parameters: Mapping[str, Any]) -> list[str]:
+    """The processes of a twin, as the model's parts are called: where `processes` is live, a side has several, on one database."""
+    count = 1 if "processes" in twin.SIMULATED else parameters.get("processes", 1)
+    return [*twin.PROGRAMS, *(f"{side}.{number}" for side in SIDES for number in range(2, count + 1))]
+
+
+def parts(twin: Twin, parameters: Mapping[str, Any]) -> list[str]:
     """The parts of the model that can be killed live."""
-    return [*twin.PROGRAMS, *(["broker"] if broker else [])]
+    names = running(twin, parameters)
+    beside = [f"{name}.{what}" for name in names for what in getattr(twin, "BESIDE", ())]
+    return [*names, *beside, *(["broker"] if parameters.get("broker") else [])]
 
 
 def _crashes(scenario: Scenario, parts: Sequence[str]) -> list[tuple[float, Crash]]:

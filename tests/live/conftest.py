@@ -82,6 +82,7 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
     ("event_sourcing", {}),
     ("saga/orchestrated", {}),
     ("saga/choreographed", {}),
+    ("service_mesh", {}),
 ]
 
 
