@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response
 from psycopg.rows import namedtuple_row
 from psycopg_pool import AsyncConnectionPool
@@ -383,6 +383,18 @@ def service(side: Side, lifespan: Callable[[], Any]) -> FastAPI:
         return Response(orjson.dumps([list(stamp) for stamp in taken]), media_type="application/json")
 
     return app
+
+
+def answer_queries(app: FastAPI, side: Side) -> None:
+    """Let a side answer queries from its own store."""
+
+    @app.post("/queries")
+    async def query(query: Query) -> dict[str, int]:
+        try:
+            side.handle(query.message, query.handling, 1)
+        except HandlingFailed as error:
+            raise HTTPException(500) from error
+        return await side.read(query)
 
 
 def serve(app: FastAPI, port: int) -> None:

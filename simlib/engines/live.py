@@ -426,7 +426,7 @@ class Bench:
                 records.noted[i] |= ANSWERED
                 records.version[i], records.answer[i] = shown["version"], shown["level"]
                 records.read_from[i] = self.twin.READ_FROM
-        walks: dict[tuple[int, str, int], list[tuple[int, int]]] = defaultdict(list)
+        ends: dict[tuple[int, str, int], list[int]] = defaultdict(list)
         handed: dict[tuple[int, str], int] = defaultdict(int)
         for message, block, attempt, start, end, result in stamps:
             i = message - base
@@ -434,13 +434,13 @@ class Bench:
                 continue
             side, _, stage = block.partition(".")
             records.attempt_rows.append((i, block, attempt, seconds(start), seconds(end), result))
-            walks[i, block, attempt].append((start, end))
+            ends[i, block, attempt].append(end)
             issuing = _CALLER[KINDS[arrivals.kind[i]]] == side
             if stage in ("call", "publish") and issuing:
                 records.attempts[i] = max(records.attempts[i], attempt)
             elif stage in _HANDED:
                 handed[i, side] += 1
-        self._effects(records, run, walks, handed)
+        self._effects(records, run, ends, handed)
         for (i, _), times in handed.items():
             records.deliveries[i] += times
         for i, told in enumerate(records.response):
@@ -457,7 +457,7 @@ class Bench:
         self,
         records: Records,
         run: Run,
-        walks: Mapping[tuple[int, str, int], Sequence[tuple[int, int]]],
+        ends: Mapping[tuple[int, str, int], Sequence[int]],
         handed: dict[tuple[int, str], int],
     ) -> None:
         """Note the rows that both databases hold. Their time is that of the commit as its client saw it, or, where that
@@ -473,9 +473,8 @@ class Bench:
                     i = message - self.numbered
                     if effect in _STAGE:
                         # A client can hear of its commit after the next one of the same SKU heard of its own.
-                        stages = walks.get((i, _STAGE[effect], delivery), ())
-                        committed = next((end for start, end in stages if start <= at <= end), at)
-                        at = max(committed, newest[side, sku])
+                        committed = (end for end in ends.get((i, _STAGE[effect], delivery), ()) if end >= at)
+                        at = max(min(committed, default=at), newest[side, sku])
                         newest[side, sku] = at
                         rows.append((at, i, effect, sku, version, change, delivery))
                         if effect != ISSUED and "broker" in self.parameters:

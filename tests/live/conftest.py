@@ -79,6 +79,8 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
     ("rest", {}),
     ("message_queue", {}),
     ("message_queue", {"broker": "rabbitmq"}),
+    ("outbox", {}),
+    ("outbox", {"publisher": "log_tailing"}),
     ("event_sourcing", {}),
     ("saga/orchestrated", {}),
     ("saga/choreographed", {}),
@@ -86,7 +88,7 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=TWINS, ids=lambda twin: "-".join([twin[0], *twin[1].values()]))
+@pytest.fixture(scope="module", params=TWINS, ids=lambda twin: "-".join([twin[0], *map(str, twin[1].values())]))
 def standing(request: pytest.FixtureRequest, bench: Callable[..., AbstractContextManager[Bench]]) -> Iterator[Bench]:
     """A bench of each architecture with the default parameters, for several runs."""
     name, parameters = request.param

@@ -12,12 +12,11 @@ from pydantic import BaseModel
 from simlib.architectures.message_queue.broker import Unroutable, broker_of
 from simlib.architectures.twin import (
     SCHEMA,
-    HandlingFailed,
     Level,
     Order,
-    Query,
     Side,
     Update,
+    answer_queries,
     level_after,
     level_of,
     main,
@@ -90,6 +89,7 @@ def shop(side: Side) -> FastAPI:
         await broker.close()
 
     app = service(side, running)
+    answer_queries(app, side)
 
     @app.post("/orders")
     async def order(order: Order) -> None:
@@ -118,14 +118,6 @@ def shop(side: Side) -> FastAPI:
         reply = Reply.model_validate_json(content)
         if (waiting := replies.get(reply.message)) and not waiting.done():
             waiting.set_result(reply.result)
-
-    @app.post("/queries")
-    async def query(query: Query) -> dict[str, int]:
-        try:
-            side.handle(query.message, query.handling, 1)
-        except HandlingFailed as error:
-            raise HTTPException(500) from error
-        return await side.read(query)
 
     async def level(content: bytes, delivery: int) -> None:
         level = Level.model_validate_json(content)
