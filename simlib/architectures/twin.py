@@ -28,6 +28,8 @@ from simlib.domain import ANNOUNCED, COPIED, DONE_BY, RESERVE, RESTOCKED
 
 REJECTED = "rejected"
 """The result of a step that was refused."""
+Call = tuple[Any, ...]
+"""SQL that calls a function, `, f(%s)`, and its arguments; or no call, `("",)`."""
 SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 
 
@@ -297,12 +299,14 @@ class Side:
             order.message, RESTOCKED, order.sku, receipt.level, receipt.version, time.monotonic_ns(),
         )  # fmt: skip
 
-    async def write(self, level: Level, delivery: int) -> None:
-        """Shop: write the copy, where the level is newer and was not received before."""
+    async def write(self, level: Level, delivery: int, beside: Call = ("",)) -> None:
+        """Shop: write the copy, where the level is newer and was not received before; `beside` it in the same transaction a call,
+        with its arguments."""
+        text, *more = beside
         await self.transact(
-            level.message, "write", delivery, "SELECT write_copy(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            level.message, "write", delivery, "SELECT write_copy(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)" + text,
             level.message, level.effect, level.sku, level.level, level.version, level.change,
-            time.monotonic_ns(), delivery, self.once, self.newer,
+            time.monotonic_ns(), delivery, self.once, self.newer, *more,
         )  # fmt: skip
         if level.effect == COPIED:
             self.tell(level.message)

@@ -102,8 +102,9 @@ _RESPONSES = {200: "ok", 409: "refused", 504: "timed_out", -2: "timed_out"}
 class Twin(Protocol):
     """What the engine needs of an architecture's module `live`, which it runs as the program of both sides.
 
-    It may also have `MEASURED`, the parameters that it is measured with where those are not the defaults; `UNDER_WAY`, how
-    many messages keep it busy all the time; `drains_within`, a function of the parameters: see the constants of these names.
+    It may also have `BROKER`, which of its parts is the model's broker, where no parameter names one; `MEASURED`, the parameters
+    that it is measured with where those are not the defaults; `UNDER_WAY`, how many messages keep it busy all the time;
+    `drains_within`, a function of the parameters: see the constants of these names.
 
     Where servers stand beside each process, `BESIDE` names them as the model's parts are ("sidecar"), and `beside(folder, ports,
     parameters)` is a context in which they run beside the processes on these ports: servers by name ("shop.sidecar").
@@ -144,6 +145,7 @@ class Bench:
         if "broker" in self.parameters:
             own.require(self.parameters["broker"])
             self.parameters["broker"] = own.kind(self.parameters["broker"])
+        self.broker = broker_of(twin, self.parameters)
         self.drains_within: float = getattr(twin, "drains_within", lambda _: DRAINS_WITHIN)(self.parameters)
         self.services: dict[str, Service] = {}
         self.servers: dict[str, Server] = {}
@@ -157,8 +159,7 @@ class Bench:
         with ExitStack() as stack:
             stack.enter_context(processes.interruptible())
             self.folder = stack.enter_context(processes.folder({}))
-            broker = self.parameters.get("broker")
-            for part in (*self.twin.PARTS, *([broker] if broker else [])):
+            for part in dict.fromkeys([*self.twin.PARTS, *([self.broker] if self.broker else [])]):
                 self.servers[part] = stack.enter_context(STARTS[part]())
             prefix = f"simlib_{os.getpid()}_{time.monotonic_ns()}"
             stack.enter_context(self._databases(prefix))
@@ -372,7 +373,7 @@ class Bench:
         """What runs as a part of the model: a process of the twin, what stands beside one, or the broker."""
         if part in self.services:
             return self.services[part].program
-        server = self.servers[self.parameters["broker"] if part == "broker" else part]
+        server = self.servers[self.broker if part == "broker" and self.broker else part]
         if server.program is None:
             raise BadInput(f"the broker is the one that {server.part.where} names, not ours to kill: unset it")
         return server.program
@@ -692,11 +693,16 @@ def running(twin: Twin, parameters: Mapping[str, Any]) -> list[str]:
     return [*twin.PROGRAMS, *(f"{side}.{number}" for side in SIDES for number in range(2, count + 1))]
 
 
+def broker_of(twin: Twin, parameters: Mapping[str, Any]) -> str | None:
+    """The real part that is the model's broker: of the kind that the parameters name, or the twin's only one."""
+    return own.kind(parameters["broker"]) if "broker" in parameters else getattr(twin, "BROKER", None)
+
+
 def parts(twin: Twin, parameters: Mapping[str, Any]) -> list[str]:
     """The parts of the model that can be killed live."""
     names = running(twin, parameters)
     beside = [f"{name}.{what}" for name in names for what in getattr(twin, "BESIDE", ())]
-    return [*names, *beside, *(["broker"] if parameters.get("broker") else [])]
+    return [*names, *beside, *(["broker"] if broker_of(twin, parameters) else [])]
 
 
 def _crashes(scenario: Scenario, parts: Sequence[str]) -> list[tuple[float, Crash]]:

@@ -10,10 +10,11 @@ import pytest
 
 from simlib import architectures
 from simlib.brokers import Server
+from simlib.brokers import kafka as kafka_part
 from simlib.brokers import nats as nats_part
 from simlib.brokers import postgres as postgres_part
 from simlib.brokers import rabbitmq as rabbitmq_part
-from simlib.engines.live import Bench
+from simlib.engines.live import Bench, broker_of
 from simlib.history import History
 from simlib.scenario import Mix, Scenario, load_scenario
 from tests.conftest import require_part
@@ -41,24 +42,34 @@ def rabbitmq() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def bench(
-    postgres: Server, nats: Server, request: pytest.FixtureRequest
-) -> Callable[..., AbstractContextManager[Bench]]:
+def kafka() -> Iterator[Server]:
+    require_part(kafka_part.found() is not None, f"no Kafka: {kafka_part.INSTALL}")
+    with kafka_part.kafka() as server:
+        yield server
+
+
+NAMED = {
+    "postgres": postgres_part.URL, "nats": nats_part.URL, "rabbitmq": rabbitmq_part.URL, "kafka": kafka_part.URL
+}  # fmt: skip
+"""The variables that name the servers of the session, each a fixture of the part's name."""
+
+
+@pytest.fixture(scope="session")
+def bench(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Bench]]:
     """Makes the bench of an architecture, with parameters, on the servers of the session; on a broker of its own if asked."""
 
     @contextmanager
     def make(name: str, own_broker: bool = False, **parameters: Any) -> Iterator[Bench]:
         architecture = architectures.get(name)
+        loaded = architecture.load_parameters(parameters)
+        broker = broker_of(architecture.live, loaded.model_dump())
         with pytest.MonkeyPatch.context() as environment:
-            environment.setenv(postgres_part.URL, postgres.url)
-            if own_broker:
-                environment.delenv(nats_part.URL, raising=False)
-                environment.delenv(rabbitmq_part.URL, raising=False)
-            else:
-                environment.setenv(nats_part.URL, nats.url)
-            if parameters.get("broker") == "rabbitmq" and not own_broker:
-                environment.setenv(rabbitmq_part.URL, request.getfixturevalue("rabbitmq").url)
-            with Bench(architecture.live, architecture.load_parameters(parameters)) as ready:
+            for part, variable in NAMED.items():
+                environment.delenv(variable, raising=False)
+                if part in architecture.live.PARTS or part == broker:
+                    if not (part == broker and own_broker):
+                        environment.setenv(variable, request.getfixturevalue(part).url)
+            with Bench(architecture.live, loaded) as ready:
                 yield ready
 
     return make
@@ -82,6 +93,7 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
     ("outbox", {}),
     ("outbox", {"publisher": "log_tailing"}),
     ("event_sourcing", {}),
+    ("streaming", {}),
     ("saga/orchestrated", {}),
     ("saga/choreographed", {}),
     ("service_mesh", {}),

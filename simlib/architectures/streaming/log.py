@@ -1,0 +1,231 @@
+"""A side's way to Kafka: a producer whose reports are waited for, and the members of a consumer group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import psycopg
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from pydantic import BaseModel
+
+from simlib.architectures.twin import Call, HandlingFailed, Level, Order, Side
+from simlib.brokers.kafka import QUIET, address
+from simlib.domain import TAKEN
+
+TOPICS = ("updates", "orders")
+POLLS_FOR = 0.2
+"""How long a member waits for records at a time, and a side for its members when it ends, s."""
+_POSITIONS = "SELECT part, next FROM log.positions"
+Body = TypeVar("Body", Level, Order)
+
+
+class Place(NamedTuple):
+    """Where a record stands in its topic."""
+
+    partition: int
+    offset: int
+
+
+Handler = Callable[[Body, Place, int], Awaitable[None]]
+"""Handles a body, which stands at a place, for so many times by now."""
+
+
+class Log(Generic[Body]):
+    """What a side reads: a topic of bodies of one type, each of which `handle` takes."""
+
+    def __init__(self, side: Side, topic: str, body: type[Body], handle: Handler[Body]) -> None:
+        self.side, self.p, self.topic = side, side.config.parameters, topic
+        self.body: type[Body] = body
+        self.handle: Handler[Body] = handle
+        self.in_hand, self.open = 0, True
+        self.exactly_once = self.p["guarantee"] == "exactly_once"
+        self.partitions = [TopicPartition(self.name(topic), i) for i in range(self.p["partitions"])]
+        self.threads = ThreadPoolExecutor(self.p["members"] + 2)
+        self.client = {
+            "bootstrap.servers": address(side.config.servers["kafka"]),
+            "reconnect.backoff.max.ms": 500,
+            **QUIET,
+        }
+        side.once = side.once or self.exactly_once
+        side.pending = self.pending
+
+    def name(self, topic: str) -> str:
+        """The topic's name on a server that others may use too."""
+        return f"{self.side.config.prefix}_{topic}"
+
+    async def begin(self) -> None:
+        """Make the topics where they are not there yet, and begin to read."""
+        self.loop = asyncio.get_running_loop()
+        self.admin = AdminClient(self.client)
+        await self.aside(self._make_topics)
+        self.producer = Producer(self.client | producing(self.p))
+        self.reporter = self.aside(self._report)
+        self.watcher = Consumer(self.client | consuming(self.p, self.name(self.topic)))
+        self.members = [asyncio.create_task(self.member()) for _ in range(self.p["members"])]
+
+    async def end(self) -> None:
+        """Leave the group and the server, and nothing there."""
+        self.open = False
+        await asyncio.gather(*self.members, self.reporter)
+        self.watcher.close()
+        with suppress(KafkaException):
+            for deleted in self.admin.delete_topics([self.name(topic) for topic in TOPICS], request_timeout=2).values():
+                await self.aside(deleted.result)
+        self.threads.shutdown()
+
+    # Writing.
+
+    async def publish(self, topic: str, message: int, sku: int, body: BaseModel) -> None:
+        """Publish in the partition of the SKU, and wait for the report, where there is one; the client itself tries again.
+
+        Raises TimeoutError where none says that the record is in the log: it may be there, or not.
+        """
+        reported = self.loop.create_future()
+
+        def settle(error: Any) -> None:
+            if not reported.done():
+                reported.set_result(error)
+
+        def report(error: Any, _: Message) -> None:
+            self.loop.call_soon_threadsafe(settle, error)
+
+        with self.side.trace.stage(message, "publish"):
+            self.producer.produce(
+                self.name(topic),
+                body.model_dump_json().encode(),
+                str(sku),
+                sku % len(self.partitions),
+                on_delivery=report,
+            )
+            if self.p["acks"] != "none" and (error := await reported):
+                raise TimeoutError(f"no confirm of message {message}: {error}")
+
+    def _report(self) -> None:
+        while self.open:
+            self.producer.poll(POLLS_FOR)
+
+    # Reading.
+
+    async def member(self) -> None:
+        """A member of the group: takes what there is, handles one after the other, and commits the position."""
+        consumer = Consumer(self.client | consuming(self.p, self.name(self.topic)))
+        consumer.subscribe([self.name(self.topic)], on_assign=self._go_on if self.exactly_once else lambda *_: None)
+        while self.open:
+            records = await self.aside(self._poll, consumer)
+            self.in_hand += len(records)
+            if records and self.p["guarantee"] == "at_most_once":
+                await self.commit(consumer, records)
+            for record in records:
+                await self.consume(record)
+            if records and self.p["guarantee"] == "at_least_once":
+                await self.commit(consumer, records)
+            self.in_hand -= len(records)
+        await self.aside(consumer.close)
+
+    def _poll(self, consumer: Consumer) -> list[Message]:
+        records = [consumer.poll(POLLS_FOR)]
+        if records[0] and self.p["max_poll_records"] > 1:
+            records += consumer.consume(self.p["max_poll_records"] - 1, 0.0)
+        return [record for record in records if record and not record.error()]
+
+    def _go_on(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """From the positions that were kept with the effects."""
+        with psycopg.connect(self.side.config.database) as connection:
+            kept: dict[int, int] = dict(connection.execute(_POSITIONS).fetchall())
+        for partition in partitions:
+            partition.offset = kept.get(partition.partition, 0)
+        consumer.assign(partitions)
+
+    async def consume(self, record: Message) -> None:
+        """Handle a record, again where that fails, and set it aside in the end."""
+        body, place = self.body.model_validate_json(record.value()), Place(record.partition(), record.offset())
+        with self.side.trace.stage(body.message, "delivery"):
+            for attempt in range(1, self.p["handler_retries"] + 2):
+                with suppress(HandlingFailed, TimeoutError):
+                    await self.handle(body, place, attempt)
+                    return
+                if attempt <= self.p["handler_retries"]:
+                    await asyncio.sleep(self.p["handler_backoff"])
+            await self.side.park(body.message, body.effect if isinstance(body, Level) else TAKEN, attempt)
+            if self.exactly_once:
+                await self.keep(body.message, place)
+
+    async def commit(self, consumer: Consumer, records: list[Message]) -> None:
+        """The group goes on behind these records, unless it has taken the partitions away meanwhile."""
+        ends = {
+            record.partition(): TopicPartition(record.topic(), record.partition(), record.offset() + 1)
+            for record in records
+        }
+        last = self.body.model_validate_json(records[-1].value()).message
+        with self.side.trace.stage(last, "commit"), suppress(KafkaException):
+            await self.aside(lambda: consumer.commit(offsets=list(ends.values()), asynchronous=False))
+
+    async def keep(self, message: int, place: Place) -> None:
+        """Keep the position behind a record, in a transaction of its own."""
+        await self.side.transact(message, "keep", 1, "SELECT keep_position(%s, %s)", place.partition, place.offset + 1)
+
+    def position(self, place: Place) -> Call:
+        """The position behind a record, to be kept with its effect, where that is the guarantee."""
+        return (", keep_position(%s, %s)", place.partition, place.offset + 1) if self.exactly_once else ("",)
+
+    async def pending(self) -> int:
+        """Records in this side's topic that its group has not done with, and what its members have in hand."""
+        if self.exactly_once:
+            async with self.side.database.connection() as connection:
+                done = {part: following for part, following in await (await connection.execute(_POSITIONS)).fetchall()}
+        else:
+            committed = await self.aside(self.watcher.committed, self.partitions, 5.0)
+            done = {one.partition: max(one.offset, 0) for one in committed}
+        ends = [await self.aside(self.watcher.get_watermark_offsets, one, 5.0) for one in self.partitions]
+        return self.in_hand + sum(high - done.get(i, 0) for i, (_, high) in enumerate(ends))
+
+    def _make_topics(self) -> None:
+        flushed = {"flush.ms": milliseconds(self.p["flush_every"])} if self.p["flush_every"] else {"flush.messages": 1}
+        topics = [NewTopic(self.name(topic), self.p["partitions"], config=flushed) for topic in TOPICS]
+        for made in self.admin.create_topics(topics, operation_timeout=5).values():
+            with suppress(KafkaException):  # the other side was faster
+                made.result()
+
+    def aside(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """Do in a thread what waits; the client's own threads do the work."""
+        return self.loop.run_in_executor(self.threads, work, *arguments)
+
+
+def producing(p: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a producer: the client itself tries again, under the same number where it is idempotent."""
+    tries = p["confirm_retries"] + 1
+    return {
+        "acks": {"all": "all", "leader": 1, "none": 0}[p["acks"]],
+        "enable.idempotence": p["idempotent_producer"],
+        "linger.ms": p["linger"] * 1000,
+        "batch.num.messages": p["batch_records"],
+        "max.in.flight": p["in_flight"],
+        "request.timeout.ms": milliseconds(p["confirm_timeout"]),
+        "socket.timeout.ms": milliseconds(p["confirm_timeout"]),
+        "message.timeout.ms": milliseconds((p["confirm_timeout"] + p["retry_backoff"]) * tries),
+        "retries": p["confirm_retries"],
+        "retry.backoff.ms": milliseconds(p["retry_backoff"]),
+        "retry.backoff.max.ms": milliseconds(p["retry_backoff"]),
+    }
+
+
+def consuming(p: dict[str, Any], group: str) -> dict[str, Any]:
+    """Settings of a member: nothing is committed but by hand."""
+    return {
+        "group.id": group,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "session.timeout.ms": milliseconds(p["session_timeout"]),
+        "heartbeat.interval.ms": milliseconds(p["session_timeout"] / 4),
+        "max.poll.interval.ms": milliseconds(p["max_poll_interval"]),
+    }
+
+
+def milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

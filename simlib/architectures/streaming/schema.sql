@@ -1,0 +1,10 @@
+-- The position of the side's group in each partition of the topic that it reads: the record that is next. A table that outlives
+-- runs, as the log does: it stands in a schema of its own, which no run empties.
+CREATE SCHEMA log;
+CREATE TABLE log.positions (part int PRIMARY KEY, next bigint NOT NULL);
+
+-- The group goes on from here. In one transaction with an effect: both are committed, or neither.
+CREATE FUNCTION keep_position(_part int, _next bigint) RETURNS void AS $$
+BEGIN
+    INSERT INTO log.positions VALUES (_part, _next) ON CONFLICT (part) DO UPDATE SET next = _next;
+END $$ LANGUAGE plpgsql;
