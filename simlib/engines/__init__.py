@@ -14,6 +14,7 @@ from simlib.engines import simpy as simpy_engine
 from simlib.engines.streaming import MOST, Totals
 from simlib.engines.streaming import run as run_totals
 from simlib.errors import BadInput, unknown
+from simlib.flow.check import must_run
 from simlib.flow.model import Flow, Source
 from simlib.history import History
 from simlib.metrics import warmup
@@ -37,7 +38,7 @@ def simulate(flow: Flow, messages: int, seed: int = 1, engine: str = ENGINE) -> 
         raise unknown("engine", engine, ENGINES)
     whole(messages, "messages", 1, MESSAGES)
     whole(seed, "seed", 0, SEEDS)
-    flow.check()
+    must_run(flow)
     sources = list(flow.sources.values())
     arrivals = _arrivals(sources, messages, seed)
     meta = {"architecture": flow.name, "engine": engine, "seed": seed, "messages": messages, "draws": draws.DRAWS}

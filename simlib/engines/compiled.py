@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 
 from simlib import domain, draws
 from simlib import scenario as scenarios
@@ -23,7 +24,7 @@ from simlib.errors import BadInput, RunFailed
 from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
 from simlib.flow.model import Breaker, Flow, Key, Queue
-from simlib.history import ATTEMPTS, History, coded
+from simlib.history import ATTEMPTS, History, coded, to_table
 from simlib.scenario import (
     FAULTS,
     POISON,
@@ -94,6 +95,7 @@ def run(
         if not too_small(s, room):
             break
     check(lowered, s)
+    tables = {name: tables[name] for name in ("messages", "effects", "marks", "faults", "meters", "bins")}
     return _history(flow, lowered, arrivals, kinds, s, tables, meta)
 
 
@@ -401,9 +403,15 @@ def _messages(
         sources.append((lowered.starts.get(kind, lowered.nothing), part))
     return {
         "messages": issued(arrivals, kinds, seed, scenario),
+        "customers": _empty("customers", n if _closed(flow) else 0),
         "sources": sources,
         "marks": _filled("marks", len(lowered.marks) * n, math.nan),
     }
+
+
+def _closed(flow: Flow) -> bool:
+    """Whether customers come again, so that nobody knows before when a message is issued."""
+    return any(source.population is not None for source in flow.sources.values())
 
 
 def issued(
@@ -461,10 +469,11 @@ def _history(
     arrivals: Arrivals,
     kinds: Sequence[str],
     s: np.void,
-    tables: Mapping[str, np.ndarray],
+    tables: dict[str, np.ndarray],
     meta: dict[str, Any],
 ) -> History:
-    """The tables of a run that is over."""
+    """The tables of a run that is over; those of the kernel are let go as they are used."""
+    effects = _effects(lowered, arrivals, tables.pop("effects")[: s["effected"]])
     messages, n = tables["messages"], len(arrivals)
     columns: dict[str, Any] = {
         name: messages[name]
@@ -472,15 +481,6 @@ def _history(
     }  # fmt: skip
     columns["read_from"] = coded(messages["read_from"], ["", *lowered.answers])
     columns |= {f"mark.{name}": tables["marks"]["value"][i * n : (i + 1) * n] for i, name in enumerate(lowered.marks)}
-    happened = tables["effects"][: s["effected"]]
-    names = [list(dict.fromkeys(pair[side] for pair in lowered.effects)) for side in (0, 1)]
-    codes = [np.array([names[side].index(pair[side]) for pair in lowered.effects] or [0]) for side in (0, 1)]
-    effects = {
-        "effect": coded(codes[0][happened["effect"]], names[0]),
-        "store": coded(codes[1][happened["effect"]], names[1]),
-        "sku": arrivals.sku[happened["message"]],
-        **{name: happened[name] for name in ("message", "version", "change", "time", "delivery")},
-    }
     struck = tables["faults"][: s["struck"]]
     parts, links = list(flow.parts), list(flow.links)
     partition = FAULTS.index("partition")
@@ -506,6 +506,18 @@ def _history(
         float(s["now"]),
         meta,
     )
+
+
+def _effects(lowered: Lowered, arrivals: Arrivals, happened: np.ndarray) -> pa.Table:
+    """The table of effects from the kernel's."""
+    names = [list(dict.fromkeys(pair[side] for pair in lowered.effects)) for side in (0, 1)]
+    codes = [np.array([names[side].index(pair[side]) for pair in lowered.effects] or [0], np.int8) for side in (0, 1)]
+    return to_table("effects", {
+        "effect": coded(codes[0][happened["effect"]], names[0]),
+        "store": coded(codes[1][happened["effect"]], names[1]),
+        "sku": arrivals.sku[happened["message"]],
+        **{name: happened[name] for name in ("message", "version", "change", "time", "delivery")},
+    })  # fmt: skip
 
 
 def areas(flow: Flow, tables: Mapping[str, np.ndarray]) -> list[Areas]:

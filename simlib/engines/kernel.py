@@ -100,12 +100,12 @@ apart: Any = intrinsic(_apart)
 # --- the state ------------------------------------------------------------------------------------------------------
 
 
-def record(names: str, kind: Any = np.int64, **others: Any) -> np.dtype[Any]:
+def record(names: str, kind: Any = np.int64, /, **others: Any) -> np.dtype[Any]:
     """A record of fields of one kind, and of others."""
     return np.dtype([(name, kind) for name in names.split()] + list(others.items()), align=True)
 
 
-I4, I8, F8 = np.int32, np.int64, np.float64
+I1, I4, I8, F8 = np.int8, np.int32, np.int64, np.float64
 TABLES = {
     # what was lowered, and the streams of this run
     "code": record("operation a b c d e", real=F8),
@@ -162,12 +162,13 @@ TABLES = {
     "points": record("first count"),
     "struck_here": record("value"),
     "faults": record("kind where message", start=F8, end=F8),
-    # messages: what came (the `code` of the kind as conditions see it), what becomes of it
+    # messages: what came (the `code` of the kind as conditions see it), what becomes of it; of whom, where customers come again
     "messages": record(
-        "version answer alive copies effects duplicates attempts deliveries response noted read_from kind code poison sku "
-        "session quantity customer turn",
+        "version answer alive copies effects duplicates attempts deliveries sku session quantity",
         I4, issued=F8, responded=F8, applied=F8, done=I8,
+        **dict.fromkeys(("response", "noted", "read_from", "kind", "code", "poison"), I1),
     ),
+    "customers": record("number turn", I4),
     "effects": record("message effect version change delivery", I4, time=F8),
     # where only metrics are kept: of each message when it had its last effect, and whether it is counted; of each kind what its
     # messages add up to, and the spread of its response times and of its delivery times; how many messages ended in which way
@@ -225,8 +226,8 @@ def state(tables: Mapping[str, np.ndarray], **values: float) -> np.ndarray:
     for name, kind in TABLES.items():
         array = tables[name]
         assert array.dtype == kind and array.flags.c_contiguous, name
-        known[name], known[f"{name}_size"] = array.ctypes.data, array.size
-    return np.array([tuple(known.get(name, 0) for name in STATE.names)], STATE)  # type: ignore[union-attr]
+        known[name], known[f"{name}_size"] = array.__array_interface__["data"][0], array.size
+    return np.array([tuple([known.get(name, 0) for name in STATE.names])], STATE)  # type: ignore[union-attr]
 
 
 def of(name: str) -> Any:
@@ -302,8 +303,8 @@ credit_at = of("credits")
 meter_at, bin_at, part_at, strike_at, time_at, point_at, struck_here_at, fault_at = map(
     of, ("meters", "bins", "parts", "strikes", "times", "points", "struck_here", "faults")
 )
-message_at, effect_at, mark_at, published_at, seen_at, event_at, turn_at = map(
-    of, ("messages", "effects", "marks", "published", "seen", "heap", "agenda")
+message_at, customer_at, effect_at, mark_at, published_at, seen_at, event_at, turn_at = map(
+    of, ("messages", "customers", "effects", "marks", "published", "seen", "heap", "agenda")
 )
 row_at, free_row_at, frame_at, held_at, delivery_at, entry_at, free_entry_at, join_at, free_join_at = map(
     of, ("rows", "free_rows", "frames", "held", "deliveries", "entries", "free_entries", "joins", "free_joins")
@@ -1071,7 +1072,8 @@ def ended(s, message):  # type: ignore[no-untyped-def]
             tally(s, message)
         s.open -= 1
         if s.population:
-            think(s, m.customer, m.turn + 1)
+            customer = customer_at(s, message)
+            think(s, customer.number, customer.turn + 1)
         if s.open == 0 and s.stopped == 0:
             s.stopped = 1
             say(s, STOP, 0)
@@ -2629,8 +2631,9 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         message = s.issues
         if message < s.count:
             s.issues = message + 1
-            m = message_at(s, message)
-            m.customer, m.turn, m.issued = of, more, s.now
+            customer = customer_at(s, message)
+            customer.number, customer.turn = of, more
+            message_at(s, message).issued = s.now
             r = issue(s, message)
     elif kind == GIVE_UP:
         if s.stopped == 0:

@@ -140,7 +140,7 @@ class Records:
             self.kinds,
             columns | {f"mark.{name}": values for name, values in self.marks.items()},
             Ends(np.array(self.response), np.array(self.noted), np.array(self.alive)),
-            _columns("effects", self.effect_rows),
+            to_table("effects", _columns("effects", self.effect_rows)),
             undoable,
             _columns("faults", self.fault_rows),
             _columns("attempts", self.attempt_rows),
@@ -170,8 +170,8 @@ class Ends:
         ]  # fmt: skip
         conditions = [*((self.noted & bit > 0, name) for bit, name in noted), (self.alive > 0, "in_flight")]
         conditions.append((self.response == RESPONSES.index("ok"), "lost"))
-        choices = [np.int64(OUTCOMES.index(name)) for _, name in conditions]
-        return np.select([where for where, _ in conditions], choices, OUTCOMES.index("failed"))
+        choices = [np.int8(OUTCOMES.index(name)) for _, name in conditions]
+        return np.select([where for where, _ in conditions], choices, np.int8(OUTCOMES.index("failed")))
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def assemble(
     kinds: Sequence[str],
     columns: Mapping[str, Any],
     ends: Ends,
-    effects: Mapping[str, Any],
+    happened: pa.Table,
     undoable: Sequence[tuple[str, str]],
     faults: Mapping[str, Any],
     attempts: Mapping[str, Any],
@@ -200,8 +200,8 @@ def assemble(
     now: float,
     meta: Mapping[str, Any],
 ) -> History:
-    """A history from what an engine recorded until `now`; `undoable` are the effects, with their stores, that can be undone."""
-    happened = to_table("effects", effects)
+    """A history from what an engine recorded until `now`; `happened` is its table of effects, of which those that `undoable` names,
+    with their stores, can be undone."""
     back = _compensated(happened, undoable, len(arrivals))
     messages = {
         "message": np.arange(len(arrivals)),
@@ -210,7 +210,7 @@ def assemble(
         "session": arrivals.session,
         "quantity": arrivals.quantity,
         "response": coded(ends.response, RESPONSES),
-        "outcome": coded(np.where(back, OUTCOMES.index("compensated"), ends.outcomes()), OUTCOMES),
+        "outcome": coded(np.where(back, np.int8(OUTCOMES.index("compensated")), ends.outcomes()), OUTCOMES),
         **columns,
     }
     return History(
@@ -225,6 +225,8 @@ def assemble(
 
 def _compensated(effects: pa.Table, undoable: Sequence[tuple[str, str]], count: int) -> np.ndarray:
     """Whether each message had something undone, and nothing of what can be undone is left; shape (count,)."""
+    if not undoable:
+        return np.zeros(count, bool)
     message, effect, store = effects["message"].to_numpy(), Words(effects["effect"]), Words(effects["store"])
     back, left = np.zeros((2, count), bool)
     for name, where in undoable:

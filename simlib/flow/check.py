@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, NamedTuple, get_args
 
 from simlib.distributions import Constant
@@ -105,7 +106,16 @@ ROUNDING = 1e-9
 
 def check(flow: Flow) -> list[str]:
     """Warnings, a line each; raises BadInput where the flow cannot run."""
-    return Checker(flow).run()
+    warnings = Checker(flow).run()
+    between = [source.interarrival for source in flow.sources.values()]
+    if all(time is not None and time.mean_value > 0 for time in between):
+        warnings += [f"flow '{flow.name}': {warning}" for warning in flow.bounds().warnings]
+    return list(dict.fromkeys(warnings))
+
+
+def must_run(flow: Flow) -> None:
+    """Raise BadInput where the flow cannot run."""
+    Checker(flow).run()
 
 
 class State(NamedTuple):
@@ -182,9 +192,6 @@ class Checker:
             if stage not in {name for name, _, _ in self.entered}:
                 raise self.bad(f"no step chooses stage '{stage}': choose it or take it out")
         self.deliveries()
-        between = [source.interarrival for source in flow.sources.values()]
-        if all(time is not None and time.mean_value > 0 for time in between):
-            self.warnings |= dict.fromkeys(f"{whole}: {warning}" for warning in flow.bounds().warnings)
         return list(self.warnings)
 
     # --- nouns ------------------------------------------------------------------------------------------------------
@@ -838,7 +845,12 @@ def _own_stream(step: Step) -> str:
 
 
 def _word(step: Step) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(step).__name__).lower()
+    return _words(type(step).__name__)
+
+
+@cache
+def _words(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def _name(step: Step) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from simlib.distributions import Distribution, distribution
@@ -519,17 +521,19 @@ class Flow:
 
 def children(step: Step) -> list[Steps]:
     """The lists of steps inside a step, in order."""
-    inside: list[Steps] = []
-    for name in step.__dataclass_fields__:  # type: ignore[attr-defined]
-        value = getattr(step, name)
-        if isinstance(value, tuple | list):
-            if value and all(isinstance(one, Step) for one in value):
-                inside.append(value)
-            elif value and all(
-                isinstance(one, tuple | list) and all(isinstance(s, Step) for s in one) for one in value
-            ):
-                inside.extend(value)
-    return inside
+    return [steps for read in _holding(type(step)) for steps in read(step)]  # type: ignore[arg-type]  # a class can be hashed
+
+
+@cache
+def _holding(kind: type[Any]) -> list[Callable[[Step], Sequence[Steps]]]:
+    """How the lists of steps in a step of this kind are read, in order."""
+    found: list[Callable[[Step], Sequence[Steps]]] = []
+    for each in fields(kind):
+        if each.type == "Steps":
+            found.append(lambda step, name=each.name: [steps] if (steps := getattr(step, name)) else [])  # type: ignore[misc]
+        elif each.type == "tuple[Steps, ...]":
+            found.append(attrgetter(each.name))
+    return found
 
 
 def everything(steps: Steps) -> Iterator[Step]:

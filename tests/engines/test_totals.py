@@ -20,7 +20,7 @@ from simlib.flow import Flow, apply
 from simlib.scenario import Crash, Loss, Poison, load_scenario
 
 FAULTS = (
-    Crash(part="broker", every=Exponential(3.0), restart=0.2),
+    Crash(part="accounting", every=Exponential(3.0), restart=0.2),
     Crash(part="shop", at=(2.0,), restart=0.5),
     Loss(link="broker-shop", probability=0.02),
     Poison(probability=0.01),
@@ -91,6 +91,13 @@ def test_what_keeps_every_message_is_refused() -> None:
     for run in (partial(totals, closed, 10), partial(simlib.totals, "event_sourcing", messages=300)):
         with pytest.raises(BadInput, match="only metrics"):
             run()
+
+
+def test_a_queue_whose_broker_dies_and_may_forget_what_was_settled_is_refused() -> None:
+    dying = load_scenario("steady").model_copy(update={"faults": (Crash(part="broker", at=(1.0,)),)})
+    with pytest.raises(BadInput, match="may hand out again what was settled"):
+        case("message_queue", dying, messages=100).totals(1)
+    case("message_queue", dying, {"broker": "rabbitmq"}, messages=100).totals(1)
 
 
 def test_a_history_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
