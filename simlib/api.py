@@ -19,8 +19,8 @@ from simlib import architectures, draws, paths
 from simlib.architectures.parameters import calibration_files, require_calibrated
 from simlib.domain import KINDS
 from simlib.engines import ENGINE, ENGINES, PILOT, compiled
-from simlib.engines.streaming import MOST, Totals
-from simlib.engines.streaming import run as totals_of
+from simlib.engines.running_totals import MOST, Totals
+from simlib.engines.running_totals import run as totals_of
 from simlib.errors import BadInput, RunFailed, unknown
 from simlib.flow.blocks import Point
 from simlib.flow.model import everything

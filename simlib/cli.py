@@ -262,7 +262,7 @@ def _totals(
     import pandas as pd
 
     from simlib import api, draws
-    from simlib.engines.streaming import ABSENT, ERROR, MOST
+    from simlib.engines.running_totals import ABSENT, ERROR, MOST
     from simlib.metrics import unit_of
     from simlib.statistics import mean_interval
 

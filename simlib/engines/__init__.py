@@ -11,8 +11,8 @@ import numpy as np
 from simlib import draws
 from simlib.engines import compiled
 from simlib.engines import simpy as simpy_engine
-from simlib.engines.streaming import MOST, Totals
-from simlib.engines.streaming import run as run_totals
+from simlib.engines.running_totals import MOST, Totals
+from simlib.engines.running_totals import run as run_totals
 from simlib.errors import BadInput, unknown
 from simlib.flow.check import must_run
 from simlib.flow.model import Flow, Source

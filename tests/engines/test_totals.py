@@ -14,7 +14,7 @@ from simlib import metrics
 from simlib.api import case
 from simlib.distributions import Exponential
 from simlib.engines import compiled, simulate, totals
-from simlib.engines.streaming import ABSENT, ERROR
+from simlib.engines.running_totals import ABSENT, ERROR
 from simlib.errors import BadInput
 from simlib.flow import Flow, apply
 from simlib.scenario import Crash, Loss, Poison, load_scenario
@@ -30,7 +30,7 @@ FAULTS = (
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that places are taken again in a short run."""
-    monkeypatch.setattr("simlib.engines.streaming.CHUNK", 256)
+    monkeypatch.setattr("simlib.engines.running_totals.CHUNK", 256)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_metrics_are_those_of_the_history(name: str, scenario: str, faults: tupl
 def test_a_window_that_is_too_small_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     one = case("rest", "burst", messages=3000)
     ordinary = one.totals(1).values()
-    monkeypatch.setattr("simlib.engines.streaming.CHUNK", 8)
+    monkeypatch.setattr("simlib.engines.running_totals.CHUNK", 8)
     np.testing.assert_equal(one.totals(1).values(), ordinary)
 
 
@@ -111,7 +111,7 @@ def test_a_history_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: p
 
 def test_a_quantile_is_within_the_stated_error() -> None:
     from simlib.engines import kernel
-    from simlib.engines.streaming import _quantile
+    from simlib.engines.running_totals import _quantile
 
     times = np.random.default_rng(1).lognormal(-5.0, 3.0, 20_000)
     spread = np.bincount([kernel.bucket(time) for time in times], minlength=kernel.SPREAD)
