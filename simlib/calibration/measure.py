@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from simlib import api, architectures, draws, paths
 from simlib.architectures.parameters import times
 from simlib.brokers import own, processes
+from simlib.calibration import stages
 from simlib.calibration.validate import Effort, HeldOut, Point
 from simlib.domain import KINDS, STOCK_QUERY, STOCK_UPDATE
 from simlib.engines import machine
@@ -76,17 +76,22 @@ class Measurement:
 
     def missing(self, plan: HeldOut) -> list[str]:
         """The points that no try has measured yet."""
-        names = [f"{how}-{kind}" for how in ("idle", "busy") for kind in CALIBRATED]
-        missing = [name for name in names if not (self.folder / name / "meta.json").exists()]
+        alone = [(how, kind) for how in ("idle", "busy") for kind in CALIBRATED]
+        alone += [("busy", name) for name in stages.contrasts(self.architecture)]
+        missing = [f"{how}-{name}" for how, name in alone if not self.has(how, name)]
         there = {run["run"] for run in self.read("held_out.json", [])}
         held_out = [f"{load}-{repeat}" for load in plan.loads for repeat in range(plan.repeats)]
         return missing + [name for name in held_out if name not in there]
 
-    def calibration_run(self, how: str, kind: str) -> History:
-        """The run of one kind alone, `how` idle or busy; raises BadInput where it is not measured."""
-        if not (self.folder / f"{how}-{kind}").exists():
-            raise BadInput(f"{self.folder / how}-{kind} is not measured: run simlib measure")
-        return History.load(self.folder / f"{how}-{kind}")
+    def has(self, how: str, name: str) -> bool:
+        """Whether this run of one kind alone is measured; see `calibration_run`."""
+        return (self.folder / f"{how}-{name}" / "meta.json").exists()
+
+    def calibration_run(self, how: str, name: str) -> History:
+        """The run of one kind alone, `how` idle or busy, or of a contrast; raises BadInput where it is not measured."""
+        if not self.has(how, name):
+            raise BadInput(f"{self.folder / how}-{name} is not measured: run simlib measure")
+        return History.load(self.folder / f"{how}-{name}")
 
     def points(self, plan: HeldOut) -> list[Point]:
         """The valid runs at the held-out loads, by rate; raises BadInput where there are none."""
@@ -143,17 +148,10 @@ def measure(
         say(f"{architecture}: the machine alone, {effort.pace:g} s")
         of.write("pace.json", machine.pace(effort.pace))
     with Bench(twin, case.parameters) as bench:
-        for how, make in (("idle", partial(_idle, effort)), ("busy", partial(_bursts, effort))):
+        for how in ("idle", "busy"):
             for kind in CALIBRATED:
-                if not (of.folder / f"{how}-{kind}" / "meta.json").exists():
-                    say(f"{architecture}: {how}, {kind}")
-                    with processes.folder({}) as folder:
-                        scenario, messages = make(case.scenario, kind, folder)
-                        point = {"purpose": f"{how}-{kind}"}
-                        latest = effort.latest if how == "idle" else math.inf
-                        history = _valid(of, bench, scenario, point, 101, messages, case.meta, effort, latest, say)
-                    if history is not None:
-                        history.save(of.folder / f"{how}-{kind}")
+                if not of.has(how, kind):
+                    _alone(of, bench, case, how, kind, kind, effort, say)
         saturations = of.read("saturation.json", [])
         while len(saturations) < effort.saturations:
             say(f"{architecture}: saturation, {len(saturations) + 1} of {effort.saturations}")
@@ -163,7 +161,32 @@ def measure(
             of.write("saturation.json", saturations)
         for load in plan.loads:
             _hold_out(of, bench, case, plan, load, say)
+    for name, changes in stages.contrasts(architecture).items():
+        if not of.has("busy", name):
+            with Bench(twin, case.parameters.replace(**changes)) as bench:
+                _alone(of, bench, case, "busy", STOCK_UPDATE, name, effort, say)
     return of
+
+
+def _alone(
+    of: Measurement,
+    bench: Bench,
+    case: api.Case,
+    how: str,
+    kind: str,
+    name: str,
+    effort: Effort,
+    say: Callable[[str], object],
+) -> None:
+    """A run of one kind of message alone, `how` idle or busy, kept under a name."""
+    say(f"{of.architecture}: {how}, {name}")
+    idle = how == "idle"
+    with processes.folder({}) as folder:
+        scenario, messages = (_idle if idle else _bursts)(effort, case.scenario, kind, folder)
+        point, latest = {"purpose": f"{how}-{name}"}, effort.latest if idle else math.inf
+        history = _valid(of, bench, scenario, point, 101, messages, case.meta, effort, latest, say)
+    if history is not None:
+        history.save(of.folder / f"{how}-{name}")
 
 
 def _hold_out(
@@ -233,14 +256,14 @@ def _valid(
     return None
 
 
-def _alone(scenario: Scenario, kind: str) -> dict[str, Any]:
+def _only(scenario: Scenario, kind: str) -> dict[str, Any]:
     """What makes a scenario one of a single kind of message."""
     return {"mix": Mix(**{name: float(name == kind) for name in KINDS})}
 
 
 def _idle(effort: Effort, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
     """One kind of message, so seldom that most meet an idle system."""
-    return scenario.with_rate(effort.idle_rate).model_copy(update=_alone(scenario, kind)), effort.idle
+    return scenario.with_rate(effort.idle_rate).model_copy(update=_only(scenario, kind)), effort.idle
 
 
 def _bursts(effort: Effort, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
@@ -248,4 +271,4 @@ def _bursts(effort: Effort, scenario: Scenario, kind: str, folder: Path) -> tupl
     times = np.repeat(np.arange(1, effort.bursts + 1) * BURST_EVERY, BURST)
     file = folder / "bursts.txt"
     np.savetxt(file, times)
-    return scenario.model_copy(update={"arrivals": Trace(file=file), **_alone(scenario, kind)}), times.size
+    return scenario.model_copy(update={"arrivals": Trace(file=file), **_only(scenario, kind)}), times.size

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 
 import pytest
 
+from simlib.architectures.service_mesh import control_plane
+from simlib.brokers import processes
 from simlib.distributions import Constant
 from simlib.engines.live import parts
 from simlib.errors import BadInput
@@ -63,6 +67,25 @@ def test_a_killed_sidecar_cuts_a_side_off_and_is_started_again(sidecars, workloa
     assert (messages.loc[messages["issued"] < 0.4, "response"] == "ok").all()
     assert (messages["response"] == "failed").sum() > 5
     assert (messages.loc[messages["issued"] > history.meta["struck"][0]["stood"][1] + 0.2, "response"] == "ok").all()
+
+
+def test_a_configuration_is_taken_in_without_a_restart(sidecars, workload):
+    """The control plane names a port where nobody listens, and then the right one again."""
+    file = sidecars.folder / "shop.sidecar.endpoints.json"
+    queries = workload(40.0, only="stock_query")
+    responses = []
+    for version, port in ((1001, processes.free_port()), (1002, inbound(sidecars, "accounting"))):
+        control_plane.push(version, {str(file): [port]})
+        time.sleep(0.5)
+        responses.append(told(sidecars.run(queries, 3, 10)))
+    assert responses == [{"failed": 10}, {"ok": 10}]
+
+
+def test_configurations_come_as_often_as_is_said(bench, workload):
+    with bench("service_mesh", push_interval=0.05) as ready:
+        assert told(ready.run(workload(40.0), 1, 40)) == {"ok": 40}
+        sent = json.loads((ready.folder / "shop.sidecar.endpoints.json").read_text(encoding="utf-8"))
+    assert int(sent["version_info"]) > 20
 
 
 def test_only_the_other_sides_sidecar_is_let_in(sidecars):
@@ -143,7 +166,7 @@ def test_a_sidecar_repeats_what_was_done_unless_requests_carry_a_key(run, worklo
 
 
 def test_what_the_twin_has_not_is_refused_in_one_line(bench):
-    with pytest.raises(BadInput, match="push_interval"), bench("service_mesh", push_interval=1.0):
+    with pytest.raises(BadInput, match="breaker"), bench("service_mesh", breaker=1):
         pass
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,13 @@ from fastapi import FastAPI
 from simlib.architectures.rest.live import PARTS, PROGRAMS, READ_FROM, SCHEMA, accounting, shop
 from simlib.architectures.service_mesh import certificates
 from simlib.architectures.twin import Side, main
-from simlib.brokers import Server
+from simlib.brokers import Part, Server
 from simlib.brokers.envoy import envoy
-from simlib.brokers.processes import free_port
+from simlib.brokers.processes import Program, free_port
 
 BESIDE = ("sidecar",)
 """What stands beside each process."""
-SIMULATED = ("retry_budget", "backlog", "breaker", "breaker_lasts", "push_interval")
+SIMULATED = ("retry_budget", "backlog", "breaker", "breaker_lasts")
 """Parameters that the model alone has."""
 __all__ = ["BESIDE", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED", "beside"]
 TRY = b"x-envoy-attempt-count"
@@ -28,25 +31,51 @@ TRY = b"x-envoy-attempt-count"
 
 @contextmanager
 def beside(folder: Path, ports: Mapping[str, int], parameters: Mapping[str, Any]) -> Iterator[dict[str, Server]]:
-    """A sidecar for each process, which knows that one and those of the other side's sidecars."""
+    """A sidecar for each process, which knows that one and, from the control plane, the other side's sidecars."""
     certificates.issue(folder, list(PROGRAMS))
+    inbound = {process: free_port() for process in ports}
+    known = {
+        str(folder / f"{process}.sidecar.endpoints.json"): [
+            port for other, port in inbound.items() if side_of(other) == other_side(process)
+        ]
+        for process in ports
+    }
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, undefined=jinja2.StrictUndefined
     ).get_template("envoy.yaml")
-    inbound = {process: free_port() for process in ports}
     with ExitStack() as stack:
-        sidecars = {}
+        servers = {"control_plane": stack.enter_context(control(folder, parameters["push_interval"], known))}
         for process, own in ports.items():
-            side = process.partition(".")[0]
-            (other,) = set(PROGRAMS) - {side}
-            outbound = free_port()
+            outbound, name = free_port(), f"{process}.sidecar"
             config = template.render(
-                p=parameters, folder=folder, side=side, other=other, own=own, inbound=inbound[process], outbound=outbound,
-                others=[port for name, port in inbound.items() if name.partition(".")[0] == other],
+                p=parameters, folder=folder, name=name, side=side_of(process), other=other_side(process),
+                own=own, inbound=inbound[process], outbound=outbound,
             )  # fmt: skip
-            name, listens = f"{process}.sidecar", (outbound, inbound[process])
-            sidecars[name] = stack.enter_context(envoy(name, folder, config, listens, parameters["workers"]))
-        yield sidecars
+            listens = outbound, inbound[process]
+            servers[name] = stack.enter_context(envoy(name, folder, config, listens, parameters["workers"]))
+        yield servers
+
+
+@contextmanager
+def control(folder: Path, interval: float, sidecars: Mapping[str, list[int]]) -> Iterator[Server]:
+    """The control plane, which has sent its first configuration."""
+    name = "control_plane"
+    config, log = folder / f"{name}.json", folder / f"{name}.log"
+    config.write_text(json.dumps({"interval": interval, "sidecars": sidecars}), encoding="utf-8")
+    command = [sys.executable, "-m", f"{__package__}.{name}", str(config)]
+    with Program("the control plane", command, log, lambda: all(Path(file).exists() for file in sidecars)) as program:
+        yield Server(Part(name, version("simlib"), "simlib"), "", program)
+
+
+def side_of(process: str) -> str:
+    """The side that a process is of."""
+    return process.partition(".")[0]
+
+
+def other_side(process: str) -> str:
+    """The side that a process calls."""
+    (other,) = set(PROGRAMS) - {side_of(process)}
+    return other
 
 
 class Numbered:

@@ -5,7 +5,8 @@ law: CPU seconds of a side over messages, less the handler's work (Denning & Buz
 Waiting times come from runs of one kind at low load, of messages that met an idle system: a stamp less the processor
 times inside it. Where a stamp holds the same time twice (there and back), each is taken as half.
 
-A module for each architecture that has times of its own; its `estimates` makes them from its runs of one kind of message.
+A module for each architecture that has times of its own; its `estimates` makes them from its runs of one kind of message. Where
+they do not tell two times apart, `CONTRASTS` names runs of updates with a backlog under other parameters, which do.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +42,7 @@ class Estimate:
 
 Estimates = dict[str, Estimate]
 Runs = Mapping[str, History]
-"""Runs of one kind of message alone, by kind."""
+"""Runs of one kind of message alone, by kind; and contrasts, by name."""
 
 
 def estimates(architecture: str, idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
@@ -48,6 +50,11 @@ def estimates(architecture: str, idle: Runs, busy: Runs, known: Mapping[str, flo
     that others were calibrated for, s."""
     found: Estimates = _module(architecture).estimates(idle, busy, known)
     return found
+
+
+def contrasts(architecture: str) -> dict[str, dict[str, Any]]:
+    """The parameters that an architecture's contrasts change, by name."""
+    return dict(getattr(_module(architecture), "CONTRASTS", {})) if has_own(architecture) else {}
 
 
 def has_own(architecture: str) -> bool:
