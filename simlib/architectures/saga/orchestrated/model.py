@@ -60,7 +60,7 @@ def build(p: Orchestrated, scenario: Scenario) -> Flow:
         return [there.send(stream=f"{name}.reply.there"), back.send(stream=f"{name}.reply.back"), reply()]
 
     saga = [
-        rescue(from_step(0), otherwise=[]), *between.unlock(),
+        rescue(from_step(0), otherwise=between.remember("over")), *between.unlock(),
         branch(RESULT.equals("ok"), [reply("ok")], otherwise=[reply("refused")]),
     ]  # fmt: skip
     between.accept_updates(then=between.publish("update", between.accounting))

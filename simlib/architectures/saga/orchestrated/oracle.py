@@ -47,6 +47,7 @@ class Simulation(Sagas):
             return OK
         for step in reversed(asked if self.saga.compensation else []):
             answer = yield from self.have_undone(step, message, answer, place)
+        yield from self.remember("over", place)
         self.unlock(message)
         return REFUSED
 
