@@ -99,7 +99,8 @@ def _jars() -> Path:
 
 
 def _settings(port: int, data: Path) -> dict[str, object]:
-    """One node, broker and controller in one, on loopback; groups may have short sessions, and begin at once."""
+    """One node, broker and controller in one, on loopback; groups may have short sessions, and begin at once. A node that was killed
+    is let in again when its session is over (Kafka's default: 9 s)."""
     controller = processes.free_port()
     return {
         "process.roles": "broker,controller",
@@ -109,6 +110,8 @@ def _settings(port: int, data: Path) -> dict[str, object]:
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": data,
+        "broker.session.timeout.ms": 1000,
+        "broker.heartbeat.interval.ms": 200,
         "log.flush.scheduler.interval.ms": 100,
         "auto.create.topics.enable": "false",
         "num.network.threads": 2,

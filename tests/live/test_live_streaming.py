@@ -1,0 +1,119 @@
+"""What the mechanisms of the streaming twin are worth on Kafka: without one something is lost, doubled or done for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import psycopg
+import pytest
+
+from simlib.distributions import Constant
+from simlib.scenario import Crash, Poison
+
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+UNGUARDED = {"idempotent_receiver": False, "write_if_newer": False}
+"""What arrives is written, whatever was written before."""
+
+
+def columns(history):
+    return history.messages.to_pandas()
+
+
+@pytest.mark.parametrize(
+    ("guarantee", "lost", "doubled"),
+    [("at_most_once", True, False), ("at_least_once", False, True), ("exactly_once", False, False)],
+)
+def test_positions_committed_before_lose_those_after_double_and_those_with_the_effects_do_neither(
+    run, workload, guarantee, lost, doubled
+):
+    """The shop is killed with a backlog of records in hand; each is written again where it is read again."""
+    struck = workload(
+        80.0, only="stock_update", handler_work=Constant(0.02), faults=(Crash(part="shop", at=(0.8,), restart=0.1),)
+    )
+    history = run("streaming", struck, 100, guarantee=guarantee, **UNGUARDED)
+    messages, verdict = columns(history), history.check()
+    assert history.meta["quiet"] and verdict.ok, str(verdict)
+    assert bool((messages["outcome"] == "lost").any()) is lost
+    assert bool((messages["duplicates"] > 0).any()) is doubled
+    assert history.faults.to_pylist()[0]["part"] == "shop"
+
+
+def test_a_group_goes_on_where_it_was_and_an_idempotent_receiver_knows_what_it_reads_again(bench, workload):
+    with bench("streaming", own_broker=True) as ready:
+        crashes = tuple(Crash(part=part, at=(at,), restart=0.1) for part, at in (("shop", 0.5), ("broker", 2.5)))
+        history = ready.run(workload(40.0, handler_work=Constant(0.01), faults=crashes), 1, 200)
+        messages, verdict = columns(history), history.check().as_dict()
+        assert history.check().ok and history.meta["quiet"]
+        assert verdict["lost"] == verdict["duplicated"] == 0
+        assert {"ok"} < set(messages["response"]), "who called the shop while it was down knows that it failed"
+        assert [fault["part"] for fault in history.faults.to_pylist()] == ["shop", "broker"]
+        quiet = ready.run(workload(40.0), 2, 40)
+        assert set(columns(quiet)["outcome"]) <= {"applied", "answered", "superseded"}
+
+
+def test_the_order_of_each_sku_is_kept_whatever_fails(run, workload):
+    flaky = workload(100.0, only="stock_update", handler_failure=0.3)
+    flaky = flaky.model_copy(update={"goods": flaky.goods.model_copy(update={"skus": 5})})
+    history = run("streaming", flaky, 100, handler_backoff=0.005, **UNGUARDED)
+    effects = history.effects.to_pandas().query("store == 'copy'")
+    assert set(columns(history)["outcome"]) == {"applied"}
+    for _, writes in effects.groupby("sku"):
+        assert writes["version"].tolist() == list(range(1, len(writes) + 1))
+
+
+def test_poison_is_set_aside_after_the_last_try_and_the_records_behind_it_come(run, workload):
+    poison = workload(50.0, only="stock_update", faults=(Poison(probability=0.2),))
+    messages = columns(run("streaming", poison, 60, handler_retries=2, handler_backoff=0.005))
+    assert 3 < (messages["outcome"] == "dead_lettered").sum() < 30
+    assert set(messages["outcome"]) <= {"applied", "superseded", "dead_lettered"}
+
+
+def paused(ready, broker, scenario, seconds):
+    """The history of a run during which the broker's process stands still once."""
+
+    def pause():
+        begun = f"SELECT count(*) FROM effects WHERE message >= {ready.numbered + 10}"
+        with psycopg.connect(ready.databases["accounting"], autocommit=True) as connection:
+            while connection.execute(begun).fetchone()[0] == 0:
+                time.sleep(0.02)
+        os.kill(broker, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(broker, signal.SIGCONT)
+
+    pausing = threading.Thread(target=pause)
+    pausing.start()
+    history = ready.run(scenario, 1, 80)
+    pausing.join()
+    return history
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_records_that_are_sent_again_are_there_twice_unless_the_producer_is_idempotent(
+    bench, workload, kafka, idempotent
+):
+    hasty = {"confirm_timeout": 0.2, "retry_backoff": 0.02, "session_timeout": 5.0, "idempotent_producer": idempotent}
+    with bench("streaming", **hasty, **UNGUARDED) as ready:
+        messages = columns(paused(ready, kafka.pid, workload(40.0, only="order"), 0.5))
+    assert set(messages["outcome"]) <= {"applied", "rejected"}
+    assert bool((messages["duplicates"] > 0).any()) is not idempotent
+
+
+def test_a_publication_without_a_confirm_is_indeterminate(bench, workload, kafka):
+    once = {"confirm_timeout": 0.2, "confirm_retries": 0, "idempotent_producer": False, "session_timeout": 5.0}
+    with bench("streaming", **once) as ready:
+        messages = columns(paused(ready, kafka.pid, workload(40.0, only="stock_update"), 1.0))
+    unheard = messages[messages["response"] == "timed_out"]
+    assert len(unheard) > 5
+    assert (unheard["outcome"] == "applied").sum() > 0, "some were in the log all the same"
+
+
+def test_polls_that_last_longer_than_the_group_waits_are_done_again_and_shorter_ones_are_not(run, workload):
+    slow = workload(40.0, only="stock_update", handler_work=Constant(0.05), horizon=4.0)
+    impatient = {"session_timeout": 0.3, "max_poll_interval": 0.4, "handler_backoff": 0.005}
+    whole = run("streaming", slow, 40, **impatient)
+    single = run("streaming", slow, 40, max_poll_records=1, **impatient)
+    assert columns(whole)["deliveries"].max() > 1
+    assert columns(single)["deliveries"].max() == 1
