@@ -99,8 +99,8 @@ def _jars() -> Path:
 
 
 def _settings(port: int, data: Path) -> dict[str, object]:
-    """One node, broker and controller in one, on loopback; groups may have short sessions, and begin at once. A node that was killed
-    is let in again when its session is over (Kafka's default: 9 s)."""
+    """One node, broker and controller in one, on loopback; groups may have short sessions, and begin at once. A node that was
+    killed is let in again when its session is over (Kafka's default: 9 s)."""
     controller = processes.free_port()
     return {
         "process.roles": "broker,controller",

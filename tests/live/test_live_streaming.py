@@ -94,9 +94,9 @@ def paused(ready, broker, scenario, seconds):
 def test_records_that_are_sent_again_are_there_twice_unless_the_producer_is_idempotent(
     bench, workload, kafka, idempotent
 ):
-    hasty = {"confirm_timeout": 0.2, "retry_backoff": 0.02, "session_timeout": 5.0, "idempotent_producer": idempotent}
-    with bench("streaming", **hasty, **UNGUARDED) as ready:
-        messages = columns(paused(ready, kafka.pid, workload(40.0, only="order"), 0.5))
+    hasty = {"confirm_timeout": 0.15, "confirm_retries": 10, "retry_backoff": 0.02, "session_timeout": 5.0}
+    with bench("streaming", idempotent_producer=idempotent, **hasty, **UNGUARDED) as ready:
+        messages = columns(paused(ready, kafka.pid, workload(40.0, only="order"), 0.7))
     assert set(messages["outcome"]) <= {"applied", "rejected"}
     assert bool((messages["duplicates"] > 0).any()) is not idempotent
 
