@@ -11,7 +11,7 @@ NONE := 5
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts test test-long check format report readme measure calibrate validate sweep lock clean distclean
+.PHONY: help setup parts test test-long check format report readme cost measure calibrate validate sweep lock clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -49,6 +49,9 @@ report: $(READY)  ## the coursework report: DOCX, PDF, HTML
 
 readme: report  ## the READMEs' figures and tables, from the report's results
 	$(BIN)/python tools/readme.py
+
+cost: $(READY)  ## the cost of development: docs/cost.md, data/cost.json
+	$(BIN)/python tools/cost.py $(ARGS)
 
 measure calibrate validate: $(READY)
 	$(BIN)/simlib $@ $(ARGS)

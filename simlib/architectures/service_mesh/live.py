@@ -14,7 +14,7 @@ import jinja2
 from fastapi import FastAPI
 
 from simlib.architectures.rest.live import PARTS, PROGRAMS, READ_FROM, SCHEMA, accounting, shop
-from simlib.architectures.service_mesh import certificates
+from simlib.architectures.service_mesh import certificates, control_plane
 from simlib.architectures.twin import Side, main
 from simlib.brokers import Part, Server
 from simlib.brokers.envoy import envoy
@@ -62,7 +62,7 @@ def control(folder: Path, interval: float, sidecars: Mapping[str, list[int]]) ->
     name = "control_plane"
     config, log = folder / f"{name}.json", folder / f"{name}.log"
     config.write_text(json.dumps({"interval": interval, "sidecars": sidecars}), encoding="utf-8")
-    command = [sys.executable, "-m", f"{__package__}.{name}", str(config)]
+    command = [sys.executable, "-m", control_plane.__name__, str(config)]
     with Program("the control plane", command, log, lambda: all(Path(file).exists() for file in sidecars)) as program:
         yield Server(Part(name, version("simlib"), "simlib"), "", program)
 
