@@ -52,6 +52,9 @@ class Streaming(Parameters):
     consume_client: Time = Field(
         "0.1 ms", validate_default=True, description="CPU to take a record, and as much to commit a position"
     )
+    fetch: Time = Field(
+        "0.1 ms", validate_default=True, description="until a member that waits has a record that was written"
+    )
     partitions: Count = Field(4, description="partitions of each topic, by SKU")
     batch_records: Count = Field(16, description="records of a batch at most")
     linger: Duration = Field(0.001, description="for which a batch waits to be filled, s")
@@ -176,7 +179,7 @@ class Topic:
             again = [seek(partition) for partition in group]
             flow.actor(f"{self.name}.restore", side.part, [*again, wait_until(group[0], at_least=NEVER)])
         for i, partition in enumerate(group):
-            polled = [receive(partition, p.max_poll_records), delay(p.uplink, stream=f"{self.name}.fetch")]
+            polled = [receive(partition, p.max_poll_records), delay(p.fetch, stream=f"{self.name}.fetch")]
             turn = self.poll(side, members[i % len(members)], polled, handled, dead_letter=[publish(dead)])
             flow.actor(f"{partition.name}.poll", side.part, [wait_until(partition), *turn])
 

@@ -246,7 +246,7 @@ class Simulation:
                 records = topic.partitions[i].take(p.max_poll_records)
                 for record in records:
                     self.deliveries[record.message] += 1
-                yield self.time(p.uplink, f"{topic.name}.fetch", place)
+                yield self.time(p.fetch, f"{topic.name}.fetch", place)
                 if p.guarantee == "at_most_once":
                     yield from self.commit(topic, side, place)
                 for record in records:
