@@ -1830,13 +1830,15 @@ def forget_unwritten(s, q):  # type: ignore[no-untyped-def]
     for i in range(first, s.delivered):
         d = i if queue.requeue_back else s.delivered - 1 - i + first
         delivery = delivery_at(s, d)
-        if delivery.queue != q or delivery.changed <= queue.written:
+        if delivery.queue != q:
             continue
-        if delivery.settled:
+        unwritten = delivery.changed > queue.written
+        delivery.changed = -math.inf
+        if unwritten and delivery.settled:
             delivery.settled = 0
             revive(s, delivery.message)
             come_again(s, d)
-        elif delivery.out:
+        elif unwritten and delivery.out:
             returned(s, d)
             come_again(s, d)
     queue.written, queue.due = -math.inf, math.inf

@@ -238,6 +238,12 @@ def test_a_queue_that_dies_forgets_what_was_settled_since_it_wrote_its_state(fau
     assert [time for _, _, time in effects_of(steady)] == [0.25, 10.25]
 
 
+def test_what_a_queue_wrote_before_it_died_is_known_when_it_dies_again(run_at, effects_of) -> None:
+    faults = [AT_THERE["crash"](at, "here", 0.5) for at in (5.0, 6.0)]
+    done = [time for _, _, time in effects_of(run_at(settling(state_every=2.0), [0.0], faults=faults))]
+    assert done == [0.25]
+
+
 def test_what_a_queue_forgot_comes_again_in_its_order_and_before_the_rest(run_at, effects_of) -> None:
     """Four published at 0, one at a time; the broker dies at 0.6, when two were done, and hears that the third is at 0.75."""
     history = run_at(settling(state_every=2.0, prefetch=1), [0.0] * 4, faults=[AT_THERE["crash"](0.6, "here", 0.4)])
