@@ -152,6 +152,8 @@ class Bench:
         self.databases: dict[str, str] = {}
         self.gone: dict[str, float] = defaultdict(float)
         """CPU time of the processes that were killed, by name, s."""
+        self.quiet = True
+        """Whether the last run came to rest."""
         self.numbered = 0
         """Messages so far: numbers are never used twice, so that nothing takes a message for one of an earlier run."""
 
@@ -384,7 +386,8 @@ class Bench:
         while quiet < 2 and time.monotonic() < deadline:
             quiet = quiet + 1 if all(self._pending(program) == 0 for program in self.services) else 0
             time.sleep(0.01)
-        return quiet >= 2
+        self.quiet = quiet >= 2
+        return self.quiet
 
     def _pending(self, side: str) -> int:
         try:
@@ -537,10 +540,18 @@ class Bench:
                     connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _reset(self, stock: np.ndarray) -> None:
-        """All know the initial stock, as version 0, and nothing else."""
+        """All know the initial stock, as version 0, and nothing else. Programs that were not quiet begin anew: what a run left
+        undone is in their memory, and on its way between them."""
+        programs = [] if self.quiet else [service.program for service in self.services.values()]
+        for program in programs:
+            program.stop()
         for url in self.databases.values():
             with psycopg.connect(url) as connection:
                 connection.execute("SELECT start_over(%s)", (stock.tolist(),))
+        for program in programs:
+            program.launch()
+        for program in programs:
+            program.wait()
 
     def _service(self, side: str, port: int) -> Service:
         """A process of a side, which is ready when it answers, and so does what it stands on."""

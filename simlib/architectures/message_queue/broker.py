@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from fastapi import HTTPException
 from pydantic import BaseModel
 
 from simlib.architectures.twin import HandlingFailed, Side
@@ -100,6 +101,16 @@ class Broker(ABC):
         except (HandlingFailed, TimeoutError, Unroutable):
             return False
         return True
+
+
+async def confirmed(publication: Awaitable[None]) -> None:
+    """The answer to a caller whose message got no confirm: nobody knows whether it is in the queue."""
+    try:
+        await publication
+    except TimeoutError:
+        raise HTTPException(504, "no confirm: the message may be in the queue, or not") from None
+    except Unroutable:
+        raise HTTPException(502, "no queue takes the message: it was handed back") from None
 
 
 def broker_of(side: Side, queues: Sequence[str]) -> Broker:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from simlib.architectures.message_queue.broker import Unroutable, broker_of
+from simlib.architectures.message_queue.broker import Unroutable, broker_of, confirmed
 from simlib.architectures.twin import (
     SCHEMA,
     Level,
@@ -125,16 +125,6 @@ def shop(side: Side) -> FastAPI:
         await side.write(level, delivery)
 
     return app
-
-
-async def confirmed(publication: Awaitable[None]) -> None:
-    """The answer to a caller whose message got no confirm: nobody knows whether it is in the queue."""
-    try:
-        await publication
-    except TimeoutError:
-        raise HTTPException(504, "no confirm: the message may be in the queue, or not") from None
-    except Unroutable:
-        raise HTTPException(502, "no queue takes the message: it was handed back") from None
 
 
 if __name__ == "__main__":

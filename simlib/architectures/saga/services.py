@@ -15,8 +15,7 @@ from pathlib import Path
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from simlib.architectures.message_queue.broker import Broker
-from simlib.architectures.message_queue.live import confirmed
+from simlib.architectures.message_queue.broker import Broker, confirmed
 from simlib.architectures.twin import (
     SCHEMA,
     HandlingFailed,
