@@ -65,7 +65,7 @@ class Case:
     @property
     def meta(self) -> dict[str, Any]:
         """What a history says of where it comes from, but for the seed."""
-        broker = getattr(self.parameters, "broker", None)
+        broker = self.parameters.profile
         goods = self.scenario.goods
         return {
             "architecture": self.architecture,
@@ -132,7 +132,7 @@ def case(
         workload = workload.with_rate(base)
     parameters = known.load_parameters(params)
     if engine != "live":
-        require_calibrated(architecture, getattr(parameters, "broker", None))
+        require_calibrated(architecture, parameters.profile)
     flow = known.build(parameters, workload)
     flow.check()
     points = [step.name for _, steps in flow.programs() for step in everything(steps) if isinstance(step, Point)]

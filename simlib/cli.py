@@ -434,7 +434,7 @@ def calibrate(names: Names = None, settings: Settings = None, as_json: Json = Fa
     from simlib import architectures, calibration
 
     chosen = _broker_set(settings)
-    fitted = _fitted(names, chosen.get("broker"))
+    fitted = _fitted(names, next(iter(chosen.values()), None))
     rows = [calibration.calibrate(name, architectures.get(name).broker(chosen)) for name in fitted]
     if as_json:
         return _print({"rows": rows, **_origin()})
@@ -453,7 +453,7 @@ def validate(
     from simlib.calibration import held_out, measured, twin
     from simlib.calibration.validation import validation
 
-    broker = _broker_set(settings).get("broker")
+    broker = next(iter(_broker_set(settings).values()), None)
     document = {**validation(_twins(names or measured(broker)), held_out(plan_file), broker), **_origin()}
     if as_json:
         _print(document)
@@ -626,7 +626,7 @@ def _list_parameters(architecture: str, settings: Mapping[str, Any]) -> list[dic
     known = architectures.get(architecture)
     parameters = known.load_parameters(settings)
     values = parameters.model_dump(mode="json")
-    measured = calibrated(architecture, getattr(parameters, "broker", None))
+    measured = calibrated(architecture, parameters.profile)
     origins = dict.fromkeys(values, "assumed") | {name: entry.provenance for name, entry in measured.items()}
     origins |= dict.fromkeys(settings, "set")
     return [
@@ -676,10 +676,12 @@ def _fitted(names: Sequence[str] | None, broker: str | None) -> list[str]:
 
 
 def _broker_set(settings: Iterable[str] | None) -> dict[str, Any]:
-    """The broker whose twin is measured and calibrated; everything else of it is as it is by default."""
+    """The broker or proxy whose twin is measured and calibrated; everything else of it is as it is by default."""
+    from simlib.architectures.parameters import PROFILES
+
     values = _settings(settings)
-    for name in values.keys() - {"broker"}:
-        raise BadInput(f"only the broker can be set here, got '{name}': leave it out")
+    for name in values.keys() - set(PROFILES):
+        raise BadInput(f"only the broker or the proxy can be set here, got '{name}': leave it out")
     return values
 
 

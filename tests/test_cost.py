@@ -40,11 +40,18 @@ def test_every_architecture_has_its_lists_and_every_twin_its_row(tool, rows):
 
 def test_a_pattern_is_its_live_module_with_what_that_takes_from_others_and_no_ground(rows):
     assert rows["rest"].files == ("rest/live.py", "calls.py")
-    mesh = rows["service_mesh"]
+    mesh = rows["service_mesh (envoy)"]
     assert {"service_mesh/envoy.yaml", "service_mesh/control_plane.py", "rest/live.py", "calls.py"} <= set(mesh.files)
     assert mesh.configuration > 50 and rows["rest"].configuration == 0
     assert {"accounting.sidecar", "shop.sidecar", "control_plane"} == set(mesh.parts) - set(rows["rest"].parts)
     assert not any(file.endswith(("twin.py", "model.py", "oracle.py")) for row in rows.values() for file in row.files)
+
+
+def test_a_proxy_counts_where_it_is_the_sidecar_alone(rows):
+    light, heavy = rows["service_mesh (haproxy)"], rows["service_mesh (envoy)"]
+    assert {"service_mesh/haproxy.cfg"} == set(light.files) - set(heavy.files)
+    assert {"service_mesh/envoy.yaml", "service_mesh/control_plane.py"} == set(heavy.files) - set(light.files)
+    assert "control_plane" not in light.parts and light.settings < heavy.settings
 
 
 def test_a_broker_counts_where_it_is_stood_on_alone(rows):

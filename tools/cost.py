@@ -27,7 +27,7 @@ import lizard
 from ruamel.yaml import YAML
 
 from simlib import architectures
-from simlib.architectures.parameters import Parameters, times
+from simlib.architectures.parameters import PROFILES, Parameters, times
 from simlib.engines import live
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,10 +42,11 @@ _OTHERS = {token.NEWLINE, token.NL, token.INDENT, token.DEDENT, token.COMMENT, t
 
 @dataclass(frozen=True)
 class Cost:
-    """What it takes to write and run one architecture, on one broker where it stands on one."""
+    """What it takes to write and run one architecture, on one broker or proxy where it stands on one."""
 
     architecture: str
     broker: str | None
+    """Or proxy."""
     files: tuple[str, ...]
     statements: int
     lines: int
@@ -117,6 +118,7 @@ def code(architecture: str, broker: str | None) -> list[Path]:
     while waiting:
         file = waiting.pop(0)
         of_another = file.stem.startswith("on_") and file.stem != f"on_{broker}"
+        of_another |= stated()[architecture].get("only", {}).get(file.stem, broker) != broker
         if file in found or file.stem in GROUND or of_another:
             continue
         found.append(file)
@@ -186,13 +188,18 @@ def cocomo(kloc: float, mode: str = "organic") -> float:
     return float(of["a"] * kloc ** of["b"])
 
 
+def variant_on(architecture: str, broker: str | None) -> type[Parameters]:
+    """The parameters of an architecture on a broker or proxy, in the default variant of it."""
+    return next(one for one in architectures.get(architecture).variants if one.stands_on() == broker)
+
+
 def to_run(architecture: str, broker: str | None) -> tuple[str, ...]:
     """The processes that a twin is made of: real parts, programs, what stands beside them."""
-    known = architectures.get(architecture)
-    twin, parameters = known.live, known.load_parameters({"broker": broker} if broker else {}).model_dump(mode="json")
-    beside = ("control_plane",) if hasattr(twin, "beside") else ()
-    own = [part for part in live.parts(twin, parameters) if part != "broker"]
-    return tuple(dict.fromkeys([*twin.PARTS, *([broker] if broker else []), *own, *beside]))
+    twin, variant = architectures.get(architecture).live, variant_on(architecture, broker)
+    brokers = [str(broker)] if "broker" in variant.model_fields else []
+    own = [part for part in live.parts(twin, variant().model_dump(mode="json")) if part != "broker"]
+    also = [name for name, on in stated()[architecture].get("also", {}).items() if on == broker]
+    return tuple(dict.fromkeys([*twin.PARTS, *brokers, *own, *also]))
 
 
 def cost(architecture: str, broker: str | None) -> Cost:
@@ -205,8 +212,8 @@ def cost(architecture: str, broker: str | None) -> Cost:
     texts = [halstead(text) for text in python.values()]
     sql = sum(written(text, "--") for file, text in others.items() if file.suffix == ".sql")
     lines = sum(one.nloc for one in seen) + sql
-    variant = architectures.get(architecture).parameters.variant({"broker": broker} if broker else {})
-    settings = set(variant.model_fields) - times(variant) - set(Parameters.model_fields) - {"broker"}
+    variant = variant_on(architecture, broker)
+    settings = set(variant.model_fields) - times(variant) - set(Parameters.model_fields) - set(PROFILES)
     return Cost(
         architecture=architecture,
         broker=broker,

@@ -40,7 +40,7 @@ class Client:
                 await asyncio.sleep(self.backoff * 2 ** (attempt - 2) * (random.random() if self.jitter else 1.0))
             try:
                 with self.side.trace.stage(message, "call", attempt):
-                    return await self._once(path, content, attempt)
+                    return await self._once(path, message, content, attempt)
             except TimeoutError:
                 unheard = True
             except aiohttp.ClientResponseError as error:
@@ -51,8 +51,12 @@ class Client:
                 unheard = True
         raise HTTPException(504 if unheard else 502)
 
-    async def _once(self, path: str, content: bytes, attempt: int) -> Any:
-        headers = {"Content-Type": "application/json", "Attempt": str(attempt)}
+    async def _once(self, path: str, message: int, content: bytes, attempt: int) -> Any:
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": str(message),
+            "Attempt": str(attempt),
+        }
         async with self.session.post(path, data=content, headers=headers) as response:
             response.raise_for_status()
             return await response.json()

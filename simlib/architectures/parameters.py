@@ -22,6 +22,8 @@ Count = Annotated[Whole, Field(ge=1, le=100_000)]
 Retries = Annotated[Whole, Field(ge=0, le=100)]
 Time = AnyDistribution
 """A distribution of seconds."""
+PROFILES = ("broker", "proxy")
+"""Parameters that name what an architecture stands on, which has a calibration of its own."""
 
 
 class Parameters(Frozen):
@@ -61,9 +63,13 @@ class Parameters(Frozen):
 
     @classmethod
     def stands_on(cls) -> str | None:
-        """The kind of broker of this variant; None where it stands on none."""
-        field = cls.model_fields.get("broker")
-        return field.default if field else None
+        """The kind of broker, or the proxy, of this variant; None where it stands on none."""
+        return next((cls.model_fields[name].default for name in PROFILES if name in cls.model_fields), None)
+
+    @property
+    def profile(self) -> str | None:
+        """The broker or proxy whose times these are, perhaps a broker of the user's own; None where there is none."""
+        return next((getattr(self, name) for name in PROFILES if name in type(self).model_fields), None)
 
     def replace(self, **changes: Any) -> Parameters:
         """The same parameters but for the changes; raises BadInput as `load` does."""
@@ -110,12 +116,12 @@ def make(model: type[Parameters], values: Mapping[str, Any]) -> Parameters:
 
 def broker_of(model: type[Parameters], values: Mapping[str, Any]) -> str | None:
     """The broker that these values choose, perhaps the user's own; None where there is none. Raises BadInput as `make` does."""
-    return getattr(make(model, values), "broker", None)
+    return make(model, values).profile
 
 
 def _named(model: type[Parameters]) -> str:
     """A variant by what tells it from the others."""
-    chosen = (name for name in ("broker", "queue_type") if name in model.model_fields)
+    chosen = (name for name in (*PROFILES, "queue_type") if name in model.model_fields)
     return " with ".join(f"{name}={model.model_fields[name].default}" for name in chosen)
 
 
@@ -205,6 +211,7 @@ def times(model: type[Parameters]) -> set[str]:
 
 
 __all__ = [
+    "PROFILES",
     "Calibrated",
     "Calibration",
     "Count",

@@ -33,7 +33,7 @@ def calibrate(architecture: str, broker: str | None) -> dict[str, Any]:
         raise BadInput(f"architecture '{architecture}' has no times of its own to fit: it takes those of others")
     of = Measurement(architecture, broker)
     idle = {kind: of.calibration_run("idle", kind) for kind in CALIBRATED}
-    busy = {name: of.calibration_run("busy", name) for name in (*CALIBRATED, *stages.contrasts(architecture))}
+    busy = {name: of.calibration_run("busy", name) for name in (*CALIBRATED, *stages.contrasts(architecture, broker))}
     *others, file = calibration_files(architecture, broker)
     known = {name: entry.value.mean_value for name, entry in entries(others).items()}
     if others and not known:

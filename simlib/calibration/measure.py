@@ -77,7 +77,7 @@ class Measurement:
     def missing(self, plan: HeldOut) -> list[str]:
         """The points that no try has measured yet."""
         alone = [(how, kind) for how in ("idle", "busy") for kind in CALIBRATED]
-        alone += [("busy", name) for name in stages.contrasts(self.architecture)]
+        alone += [("busy", name) for name in stages.contrasts(self.architecture, self.broker)]
         missing = [f"{how}-{name}" for how, name in alone if not self.has(how, name)]
         there = {run["run"] for run in self.read("held_out.json", [])}
         held_out = [f"{load}-{repeat}" for load in plan.loads for repeat in range(plan.repeats)]
@@ -139,7 +139,7 @@ def measure(
     """
     twin = architectures.get(architecture).live
     case = api.case(architecture, plan.scenario, {**getattr(twin, "MEASURED", {}), **params}, engine="live")
-    of = Measurement(architecture, getattr(case.parameters, "broker", None))
+    of = Measurement(architecture, case.parameters.profile)
     paths.writable(of.folder)
     effort = plan.effort
     if (url := own.require(of.broker or "")) and not of.read("ways.json", []):
@@ -161,7 +161,7 @@ def measure(
             of.write("saturation.json", saturations)
         for load in plan.loads:
             _hold_out(of, bench, case, plan, load, say)
-    for name, changes in stages.contrasts(architecture).items():
+    for name, changes in stages.contrasts(architecture, of.broker).items():
         if not of.has("busy", name):
             with Bench(twin, case.parameters.replace(**changes)) as bench:
                 _alone(of, bench, case, "busy", STOCK_UPDATE, name, effort, say)

@@ -101,7 +101,7 @@ def controls(architecture: str, settings: Mapping[str, Any] | None = None) -> tu
     choose among calibrations (`broker`). Raises BadInput for an unknown name."""
     known = architectures.get(architecture)
     parameters = known.load_parameters(settings)
-    measured = calibrated(architecture, getattr(parameters, "broker", None))
+    measured = calibrated(architecture, parameters.profile)
     found = []
     for name, field in known.parameters.model_fields.items():
         entry = measured.get(name)

@@ -11,6 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from simlib import api, architectures
+from simlib.architectures.parameters import PROFILES
 from simlib.errors import BadInput, RunFailed
 from simlib.explorer import charts, numbers
 from simlib.explorer.controls import STEP, Control, controls
@@ -18,8 +19,6 @@ from simlib.figures import style
 from simlib.figures.catalogue import LANGUAGES, Language, text, title
 from simlib.scenario import scenario_names
 
-CALIBRATES = "broker"
-"""The parameter that chooses the calibration."""
 _LANGUAGES = {"ru": "Русский", "en": "English"}
 _STYLE = """<style>
 .simlib-table { border-collapse: collapse; font-size: 13px; line-height: 1.35; }
@@ -150,7 +149,7 @@ class Page:
         handle = self._handles[name]
         if self._quiet:
             return
-        if name == CALIBRATES:
+        if name in PROFILES:
             return self._build({name: handle.value})
         self._moved(handle)
 

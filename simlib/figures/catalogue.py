@@ -309,6 +309,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:breaker": {"ru": "отказов подряд до размыкания", "en": "failures in a row that open the breaker"},
     "parameter:breaker_lasts": {"ru": "размыкание длится", "en": "how long the breaker stays open"},
     "parameter:loopback": {"ru": "между процессом и его прокси", "en": "between a process and its sidecar"},
+    "parameter:proxy": {"ru": "программа прокси", "en": "the sidecars' program"},
     "parameter:hop": {"ru": "работа прокси на сообщение", "en": "CPU of a sidecar for a message"},
     "parameter:mtls": {"ru": "шифрование между прокси", "en": "encryption between sidecars"},
     "parameter:tls": {"ru": "работа прокси на шифрование", "en": "CPU of a sidecar to encrypt a message"},

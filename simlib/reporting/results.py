@@ -280,7 +280,7 @@ class _Results:
         found: dict[str, tuple[str, str, str]] = {}
         for name in self.names:
             values = architectures.get(name).load_parameters()
-            measured = calibrated(name, getattr(values, "broker", None))
+            measured = calibrated(name, values.profile)
             for field, about in type(values).model_fields.items():
                 origin = measured[field].provenance if field in measured else "assumed"
                 words = TEXTS.get(f"parameter:{field}", {"ru": about.description or ""})["ru"]

@@ -1063,6 +1063,15 @@ def test_service_mesh_limits_keep_what_would_overload_the_other_side_away_from_i
     assert waited[1] < 0.2 * waited[0]
 
 
+def test_service_mesh_on_haproxy_leaves_out_the_last_process_too_and_envoy_keeps_it():
+    failing = workload(20, only="stock_query", handler_failure=1.0)
+    once = {"retries": 0, "proxy_retries": 0, "ejection_lasts": "1 h"}
+    kept, alone = (columns("service_mesh", failing, 100, proxy=proxy, **once) for proxy in ("envoy", "haproxy"))
+    assert set(kept["response"]) == set(alone["response"]) == {"failed"}
+    asked, refused = ((made["responded"] - made["issued"])[20:] for made in (kept, alone))
+    assert refused.max() < asked.min(), "what is refused here never comes to the other side"
+
+
 def test_service_mesh_stands_still_for_a_moment_when_it_is_configured():
     calm = workload(50, only="stock_query")
     seldom, often = (

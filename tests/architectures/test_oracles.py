@@ -53,7 +53,7 @@ def oracle(name):
 def continuous(name, **changes):
     """The default parameters with exponential times of the same means."""
     known = architectures.get(name).parameters
-    chosen = {field: changes[field] for field in ("broker", "queue_type") if field in changes}
+    chosen = {field: changes[field] for field in ("broker", "queue_type", "proxy") if field in changes}
     defaults = make(known, chosen)
     times = {field: Exponential(value.mean_value) for field, value in defaults if isinstance(value, Distribution)}
     return defaults.replace(**(times | changes))
@@ -217,6 +217,11 @@ EQUAL = {
         "when sidecars limit": (150, {}, {"proxy_connections": 1, "proxy_pending": 1}),
         "when budgets are spent": (60, {"handler_failure": 0.4}, {"retry_budget": 0.1, "proxy_budget": 0.2}),
         "without encryption": (100, {}, {"mtls": False, "workers": 1}),
+        "on HAProxy": (
+            80,
+            {"handler_failure": 0.4},
+            {"proxy": "haproxy", "processes": 2, "ejection": 2, "ejection_lasts": 0.05},
+        ),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
     },
     "streaming": {

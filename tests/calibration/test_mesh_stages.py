@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from simlib import architectures
 from simlib.calibration import stages
 from simlib.calibration.stages import service_mesh
 from simlib.domain import STOCK_QUERY, STOCK_UPDATE
@@ -27,12 +28,18 @@ def test_hop_tls_and_push_are_told_apart_by_the_contrasts():
     }
     found = service_mesh.mesh_cpu(busy)
     assert found == pytest.approx({"hop": HOP, "tls": TLS, "push": PUSH})
+    del busy[service_mesh.PUSHED]
+    assert service_mesh.mesh_cpu(busy) == pytest.approx({"hop": HOP, "tls": TLS}), "nobody pushes to HAProxy"
 
 
-def test_every_contrast_changes_a_parameter_of_the_mesh_and_no_other_architecture_has_any():
-    from simlib import architectures
+@pytest.mark.parametrize(("proxy", "names"), [("envoy", {"plain", "pushed"}), ("haproxy", {"plain"})])
+def test_contrasts_are_those_of_the_proxy_and_each_changes_a_parameter(proxy, names):
+    parameters = architectures.get("service_mesh").load_parameters({"proxy": proxy})
+    contrasts = stages.contrasts("service_mesh", proxy)
+    assert set(contrasts) == names
+    assert all(parameters.replace(**changes) != parameters for changes in contrasts.values())
 
-    parameters = architectures.get("service_mesh").load_parameters({})
-    for changes in stages.contrasts("service_mesh").values():
-        assert parameters.replace(**changes) != parameters
-    assert stages.contrasts("rest") == stages.contrasts("batch_exchange") == {}
+
+@pytest.mark.parametrize(("name", "profile"), [("rest", None), ("batch_exchange", None), ("message_queue", "nats")])
+def test_most_architectures_need_no_contrasts(name, profile):
+    assert stages.contrasts(name, profile) == {}

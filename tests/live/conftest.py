@@ -97,6 +97,7 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
     ("saga/orchestrated", {}),
     ("saga/choreographed", {}),
     ("service_mesh", {}),
+    ("service_mesh", {"proxy": "haproxy"}),
 ]
 
 

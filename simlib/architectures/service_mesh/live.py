@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +20,7 @@ from simlib.architectures.service_mesh import certificates, control_plane
 from simlib.architectures.twin import Side, main
 from simlib.brokers import Part, Server
 from simlib.brokers.envoy import envoy
+from simlib.brokers.haproxy import haproxy
 from simlib.brokers.processes import Program, free_port
 
 BESIDE = ("sidecar",)
@@ -25,35 +28,58 @@ BESIDE = ("sidecar",)
 SIMULATED = ("retry_budget", "backlog", "breaker", "breaker_lasts")
 """Parameters that the model alone has."""
 __all__ = ["BESIDE", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED", "beside"]
+ATTEMPT = b"attempt"
+"""The header in which the application says which of its attempts a request is."""
 TRY = b"x-envoy-attempt-count"
-"""The header in which a sidecar says which of its tries a request is."""
+"""The header in which Envoy says which of its tries a request is."""
 
 
 @contextmanager
 def beside(folder: Path, ports: Mapping[str, int], parameters: Mapping[str, Any]) -> Iterator[dict[str, Server]]:
-    """A sidecar for each process, which knows that one and, from the control plane, the other side's sidecars."""
+    """A sidecar for each process, which knows that one and the other side's sidecars: Envoy from the control plane."""
     certificates.issue(folder, list(PROGRAMS))
+    on_envoy = parameters["proxy"] == "envoy"
     inbound = {process: free_port() for process in ports}
-    known = {
-        str(folder / f"{process}.sidecar.endpoints.json"): [
-            port for other, port in inbound.items() if side_of(other) == other_side(process)
-        ]
-        for process in ports
+    others = {
+        process: [port for other, port in inbound.items() if side_of(other) == other_side(process)] for process in ports
     }
     template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, undefined=jinja2.StrictUndefined
-    ).get_template("envoy.yaml")
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    ).get_template("envoy.yaml" if on_envoy else "haproxy.cfg")
     with ExitStack() as stack:
-        servers = {"control_plane": stack.enter_context(control(folder, parameters["push_interval"], known))}
+        servers = {}
+        if on_envoy:
+            known = {str(folder / f"{process}.sidecar.endpoints.json"): ports for process, ports in others.items()}
+            servers["control_plane"] = stack.enter_context(control(folder, parameters["push_interval"], known))
         for process, own in ports.items():
             outbound, name = free_port(), f"{process}.sidecar"
             config = template.render(
                 p=parameters, folder=folder, name=name, side=side_of(process), other=other_side(process),
-                own=own, inbound=inbound[process], outbound=outbound,
+                own=own, inbound=inbound[process], outbound=outbound, others=others[process],
             )  # fmt: skip
             listens = outbound, inbound[process]
-            servers[name] = stack.enter_context(envoy(name, folder, config, listens, parameters["workers"]))
+            servers[name] = stack.enter_context(
+                envoy(name, folder, config, listens, parameters["workers"])
+                if on_envoy
+                else haproxy(name, folder, config, listens)
+            )
+        for process in ports if not on_envoy else ():
+            take_in(
+                folder / f"{process}.sidecar.sock", [f"{other_side(process)}{k + 1}" for k in range(len(ports) // 2)]
+            )
         yield servers
+
+
+def take_in(commands: Path, others: Sequence[str]) -> None:
+    """Tell a HAProxy that the others are well: it leaves out those who did not listen yet when it began, until its next probe."""
+    for name in others:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(commands))
+            connection.sendall(f"set server other_side/{name} health up\n".encode())
+            connection.recv(1024)
 
 
 @contextmanager
@@ -79,16 +105,22 @@ def other_side(process: str) -> str:
 
 
 class Numbered:
-    """ASGI middleware that gives each try of a sidecar a number of its own among those of all the application's attempts."""
+    """ASGI middleware that gives each try of a sidecar a number of its own among those of all the application's attempts: the one
+    that the sidecar tells, or, where it tells none, how many tries of the attempt have come here."""
 
     def __init__(self, app: Any, tries: int) -> None:
         self.app, self.tries = app, tries
+        self.seen: Counter[tuple[str, bytes, bytes]] = Counter()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = dict(scope.get("headers", ()))
-        if TRY in headers:
-            number = (int(headers[b"attempt"]) - 1) * self.tries + int(headers[TRY])
-            scope = {**scope, "headers": list({**headers, b"attempt": str(number).encode()}.items())}
+        if ATTEMPT in headers:
+            attempt = headers[ATTEMPT]
+            place = scope["path"], headers[b"idempotency-key"], attempt
+            self.seen[place] += 1
+            turn = int(headers.get(TRY, self.seen[place]))
+            number = (int(attempt) - 1) * self.tries + min(turn, self.tries)
+            scope = {**scope, "headers": list({**headers, ATTEMPT: str(number).encode()}.items())}
         await self.app(scope, receive, send)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from simlib.architectures.parameters import Count, PositiveDuration, Retries, Time, Truth
+from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
 from simlib.architectures.rest.model import Network, Rest, chosen, connected, travel
 from simlib.architectures.sides import Side
-from simlib.distributions import Distribution
+from simlib.distributions import Constant, Distribution
+from simlib.errors import unknown
 from simlib.flow import (
     RESULT,
     Backoff,
@@ -32,9 +34,20 @@ from simlib.quantities import Duration, Number, Probability, Whole
 from simlib.scenario import Scenario
 
 
-class ServiceMesh(Rest):
-    """Parameters of the service mesh, beside those of direct REST, which are the applications' own."""
+class Policy(NamedTuple):
+    """What a proxy does where tries fail, and how it is configured, in the words of the flow."""
 
+    backoff: float
+    budget: float
+    max_ejected: float
+    push_interval: float
+    push: Distribution
+
+
+class ServiceMesh(Rest):
+    """Parameters of the service mesh on every proxy, beside those of direct REST, which are the applications' own."""
+
+    proxy: str = Field("envoy", description="the program that a sidecar is, and whose times it has")
     loopback: Time = Field("0.02 ms", validate_default=True, description="between a process and its sidecar, each way")
     hop: Time = Field("0.15 ms", validate_default=True, description="CPU of a sidecar for a message that passes it")
     mtls: Truth = Field(True, description="whether what goes between sidecars is encrypted, and each knows the other")
@@ -44,12 +57,6 @@ class ServiceMesh(Rest):
     workers: Count = Field(2, description="threads of a sidecar")
     proxy_timeout: PositiveDuration = Field(0.5, description="after which a sidecar abandons a try, s")
     proxy_retries: Retries = Field(2, description="further tries of a sidecar after one failed or timed out")
-    proxy_backoff: Duration = Field(
-        0.025, description="before its first retry, doubled each time, drawn up to its length, s"
-    )
-    proxy_budget: Annotated[Number, Field(ge=0, le=100)] = Field(
-        100.0, description="further tries that a call pays for, on average over a sidecar's calls"
-    )
     proxy_connections: Count = Field(1024, description="connections of a sidecar to each process of the other side")
     proxy_pending: Annotated[Whole, Field(ge=0, le=100_000)] = Field(
         1024, description="calls that wait for one; more fail at once"
@@ -58,9 +65,53 @@ class ServiceMesh(Rest):
         5, description="failures in a row after which a sidecar leaves a process out; 0: it never does"
     )
     ejection_lasts: PositiveDuration = Field(5.0, description="for how long it does so, s")
+
+    @classmethod
+    def variants(cls) -> tuple[type[Parameters], ...]:
+        return OnEnvoy, OnHaproxy
+
+    @classmethod
+    def variant(cls, values: Mapping[str, Any]) -> type[Parameters]:
+        known = {str(one.stands_on()): one for one in cls.variants()}
+        proxy = str(values.get("proxy", "envoy"))
+        if proxy not in known:
+            raise unknown("proxy", proxy, known)
+        return known[proxy]
+
+    @property
+    def policy(self) -> Policy:
+        """What the proxy does."""
+        raise NotImplementedError
+
+
+class OnEnvoy(ServiceMesh):
+    """Sidecars that are Envoy (envoyproxy.io, "Outlier detection", "Circuit breaking"), configured by a control plane."""
+
+    proxy: Literal["envoy"] = Field("envoy", description="the program that a sidecar is, and whose times it has")
+    proxy_backoff: Duration = Field(
+        0.025, description="before its first retry, doubled each time, drawn up to its length, s"
+    )
+    proxy_budget: Annotated[Number, Field(ge=0, le=100)] = Field(
+        100.0, description="further tries that a call pays for, on average over a sidecar's calls"
+    )
     max_ejected: Probability = Field(0.5, description="share of the processes that it leaves out at most")
     push_interval: PositiveDuration = Field(10.0, description="between two configurations from the control plane, s")
     push: Time = Field("5 ms", validate_default=True, description="CPU of a sidecar to take in a configuration")
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.proxy_backoff, self.proxy_budget, self.max_ejected, self.push_interval, self.push)
+
+
+class OnHaproxy(ServiceMesh):
+    """Sidecars that are HAProxy (haproxy.org, configuration manual 2.8: `retry-on`, `observe`, `on-error`): it tries again at once
+    and as often as it may, leaves out whoever fails, and has the configuration that it began with."""
+
+    proxy: Literal["haproxy"] = Field("haproxy", description="the program that a sidecar is, and whose times it has")
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(backoff=0.0, budget=100.0, max_ejected=1.0, push_interval=math.inf, push=Constant(value=0.0))
 
 
 def build(p: ServiceMesh, scenario: Scenario) -> Flow:
@@ -81,19 +132,19 @@ class Mesh(Network):
         self.upstream = {
             part: sidecar.pool(
                 "upstream", capacity=p.proxy_connections, queue_limit=p.proxy_pending, members=p.processes, select=p.balancing,
-                breaker=Breaker(p.ejection, p.ejection_lasts, p.max_ejected) if p.ejection else None,
+                breaker=Breaker(p.ejection, p.ejection_lasts, p.policy.max_ejected) if p.ejection else None,
             ) for part, sidecar in self.sidecars.items()
         }  # fmt: skip
-        budgeted = p.proxy_budget < p.proxy_retries
+        budgeted = p.policy.budget < p.proxy_retries
         self.proxy_budgets = {
-            part: flow.budget(f"{sidecar.name}.retries", p.proxy_budget)
+            part: flow.budget(f"{sidecar.name}.retries", p.policy.budget)
             for part, sidecar in self.sidecars.items()
             if budgeted
         }
-        if p.push.mean_value:
+        if p.policy.push.mean_value:
             for sidecar in self.sidecars.values():
-                configured = self.work(sidecar, {f"{sidecar.name}.push": p.push})
-                flow.actor(f"{sidecar.name}.push", sidecar, [every(p.push_interval), *configured])
+                configured = self.work(sidecar, {f"{sidecar.name}.push": p.policy.push})
+                flow.actor(f"{sidecar.name}.push", sidecar, [every(p.policy.push_interval), *configured])
 
     @property
     def known(self) -> int:
@@ -120,7 +171,7 @@ class Mesh(Network):
         ]  # fmt: skip
         tried: Steps = [upstream.seize(stream=f"{label}.upstream"), *chosen(ways), upstream.release()]
         if p.proxy_retries:
-            policy = Backoff(p.proxy_retries, p.proxy_backoff, jitter=True, budget=self.proxy_budgets.get(part))
+            policy = Backoff(p.proxy_retries, p.policy.backoff, jitter=True, budget=self.proxy_budgets.get(part))
             asked: Step = retry(policy, tried, stream=f"{label}.sidecar.backoff", goes_on=True)
         else:
             asked = rescue(tried, otherwise=[])

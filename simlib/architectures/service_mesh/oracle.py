@@ -47,16 +47,16 @@ class Simulation(rest.Simulation):
         self.sidecars = {process: Sidecar(self.env, process.name, p) for process in processes}
         for number, (process, sidecar) in enumerate(self.sidecars.items()):
             del process.peers[1:]
-            for turn in range(int((self.issued[-1] + CONFIGURED) / p.push_interval)):
+            for turn in range(int((self.issued[-1] + CONFIGURED) / p.policy.push_interval)):
                 self.env.process(self.configure(sidecar, number, turn))
 
     def configure(self, sidecar: Sidecar, number: int, turn: int) -> Story:
         """What the control plane sends."""
-        yield self.env.timeout((turn + 1) * self.p.push_interval)
+        yield self.env.timeout((turn + 1) * self.p.policy.push_interval)
         place = draws.fold(draws.fold(0, -1 - number), turn)
         with sidecar.cpu.request() as thread:
             yield thread
-            yield from self.on_a_core(self.p.push, f"{sidecar.name}.push", place)
+            yield from self.on_a_core(self.p.policy.push, f"{sidecar.name}.push", place)
 
     def passed(self, sidecar: Sidecar, label: str, place: int) -> Story:
         """A message passes a sidecar, on one side of which it is encrypted."""
@@ -93,16 +93,16 @@ class Simulation(rest.Simulation):
         """One try after the other; each has a number of its own among those of all the application's attempts."""
         p, unheard = self.p, False
         first = (attempt - 1) * (p.proxy_retries + 1) + 1
-        sidecar.paid = min(sidecar.paid + p.proxy_budget, RESERVE)
+        sidecar.paid = min(sidecar.paid + p.policy.budget, RESERVE)
         for turn in range(p.proxy_retries + 1):
             at = draws.fold(place, turn) if p.proxy_retries else place
             answer = yield from self.once(label, sidecar, there, at, first + turn, serve)
             if answer.response not in (FAILED, TIMED_OUT):
                 return answer
             unheard = unheard or answer.response == TIMED_OUT
-            if turn == p.proxy_retries or not self.affords(sidecar, p.proxy_budget, p.proxy_retries):
+            if turn == p.proxy_retries or not self.affords(sidecar, p.policy.budget, p.proxy_retries):
                 break
-            wait = min(p.proxy_backoff * 2.0**turn, 60.0)
+            wait = min(p.policy.backoff * 2.0**turn, 60.0)
             yield self.env.timeout(wait * self.uniform(f"{label}.sidecar.backoff", at))
         return Answer(TIMED_OUT if unheard else FAILED)
 
@@ -123,7 +123,7 @@ class Simulation(rest.Simulation):
             self.env.process(self.far(label, sidecar, there.processes[which], place, number, serve, answered))
             yield answered | self.env.timeout(self.p.proxy_timeout)
         answer: Any = answered.value if answered.triggered else Answer(TIMED_OUT)
-        peer.came_to(answer.response in (FAILED, TIMED_OUT), sidecar.peers, self.p.max_ejected)
+        peer.came_to(answer.response in (FAILED, TIMED_OUT), sidecar.peers, self.p.policy.max_ejected)
         return answer
 
     def far(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from simlib import architectures
 from simlib.history import History
 
 SHORTEST = 1e-6
@@ -52,9 +53,12 @@ def estimates(architecture: str, idle: Runs, busy: Runs, known: Mapping[str, flo
     return found
 
 
-def contrasts(architecture: str) -> dict[str, dict[str, Any]]:
-    """The parameters that an architecture's contrasts change, by name."""
-    return dict(getattr(_module(architecture), "CONTRASTS", {})) if has_own(architecture) else {}
+def contrasts(architecture: str, profile: str | None) -> dict[str, dict[str, Any]]:
+    """The parameters that an architecture's contrasts change, by name: of those that it has on this broker or proxy."""
+    known = architectures.get(architecture)
+    variant = next((one for one in known.variants if one.stands_on() == profile), known.parameters)
+    named: dict[str, dict[str, Any]] = getattr(_module(architecture), "CONTRASTS", {}) if has_own(architecture) else {}
+    return {name: changes for name, changes in named.items() if changes.keys() <= variant.model_fields.keys()}
 
 
 def has_own(architecture: str) -> bool:

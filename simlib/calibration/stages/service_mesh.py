@@ -19,7 +19,7 @@ _PUSH = f"{CPU}, configured every {PUSHED_EVERY:g} s and every 10 s"
 
 
 def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
-    """`hop`, `tls`, `push`; and `loopback`."""
+    """`hop`, `tls`, `push` (of Envoy alone); and `loopback`."""
     cpu = mesh_cpu(busy)
     waits = mesh_waits(idle, cpu, known)
     sources = {"hop": CPU, "tls": _TLS, "push": _PUSH}
@@ -27,17 +27,18 @@ def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
 
 
 def mesh_cpu(busy: Runs) -> dict[str, float]:
-    """Processor times of `hop`, `tls` and `push`, s, from busy runs.
+    """Processor times of `hop`, `tls` and, where a control plane pushes, `push`, s, from busy runs.
 
     Every message passes the caller's sidecar twice, and the other side's twice. Encryption is what a passage costs more than in
     the run without; the times in which configurations came are told by what the sidecars worked more with many of them.
     """
     encrypted = [passage(busy[kind]) for kind in (STOCK_UPDATE, STOCK_QUERY)]
     tls = max(encrypted[0] - passage(busy[PLAIN]), SHORTEST)
-    pushed = busy[PUSHED]
-    more = sidecar_cpu(pushed) - 4 * encrypted[0] * pushed.messages.num_rows
-    pushes = 2 * pushed.meta["wall"] / PUSHED_EVERY
-    return {"hop": max(float(np.mean(encrypted)) - tls, SHORTEST), "tls": tls, "push": max(more / pushes, SHORTEST)}
+    found = {"hop": max(float(np.mean(encrypted)) - tls, SHORTEST), "tls": tls}
+    if pushed := busy.get(PUSHED):
+        more = sidecar_cpu(pushed) - 4 * encrypted[0] * pushed.messages.num_rows
+        found["push"] = max(more / (2 * pushed.meta["wall"] / PUSHED_EVERY), SHORTEST)
+    return found
 
 
 def passage(history: History) -> float:
