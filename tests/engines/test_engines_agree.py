@@ -160,6 +160,7 @@ class Composer:
         )  # fmt: skip
         self.log.group("other group", detected_after=random.choice((0.0, 1.0)))
         self.publishes = self.travels = True
+        self.holding = 0
         stages = ("first", "second") if random.random() < 0.3 else ()
         for name in stages:
             onward = choose({stage: 0.3 for stage in stages}) if random.random() < 0.5 else apply("staged")
@@ -317,7 +318,10 @@ class Composer:
 
     def hold(self, depth: int, handling: bool) -> Steps:
         pool = self.random.choice([pool for pool in (*self.pools, self.parts[0].cpu) if pool.discipline == "priority"])
-        return [pool.seize(priority=self.random.choice((0, 1))), *self.steps(depth - 1, handling), pool.release()]
+        self.holding += 1
+        inside = self.steps(depth - 1, handling)
+        self.holding -= 1
+        return [pool.seize(priority=self.random.choice((0, 1))), *inside, pool.release()]
 
     def spend(self, depth: int, handling: bool) -> Steps:
         """A token, which the row that took it may give back, or leave to another."""
@@ -341,7 +345,7 @@ class Composer:
         match self.random.randint(0, 6):
             case 5:
                 return [by_sku(one, other, [apply("third")])]
-            case 6 if not handling:
+            case 6 if not handling and not self.holding:  # what is held a crash would take
                 return self.random.choice(([checkpoint(), *one], [spawn([checkpoint(), *one])]))
             case 0:
                 return [branch(self.condition(), one, other)]
