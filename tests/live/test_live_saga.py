@@ -59,6 +59,14 @@ def test_sagas_end_live_as_their_models_do_and_nothing_stays_half_finished(whole
     assert live.check().counts["half_finished"] == 0 < (live.messages.to_pandas()["outcome"] == "compensated").sum()
 
 
+def test_sagas_wait_for_what_nobody_hears_of_as_long_as_their_limit_and_then_have_all_undone(whole, style):
+    messages = run(whole, style, orders(step_refused=0.0, step_timed_out=0.1)).messages.to_pandas()
+    limit = whole.parameters["step_timeout" if style == "saga/orchestrated" else "deadline"]
+    silent = messages[messages["outcome"] == "compensated"]
+    assert len(silent) > 5 and set(silent["response"]) == {"refused"}
+    assert (silent["responded"] - silent["issued"] > limit).all()
+
+
 def test_sagas_undo_in_reverse_order_what_was_done_and_give_the_units_back(whole, style):
     history = run(whole, style, orders(step_refused=0.3))
     rows = history.effects.to_pandas()
@@ -104,6 +112,13 @@ def test_a_killed_shop_goes_on_with_its_sagas_when_it_is_back(whole, style, tmp_
     assert (rows["effect"].astype(str).str.endswith(".undone") & (rows["time"] > fault["end"])).any()
     assert history.check().counts["half_finished"] == 0
     assert history.meta["quiet"]
+
+
+def test_a_killed_service_holds_no_saga_half_finished(whole, style):
+    history = run(whole, style, orders(faults=(Crash(part="payment", at=(1.0,), restart=0.2),)))
+    assert history.faults.to_pylist()[0]["part"] == "payment"
+    assert set(history.messages["outcome"].to_pylist()) <= {"applied", "compensated", "rejected"}
+    assert history.check().counts["half_finished"] == 0 and history.meta["quiet"]
 
 
 def test_a_killed_shop_that_remembers_nothing_leaves_its_sagas_half_finished(forgetful, style, tmp_path):
