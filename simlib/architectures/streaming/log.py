@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import psycopg
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from pydantic import BaseModel
 
@@ -46,11 +46,14 @@ class Log(Generic[Body]):
         self.exactly_once = self.p["guarantee"] == "exactly_once"
         self.partitions = [TopicPartition(self.name(topic), i) for i in range(self.p["partitions"])]
         self.threads = ThreadPoolExecutor(self.p["members"] + 2)
-        self.client = {
+        client = {
             "bootstrap.servers": address(side.config.servers["kafka"]),
             "reconnect.backoff.max.ms": 500,
             **QUIET,
         }
+        self.admin, self.producer = AdminClient(client), Producer(client | producing(self.p))
+        group = client | consuming(self.p, self.name(topic))
+        self.watcher, *self.consumers = (Consumer(group) for _ in range(1 + self.p["members"]))
         side.once = side.once or self.exactly_once
         side.pending = self.pending
 
@@ -61,12 +64,9 @@ class Log(Generic[Body]):
     async def begin(self) -> None:
         """Make the topics where they are not there yet, and begin to read."""
         self.loop = asyncio.get_running_loop()
-        self.admin = AdminClient(self.client)
         await self.aside(self._make_topics)
-        self.producer = Producer(self.client | producing(self.p))
         self.reporter = self.aside(self._report)
-        self.watcher = Consumer(self.client | consuming(self.p, self.name(self.topic)))
-        self.members = [asyncio.create_task(self.member()) for _ in range(self.p["members"])]
+        self.members = [asyncio.create_task(self.member(consumer)) for consumer in self.consumers]
 
     async def end(self) -> None:
         """Leave the group and the server, and nothing there."""
@@ -111,9 +111,8 @@ class Log(Generic[Body]):
 
     # Reading.
 
-    async def member(self) -> None:
+    async def member(self, consumer: Consumer) -> None:
         """A member of the group: takes what there is, handles one after the other, and commits the position."""
-        consumer = Consumer(self.client | consuming(self.p, self.name(self.topic)))
         consumer.subscribe([self.name(self.topic)], on_assign=self._go_on if self.exactly_once else lambda *_: None)
         while self.open:
             records = await self.aside(self._poll, consumer)
@@ -188,8 +187,11 @@ class Log(Generic[Body]):
         flushed = {"flush.ms": milliseconds(self.p["flush_every"])} if self.p["flush_every"] else {"flush.messages": 1}
         topics = [NewTopic(self.name(topic), self.p["partitions"], config=flushed) for topic in TOPICS]
         for made in self.admin.create_topics(topics, operation_timeout=5).values():
-            with suppress(KafkaException):  # the other side was faster
+            try:
                 made.result()
+            except KafkaException as error:  # the other side was faster
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
 
     def aside(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """Do in a thread what waits; the client's own threads do the work."""
