@@ -57,7 +57,7 @@ def test_a_group_goes_on_where_it_was_and_an_idempotent_receiver_knows_what_it_r
 def test_the_order_of_each_sku_is_kept_whatever_fails(run, workload):
     flaky = workload(100.0, only="stock_update", handler_failure=0.3)
     flaky = flaky.model_copy(update={"goods": flaky.goods.model_copy(update={"skus": 5})})
-    history = run("streaming", flaky, 100, handler_backoff=0.005, **UNGUARDED)
+    history = run("streaming", flaky, 100, handler_backoff=0.005, session_timeout=10.0, **UNGUARDED)
     effects = history.effects.to_pandas().query("store == 'copy'")
     assert set(columns(history)["outcome"]) == {"applied"}
     for _, writes in effects.groupby("sku"):
@@ -112,8 +112,9 @@ def test_a_publication_without_a_confirm_is_indeterminate(bench, workload, kafka
 
 def test_polls_that_last_longer_than_the_group_waits_are_done_again_and_shorter_ones_are_not(run, workload):
     slow = workload(40.0, only="stock_update", handler_work=Constant(0.05), horizon=4.0)
-    impatient = {"session_timeout": 0.3, "max_poll_interval": 0.4, "handler_backoff": 0.005}
-    whole = run("streaming", slow, 40, **impatient)
-    single = run("streaming", slow, 40, max_poll_records=1, **impatient)
-    assert columns(whole)["deliveries"].max() > 1
-    assert columns(single)["deliveries"].max() == 1
+    impatient, patient = (
+        columns(run("streaming", slow, 40, session_timeout=session, max_poll_interval=poll))
+        for session, poll in ((0.3, 0.4), (20.0, 60.0))
+    )
+    assert impatient["deliveries"].max() > 1
+    assert patient["deliveries"].max() == 1

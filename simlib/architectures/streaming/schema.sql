@@ -3,8 +3,8 @@
 CREATE SCHEMA log;
 CREATE TABLE log.positions (part int PRIMARY KEY, next bigint NOT NULL);
 
--- The group goes on from here. In one transaction with an effect: both are committed, or neither.
+-- The group goes on from here, or from where it is further already. In one transaction with an effect: both are committed, or neither.
 CREATE FUNCTION keep_position(_part int, _next bigint) RETURNS void AS $$
 BEGIN
-    INSERT INTO log.positions VALUES (_part, _next) ON CONFLICT (part) DO UPDATE SET next = _next;
+    INSERT INTO log.positions VALUES (_part, _next) ON CONFLICT (part) DO UPDATE SET next = greatest(positions.next, _next);
 END $$ LANGUAGE plpgsql;
