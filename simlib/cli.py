@@ -210,6 +210,7 @@ def run(
 ) -> int:
     """Run an architecture on a scenario: its metrics with 95 % intervals, and the checker's counts."""
     from simlib import api, paths
+    from simlib.validity import beyond
 
     values = _settings(settings)
     if keep == "metrics":
@@ -237,6 +238,7 @@ def run(
                 "calibration": found.case.meta["calibration"],
                 "parameters": found.case.meta["parameters"],
                 "overloaded": found.overloaded,
+                "beyond": beyond(found.case),
                 "metrics": _metrics(table),
                 "check": checked,
                 **_origin(found.case.meta["parameters_hash"]),
@@ -314,6 +316,7 @@ def compare(
     """Compare architectures on the same random numbers: metrics of each, and paired differences with 95 % intervals (of each from
     the first; with --json, of all pairs)."""
     from simlib import api
+    from simlib.validity import beyond
 
     values = _settings(settings)
     chosen = _architectures(names)
@@ -326,6 +329,7 @@ def compare(
             {
                 "architecture": each.case.architecture,
                 "overloaded": each.overloaded,
+                "beyond": beyond(each.case),
                 "calibration": each.case.meta["calibration"],
                 "parameters": each.case.meta["parameters"],
                 "parameters_hash": each.case.meta["parameters_hash"],
@@ -429,20 +433,59 @@ def _broker_at(
 
 
 @app.command()
-def calibrate(names: Names = None, settings: Settings = None, as_json: Json = False) -> int:
-    """Fit the parameters of the models to the measurements."""
+def calibrate(
+    names: Names = None,
+    settings: Settings = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Times measured elsewhere: a column each, as 'store [ms]'.", metavar="FILE.csv"),
+    ] = None,
+    called: Called = None,
+    as_json: Json = False,
+) -> int:
+    """Fit the parameters of the models to the measurements; with --from and --as those of a broker of your own, of the kind that
+    --set broker=KIND says, to a file of times, and draw the fits."""
     from simlib import architectures, calibration
 
     chosen = _broker_set(settings)
-    fitted = _fitted(names, next(iter(chosen.values()), None))
-    rows = [calibration.calibrate(name, architectures.get(name).broker(chosen)) for name in fitted]
+    figures: list[str] = []
+    if source or called:
+        row, figures = _calibrate_from(source, called, names, chosen)
+        rows = [row]
+    else:
+        fitted = _fitted(names, next(iter(chosen.values()), None))
+        rows = [calibration.calibrate(name, architectures.get(name).broker(chosen)) for name in fitted]
     if as_json:
-        return _print({"rows": rows, **_origin()})
+        return _print({"rows": rows, "figures": figures, **_origin()})
     for row in rows:
         _say(f"\n{calibration.twin(row)}")
         values = [(name, _short(entry["value"]), entry["provenance"]) for name, entry in row["parameters"].items()]
         _table(["parameter", "value", "provenance"], values)
+    for file in figures:
+        _say(file)
     return 0
+
+
+def _calibrate_from(
+    source: Path | None, called: str | None, names: Sequence[str] | None, chosen: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """What was written for a broker of the user's own, from a file of times, and the figures of it."""
+    from simlib import architectures, calibration
+    from simlib.brokers import own
+    from simlib.figures import draw_fits
+
+    if source is None or called is None:
+        raise BadInput("times measured elsewhere need a file and a name for their broker: give both --from and --as")
+    if len(names or ()) != 1:
+        raise BadInput("times measured elsewhere are of one architecture: name it")
+    (name,) = _architectures(names)
+    kind = architectures.get(name).broker(chosen)
+    if kind is None:
+        raise BadInput(f"architecture '{name}' stands on no broker that could be your own: name another")
+    estimates = calibration.from_elsewhere(source, name, kind)
+    own.keep(called, own.Own(kind=kind))
+    row = calibration.calibrate_from(source, name, called)
+    return row, [str(file) for file in draw_fits(row, estimates)]
 
 
 @app.command()
@@ -755,7 +798,9 @@ def _quantity(row: Any) -> str:
 
 
 def _headline(name: str, found: Sequence[api.Replicates]) -> None:
-    """What was run, and what it stands on."""
+    """What was run, what it stands on, and what of it is beyond what was validated."""
+    from simlib.validity import beyond
+
     about, meta = _about(found), found[0].case.meta
     runs = (
         f"{about['replications']} runs of {about['messages']} messages"
@@ -769,6 +814,8 @@ def _headline(name: str, found: Sequence[api.Replicates]) -> None:
     hashes = ", ".join(one.case.meta["parameters_hash"] for one in found)
     _say(f"{calibration}; parameters {hashes}; {meta['version']}, draws {meta['draws']}")
     for one in found:
+        if outside := beyond(one.case):
+            _say(f"{one.case.architecture} is beyond what its model was validated at: {'; '.join(outside)}")
         if one.overloaded:
             _say(f"{one.case.architecture} is overloaded: its times have no mean and no percentile")
 

@@ -30,6 +30,16 @@ PARTS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "siml
 """Real parts that are fetched once: the user's, not the project's."""
 
 
+def measurement(architecture: str, broker: str | None) -> Path:
+    """Where what was measured of an architecture on a broker is kept."""
+    return MEASUREMENTS / (architecture.replace("/", "-") + (f".{broker}" if broker else ""))
+
+
+def validation(broker: str | None = None) -> Path:
+    """Where the validation of all kinds of broker is kept, or of a broker of the user's own."""
+    return VALIDATION if broker is None else CALIBRATION / f"validation.{broker}.json"
+
+
 def code() -> dict[str, Path]:
     """The files that results come from, by their names: the package's, and those of the user's own architectures."""
     return {

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "simlib"
 LAYERS = [
     {"errors"}, {"paths", "domain", "quantities", "reading"}, {"draws"}, {"distributions"}, {"scenario"}, {"flow", "history"},
     {"ledger"}, {"checker"}, {"statistics"}, {"metrics"}, {"brokers"}, {"engines"}, {"architectures"}, {"api"},
-    {"calibration", "experiments", "bench"}, {"comparison"}, {"figures"}, {"reporting", "explorer"}, {"cli"},
+    {"calibration", "experiments", "bench", "validity"}, {"comparison"}, {"figures"}, {"reporting", "explorer"}, {"cli"},
 ]  # fmt: skip
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 INVERTED = {("history", "metrics"), ("history", "checker")}

@@ -204,6 +204,12 @@ def require_calibrated(architecture: str, broker: str | None) -> None:
         raise BadInput(f"broker '{broker}' is not calibrated: run simlib calibrate {standing_on} --set broker={broker}")
 
 
+def own_times(architecture: str, values: Mapping[str, Any]) -> set[str]:
+    """The times that an architecture has of its own, beside those of what it stands on."""
+    *_, (_, names) = _layers(ARCHITECTURES[architecture].parameters, architecture, values)
+    return names
+
+
 def times(model: type[Parameters]) -> set[str]:
     """The parameters that are distributions of times."""
     fields = model.model_fields.items()
@@ -226,6 +232,7 @@ __all__ = [
     "entries",
     "load",
     "make",
+    "own_times",
     "require_calibrated",
     "times",
 ]

@@ -58,6 +58,19 @@ def fit(samples: np.ndarray) -> Fit:
     return Fit(table, values.size, 0.0, best.p_value, math.nan)
 
 
+def quantiles(distribution: Distribution, levels: np.ndarray) -> np.ndarray:
+    """Quantiles of a fitted distribution at these levels, s, shape as `levels`."""
+    if isinstance(distribution, Lognormal):
+        variance = math.log1p(distribution.cv**2)
+        scale = distribution.mean * math.exp(-variance / 2)
+        return distribution.shift + stats.lognorm(math.sqrt(variance), scale=scale).ppf(levels)
+    if isinstance(distribution, Weibull):
+        return distribution.shift + stats.weibull_min(distribution.shape, scale=distribution.scale).ppf(levels)
+    if isinstance(distribution, Quantiles):
+        return np.interp(levels, np.linspace(0.0, 1.0, len(distribution.values)), distribution.values)
+    return np.full(np.shape(levels), distribution.mean_value)
+
+
 def _at_shift(values: np.ndarray, law: Callable[[np.ndarray, float], tuple[Distribution, Any]], shift: float) -> Fit:
     """The maximum-likelihood fit of a family at a given shift."""
     excess = values - shift

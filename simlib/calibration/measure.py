@@ -48,7 +48,7 @@ class Measurement:
     @property
     def folder(self) -> Path:
         """Where it is kept."""
-        return paths.MEASUREMENTS / (self.architecture.replace("/", "-") + (f".{self.broker}" if self.broker else ""))
+        return paths.measurement(self.architecture, self.broker)
 
     def read(self, name: str, default: Any) -> Any:
         """A JSON file of the folder; raises BadInput where it is broken."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simlib import api, architectures, draws, paths
+from simlib.brokers import own
 from simlib.calibration.measure import Measurement, measured
 from simlib.calibration.validate import HeldOut, validate
 
@@ -19,7 +20,7 @@ def measurements(name: str) -> list[Measurement]:
 
 def validation(names: Sequence[str], plan: HeldOut, broker: str | None = None) -> dict[str, Any]:
     """The document that `simlib validate --json` prints, of all kinds of broker or of one broker alone; of all that were measured
-    it is also kept, for the report.
+    (on a broker of the user's own) it is also kept, for the report and for what runs say of their range.
 
     Raises BadInput where a measurement is missing.
     """
@@ -37,8 +38,8 @@ def validation(names: Sequence[str], plan: HeldOut, broker: str | None = None) -
         "version": api.version(),
         "draws": draws.DRAWS,
     }
-    if broker is None and set(names) == set(measured()):
-        paths.VALIDATION.parent.mkdir(parents=True, exist_ok=True)
+    if set(names) == set(measured(broker)) and (broker is None or broker in own.names()):
+        paths.CALIBRATION.mkdir(parents=True, exist_ok=True)
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
-        paths.VALIDATION.write_text(text, encoding="utf-8")
+        paths.validation(broker).write_text(text, encoding="utf-8")
     return document

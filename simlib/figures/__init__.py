@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from simlib.calibration.stages import Estimates
 from simlib.comparison import headlines
+from simlib.distributions import distribution
 from simlib.figures import charts
 from simlib.figures.catalogue import LANGUAGES, Language
 from simlib.figures.style import file, save
 
-__all__ = ["LANGUAGES", "Language", "charts", "draw_all", "file", "save"]
+__all__ = ["LANGUAGES", "Language", "charts", "draw_all", "draw_fits", "file", "save"]
+
+
+def draw_fits(
+    written: Mapping[str, Any],
+    estimates: Estimates,
+    folder: Path | None = None,
+    languages: Iterable[Language] = LANGUAGES,
+) -> list[Path]:
+    """Draw and save the fits of a calibration, as `calibrate` wrote it, to the samples that it was made from; the paths of the PNGs."""
+    samples = {name: one.of for name, one in estimates.items() if isinstance(one.of, np.ndarray)}
+    entries = {name: written["parameters"][name] for name in samples}
+    fitted = {name: distribution(entry["value"]) for name, entry in entries.items()}
+    foot = "; ".join(dict.fromkeys(entry["source"] for entry in entries.values()))
+    name = "fits_" + written["architecture"].replace("/", "-") + (f".{written['broker']}" if written["broker"] else "")
+    return [save(charts.fits(samples, fitted, foot, language), name, language, folder) for language in languages]
 
 
 def draw_all(

@@ -49,6 +49,9 @@ TEXTS: dict[str, dict[Language, str]] = {
     },
     "measured": {"ru": "измерено, мс", "en": "measured, ms"},
     "predicted": {"ru": "предсказано, мс", "en": "predicted, ms"},
+    "sample_ms": {"ru": "в выборке, мс", "en": "samples, ms"},
+    "fitted_ms": {"ru": "по распределению, мс", "en": "fitted, ms"},
+    "share_below": {"ru": "доля не больше", "en": "share at most"},
     # titles of panels
     "lost": {"ru": "потеряно, сообщ.", "en": "lost, messages"},
     "duplicated": {"ru": "дубликаты, сообщ.", "en": "duplicated, messages"},
@@ -78,6 +81,8 @@ TEXTS: dict[str, dict[Language, str]] = {
     "p50": {"ru": "медиана", "en": "median"},
     "p95": {"ru": "95-й процентиль", "en": "95th percentile"},
     "p99": {"ru": "99-й процентиль", "en": "99th percentile"},
+    "samples": {"ru": "выборка", "en": "samples"},
+    "fitted": {"ru": "подобранное распределение", "en": "fitted distribution"},
     "ideal": {"ru": "обработано всё поступившее", "en": "all that is offered"},
     "overloaded": {"ru": "перегрузка", "en": "overloaded"},
     "trace": {"ru": "те же поступления", "en": "same arrivals"},
@@ -160,6 +165,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     # parameters
     "provenance:measured": {"ru": "измерено", "en": "measured"},
     "provenance:published": {"ru": "опубликовано", "en": "published"},
+    "provenance:measured elsewhere": {"ru": "измерено в другом месте", "en": "measured elsewhere"},
     "provenance:assumed": {"ru": "принято", "en": "assumed"},
     "family:constant": {"ru": "постоянная", "en": "constant"},
     "family:exponential": {"ru": "показательное", "en": "exponential"},

@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from simlib.calibration.fit import quantiles
 from simlib.comparison import TIMELY
+from simlib.distributions import Distribution
 from simlib.domain import KINDS, ORDER, STOCK_UPDATE
 from simlib.figures import style
 from simlib.figures.catalogue import TEXTS, Language, text, title, twin_title
@@ -185,6 +187,39 @@ def validation(found: Mapping[str, Any], language: Language = "en") -> Figure:
         handles.append(Line2D([], [], color="#e4e4e4", linewidth=7, label=text("stated", language)))
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
         return _with_footer(figure, style.calibration(found["calibration"], language))
+
+
+def fits(
+    samples: Mapping[str, np.ndarray], fitted: Mapping[str, Distribution], foot: str, language: Language = "en"
+) -> Figure:
+    """Each time that was fitted: its samples' distribution function with that of the fit, and quantiles of one against the other.
+
+    `samples` are arrays of shape (n,), s, by parameter; `foot` says what they come from.
+    """
+    with style.drawing():
+        figure = Figure(figsize=(style.WIDTH, 2.2 * len(samples) + 0.5), layout="constrained")
+        panels = figure.subplots(len(samples), 2, squeeze=False)
+        levels = np.linspace(0.001, 0.999, 500)
+        for (left, right), (name, values) in zip(panels, samples.items(), strict=True):
+            law, seen = fitted[name], 1e3 * np.sort(values)
+            ranks = (np.arange(seen.size) + 0.5) / seen.size
+            left.step(seen, ranks, where="post", color="#1b1b1b", label=text("samples", language))
+            foretold = 1e3 * quantiles(law, levels)
+            left.plot(foretold, levels, color="#d55e00", linestyle="--", label=text("fitted", language))
+            left.set(xlabel=text("time_ms", language), ylabel=text("share_below", language), ylim=(0, 1))
+            label = f"parameter:{name}"
+            left.set_title(_wrapped(text(label, language) if label in TEXTS else name, 60), loc="left", fontsize=8)
+            theirs = 1e3 * quantiles(law, ranks)
+            limits = _limits([*seen.tolist(), *theirs.tolist()])
+            right.plot(limits, limits, color="#555555", linewidth=0.9)
+            right.plot(theirs, seen, "o", color="#0072b2", markerfacecolor="white", markersize=3)
+            right.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+            right.set(xlabel=text("fitted_ms", language), ylabel=text("sample_ms", language))
+            _plain_log(right, language)
+            style.numbers(left, language)
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        return _with_footer(figure, foot)
 
 
 def readme_comparison(points: pd.DataFrame, language: Language = "en") -> Figure:

@@ -39,6 +39,13 @@ class Estimate:
     source: str
     measured: bool = True
     """Whether it was measured here, or is assumed."""
+    elsewhere: bool = False
+    """Whether it was measured elsewhere."""
+
+    @property
+    def provenance(self) -> str:
+        """What a calibration file calls it."""
+        return "measured elsewhere" if self.elsewhere else "measured" if self.measured else "assumed"
 
 
 Estimates = dict[str, Estimate]
