@@ -267,6 +267,7 @@ def _totals(
     from simlib.engines.running_totals import ABSENT, ERROR, MOST
     from simlib.metrics import unit_of
     from simlib.statistics import mean_interval
+    from simlib.validity import beyond
 
     one = api.case(architecture, scenario, values, messages, rate, most=MOST)
     runs = [one.totals(draws.replication_seed(seed, r)) for r in range(count)]
@@ -274,6 +275,7 @@ def _totals(
     intervals = [(name, mean_interval(found[name]), unit_of(name)) for name in found.columns]
     rows = [(name, each.value, each.low, each.high, unit) for name, each, unit in intervals]
     table = pd.DataFrame(rows, columns=["name", "value", "low", "high", "unit"])
+    outside = beyond(one)
     meta, overloaded = one.meta, sum(run.overloaded for run in runs) > count / 2
     if as_json:
         about = {name: meta[name] for name in ("scenario", "engine", "messages", "rate", "calibration", "parameters")}
@@ -284,6 +286,7 @@ def _totals(
                 "seed": seed,
                 "replications": count,
                 "overloaded": overloaded,
+                "beyond": outside,
                 "metrics": _metrics(table),
                 "absent": ABSENT,
                 "error": ERROR,
@@ -294,6 +297,8 @@ def _totals(
         f"{architecture} under {meta['scenario']} at {meta['rate']:.4g}/s: {count} runs of {meta['messages']} messages, seed {seed}"
     )
     _say(f"parameters {meta['parameters_hash']}; {meta['version']}, draws {meta['draws']}")
+    if outside:
+        _say(f"beyond what its model was validated at: {'; '.join(outside)}")
     if overloaded:
         _say("overloaded: a pool is as good as always busy")
     _table(["metric", "value [95 % interval]"], [(row.name, _quantity(row)) for row in _shown(table)])

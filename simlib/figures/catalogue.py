@@ -354,6 +354,10 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:per_record": {"ru": "и на каждую запись пачки", "en": "and more of it for each record"},
     "parameter:acks": {"ru": "у кого есть пачка до подтверждения", "en": "who has a batch before it is confirmed"},
     "parameter:replicate": {"ru": "до копии у достаточного числа узлов", "en": "until enough followers have a batch"},
+    "parameter:fetch": {
+        "ru": "ожидание новой записи читателем журнала",
+        "en": "until a member that waits has a record that was written",
+    },
     "parameter:flush": {"ru": "сброс пачки на диск", "en": "the broker's flush of a batch to disk"},
     "parameter:flush_every": {"ru": "период сброса на диск", "en": "between two flushes of the page cache"},
     "parameter:retry_backoff": {"ru": "пауза перед повторной публикацией", "en": "before a message is published again"},
