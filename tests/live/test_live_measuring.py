@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from simlib import cli, paths
+from simlib.brokers import answers, processes
 from simlib.brokers import nats as nats_part
 from simlib.brokers import postgres as postgres_part
 from tests.conftest import require_part
@@ -85,3 +86,24 @@ def test_on_a_machine_that_is_too_busy_points_are_invalid_and_named(capsys, home
     Path("plan.yaml").write_text(PLAN.replace("latest: 10 s", "latest: 1 ns"))
     line = said(capsys, f"measure message_queue --url {nats.url} --as mine --plan plan.yaml", 1)
     assert "no try of 3 points (message_queue.mine idle-stock_update, " in line and "too busy" in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "user", "status", "words"),
+    [
+        ("max_file_store: 30KB }", "", 1, "insufficient resources"),
+        ('}\nauthorization { user: "a", password: "b" }', "a:c@", 2, "Authorization Violation: correct it"),
+    ],
+    ids=["no room for messages", "another password"],
+)
+def test_a_broker_that_takes_no_messages_or_lets_nobody_in_is_said(capsys, home, setting, user, status, words):
+    require_part(nats_part.found() is not None, nats_part.INSTALL)
+    port, config = processes.free_port(), home / "nats.conf"
+    config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{home / "store"}"\n {setting}')
+    url = f"nats://{user}127.0.0.1:{port}"
+    ready = url.replace("a:c", "a:b")
+    command = [nats_part._binary(), "-c", str(config)]
+    with processes.Program("NATS", command, home / "nats.log", lambda: answers(ready, nats_part._greet)):
+        line = said(capsys, f"measure message_queue --url {url} --as mine --plan plan.yaml", status)
+    assert words in line.replace("'", "")
+    assert list((home / "started").iterdir()) == []
