@@ -111,6 +111,7 @@ class Order(BaseModel):
     message: int
     sku: int
     quantity: int
+    session: int
     handling: Drawn
     announcing: Drawn
     steps: dict[str, Step] = {}
@@ -122,6 +123,7 @@ class Query(BaseModel):
 
     message: int
     sku: int
+    session: int
     handling: Drawn
 
 

@@ -263,7 +263,7 @@ class Bench:
         for i, kind in enumerate(arrivals.kind.tolist()):
             side, path = _ENTRY[KINDS[kind]]
             body: dict[str, Any] = {"message": self.numbered + i, "sku": int(arrivals.sku[i])}
-            body["handling"] = handling(i)
+            body["handling"], body["session"] = handling(i), int(arrivals.session[i])
             if poisoned[i]:
                 body["handling"]["fails"] = [True] * ATTEMPTS
             if KINDS[kind] == STOCK_UPDATE:

@@ -93,6 +93,7 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
     ("outbox", {}),
     ("outbox", {"publisher": "log_tailing"}),
     ("event_sourcing", {}),
+    ("cqrs", {}),
     ("streaming", {}),
     ("saga/orchestrated", {}),
     ("saga/choreographed", {}),
