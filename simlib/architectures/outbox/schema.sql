@@ -30,7 +30,7 @@ CREATE FUNCTION take_and_tell(_message int, _sku int, _quantity int, _at bigint,
                               OUT _result text, OUT _level int, OUT _version int, OUT _again boolean) AS $$
 BEGIN
     SELECT * INTO _result, _level, _version, _again
-        FROM take_stock(_message, _sku, _quantity, _at, _delivery, _once);
+        FROM take_stock(_message, _sku, _quantity, _at, _delivery, _once, false);
     IF _result = 'taken' AND NOT _again THEN
         PERFORM tell(_message, 'announced', _body || jsonb_build_object('level', _level, 'version', _version), _logged);
     END IF;
