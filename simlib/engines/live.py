@@ -93,8 +93,8 @@ _STORE |= {name: store for effect, store in DONE_BY.values() for name in (effect
 _STAGE = {ISSUED: "accounting.change", COPIED: "shop.write", ANNOUNCED: "shop.write", RESTOCKED: "shop.restock"}
 _STAGE |= {effect: f"{DONE_AT[step]}.{step}" for step, (effect, _) in DONE_BY.items()} | {TAKEN: "accounting.take"}
 _STAGE |= {undone(effect): f"{DONE_AT[step]}.{step}.undo" for step, (effect, _) in DONE_BY.items()}
-_HANDED = ("delivery", "relay")
-"""Stages that begin when a queue hands a message out: the broker's, or an outbox."""
+_HANDED = ("delivery", "relay", "export")
+"""Stages that begin when a queue hands a message out: a broker's, an outbox, what is registered for a file."""
 _CALLER = {STOCK_UPDATE: "accounting", ORDER: "shop", STOCK_QUERY: "shop"}
 _RESPONSES = {200: "ok", 409: "refused", 504: "timed_out", -2: "timed_out"}
 

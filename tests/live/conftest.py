@@ -92,6 +92,7 @@ TWINS: list[tuple[str, dict[str, Any]]] = [
     ("message_queue", {"broker": "rabbitmq"}),
     ("outbox", {}),
     ("outbox", {"publisher": "log_tailing"}),
+    ("batch_exchange", {"interval": 0.3, "coalesce": False}),
     ("event_sourcing", {}),
     ("cqrs", {}),
     ("streaming", {}),
