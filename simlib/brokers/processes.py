@@ -50,12 +50,13 @@ def unprivileged() -> dict[str, Any]:
 
 
 @contextmanager
-def folder(owner: Mapping[str, Any]) -> Iterator[Path]:
-    """A new temporary folder of the user in `owner` (see `unprivileged`), removed at the end with all that is in it.
+def folder(owner: Mapping[str, Any], within: str | None = None) -> Iterator[Path]:
+    """A new temporary folder of the user in `owner` (see `unprivileged`), removed at the end with all that is in it; `within` that
+    for temporary files if None.
 
     A guard does that, which also ends the processes that still work there: when the block ends, or this process is killed.
     """
-    path = Path(tempfile.mkdtemp(prefix="simlib-"))
+    path = Path(tempfile.mkdtemp(prefix="simlib-", dir=within))
     guard = subprocess.Popen([sys.executable, str(GUARD), str(path)], stdin=subprocess.PIPE, start_new_session=True)
     try:
         if owner:

@@ -81,6 +81,8 @@ STARTS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
 """How each real part is found or started."""
 DRAINS_WITHIN = 30.0
 """How long after the last answer a run waits until all is quiet, s (or the scenario's horizon, if that is shorter)."""
+READABLE = "/var/tmp"
+"""Where servers beside the processes have their files: Envoy reads none in /dev/shm, where temporary ones may be."""
 UNDER_WAY = 64
 """Messages that are always under way where saturation is measured."""
 ATTEMPTS = 8
@@ -160,13 +162,14 @@ class Bench:
     def __enter__(self) -> Bench:
         with ExitStack() as stack:
             stack.enter_context(processes.interruptible())
-            self.folder = stack.enter_context(processes.folder({}))
+            beside = getattr(self.twin, "beside", None)
+            self.folder = stack.enter_context(processes.folder({}, READABLE if beside else None))
             for part in dict.fromkeys([*self.twin.PARTS, *([self.broker] if self.broker else [])]):
                 self.servers[part] = stack.enter_context(STARTS[part]())
             prefix = f"simlib_{os.getpid()}_{time.monotonic_ns()}"
             stack.enter_context(self._databases(prefix))
             ports = {name: processes.free_port() for name in running(self.twin, self.parameters)}
-            if beside := getattr(self.twin, "beside", None):
+            if beside:
                 self.servers |= stack.enter_context(beside(self.folder, ports, self.parameters))
             self.completions = processes.free_port()
             config = {
