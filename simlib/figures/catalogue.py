@@ -370,6 +370,10 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:state": {"ru": "где хранится копия магазина", "en": "where the shop keeps its copy"},
     "parameter:handler_retries": {"ru": "повторов записи обработчиком", "en": "further tries of a record by its handler"},
     "parameter:handler_backoff": {"ru": "пауза перед повтором записи", "en": "before a record is tried again"},
+    "parameter:recording": {
+        "ru": "процессор на сборку потока событий и на запись события",
+        "en": "CPU to make a stream of its events, and as much to record one",
+    },
     "parameter:append": {"ru": "запись события в базу", "en": "the database's work to write an event"},
     "parameter:per_event": {
         "ru": "работа на каждое прочитанное событие",

@@ -36,8 +36,8 @@ OFTEN = {"mix": Mix(stock_update=0.3, order=0.6, stock_query=0.1)}
 SLOW = {"sharing": "single", "prefetch": 1}
 """So that changes wait in their queue."""
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
-CONSTANT = {"network": 0.0002}
-"""A link that keeps the order of what travels on it."""
+CONSTANT = {"network": 0.0002, "dispatch": 0.00025}
+"""A link and a subscription that keep the order of what goes there."""
 FULFILMENT = {
     "mix": Mix(stock_update=0.3, order=0.6, stock_query=0.1),
     "process": "fulfilment",
@@ -192,12 +192,12 @@ EQUAL = {
         "when many change few goods": (100, {"goods": Goods(skus=3, zipf=0.0)}, CONSTANT),
         "when conflicts are given up": (100, {"goods": Goods(skus=1)}, CONSTANT | {"conflict_retries": 1}),
         "when streams are locked": (100, {"goods": Goods(skus=2)}, CONSTANT | {"concurrency": "lock"}),
-        "when each is flushed alone": (80, {}, CONSTANT | {"group_commit": False}),
+        "when one flush serves all who wait": (80, {}, CONSTANT | {"group_commit": True}),
         "when replays are long": (60, {"goods": Goods(skus=3)}, CONSTANT | {"snapshot_every": 20, "per_event": 0.0002}),
         "without snapshots": (60, {"goods": Goods(skus=3)}, CONSTANT | {"snapshot_every": 0}),
         "when callers give up": (80, {}, CONSTANT | {"timeout": 0.008}),
         "when callers give up and requests carry no key": (80, {}, CONSTANT | {"timeout": 0.008, "idempotency": False}),
-        "when few events are under way": (80, FLAKY, {"network": 0.005, "prefetch": 2}),
+        "when few events are under way": (80, FLAKY, CONSTANT | {"network": 0.005, "prefetch": 2}),
         "when the copy takes any version": (80, {}, CONSTANT | {"write_if_newer": False}),
         "when goods are sold out": (100, {"goods": SCARCE}, CONSTANT),
     },

@@ -45,7 +45,8 @@ class ReadSide(Feed):
         """Into the first replica, and from each into the next."""
         onward: list[Step] = []
         for k in range(1, self.p.replicas):
-            onward += [delay(self.p.replication, stream=f"replica.{k}"), self.write_replica(k)]
+            onward += [delay(self.p.replication, stream=f"replica.{k}"), *self.shop.commit(f"replica.{k}.write")]
+            onward += [self.write_replica(k)]
         return [*super().write_change(), *([spawn(onward)] if onward else [])]
 
     def write_replica(self, replica: Replica) -> Step:

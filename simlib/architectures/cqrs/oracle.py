@@ -351,6 +351,7 @@ class Simulation:
         """Each further replica gets it from the one before."""
         for k in range(1, self.p.replicas):
             yield self.time(self.p.replication, f"replica.{k}", place)
+            yield from self.ask_database(self.shop, f"replica.{k}.write.commit", place, commits=True)
             sku = int(self.arrivals.sku[event.message])
             self.replicas[k].write(sku, event.level, event.version, self.p.write_if_newer)
 

@@ -46,6 +46,9 @@ from simlib.scenario import Scenario
 class EventSourcing(Caller):
     """Parameters of event sourcing; orders are sent to accounting as those of direct REST are."""
 
+    recording: Time = Parameter(
+        "0.1 ms", validate_default=True, description="CPU to make a stream of its events, and as much to record one"
+    )
     append: Time = Parameter(
         "0.1 ms", validate_default=True, description="the database server's work to write an event"
     )
@@ -63,7 +66,10 @@ class EventSourcing(Caller):
     )
     conflict_retries: Retries = Parameter(10, description="further tries of an append that another was faster than")
     conflict_backoff: Duration = Parameter(0.002, description="before the first of them, doubled each time, s")
-    group_commit: Truth = Parameter(True, description="whether one flush serves all appends that wait for it")
+    group_commit: Truth = Parameter(False, description="whether one flush serves all appends that wait for it")
+    dispatch: Time = Parameter(
+        "0.25 ms", validate_default=True, description="from when an event is stored until the subscription hands it out"
+    )
     subscription_client: Time = Parameter(
         "0.1 ms", validate_default=True, description="CPU to take an event from the subscription"
     )
@@ -104,7 +110,7 @@ def build(p: EventSourcing, scenario: Scenario) -> Flow:
     between.accept_queries()
 
     [subscription] = store.events.group(
-        "subscription", link=network, prefetch=p.prefetch, detected_after=p.session_timeout
+        "subscription", link=network, dispatch=p.dispatch, prefetch=p.prefetch, detected_after=p.session_timeout
     )
     project(p, between, subscription)
     if p.rebuild_every:
@@ -129,7 +135,9 @@ class EventStore:
 
     def append(self, label: str, decide: Steps, otherwise: Steps) -> Steps:
         """Read a stream, write what it leads to, decide; where another was faster all of it again, and in the end the others."""
-        attempt = [*self.load(label), *self.write(f"{label}.append", self.p.append), *decide, point("event.appended")]
+        record = self.side.work(self.p.recording, f"{label}.record")
+        written = self.write(f"{label}.append", self.p.append)
+        attempt = [*self.load(label), *record, *written, *decide, point("event.appended")]
         if self.p.concurrency == "lock":
             attempt = [self.locks.seize(), *attempt, self.locks.release()]
         policy = Backoff(retries=self.p.conflict_retries, base=self.p.conflict_backoff, jitter=True)
@@ -139,7 +147,7 @@ class EventStore:
         """The stream, as it is when the database begins to read it; its events since the snapshot are applied one by one."""
         p, side = self.p, self.side
         read = side.machine.cores.serve(Affine(p.read, p.per_event, of=self.since.version), stream=f"{label}.load")
-        replay = side.work(Affine("0 ms", p.per_event, of=self.since.version), f"{label}.replay")
+        replay = side.work(Affine(p.recording, p.per_event, of=self.since.version), f"{label}.replay")
         return [*side.transact(f"{label}.load", [self.stock.read(), read]), *replay]
 
     def write(self, label: str, insert: Time) -> Steps:

@@ -160,7 +160,9 @@ class Simulation:
             yield turn
             with self.cores.request() as core:
                 yield core
-                yield self.env.timeout(p.per_event * self.since[sku])
+                drawn = self.drawn(p.recording, f"{label}.replay", place)
+                yield self.env.timeout(drawn + p.per_event * self.since[sku])
+        yield from self.work(side, p.recording, f"{label}.record", place)
         yield from self.write(f"{label}.append", message, p.append, place)
         return decide(place, *seen)
 
@@ -322,6 +324,7 @@ class Simulation:
             event = yield self.published.get()
             self.deliveries[event.message] += 1
             takes = self.drawn(self.p.network, "subscription.deliver.from.accounting", self.place(event))
+            takes += self.drawn(self.p.dispatch, "subscription.dispatch", self.place(event))
             self.env.process(self.carry(event, takes))
 
     def carry(self, event: Event, takes: float) -> Story:
