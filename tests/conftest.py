@@ -217,6 +217,11 @@ class WatchedQueue(queues.QueueState):
         self.unsettled.entered.append(self.engine.clock.now)
         return super()._lend(delivery, slot)
 
+    def _reopen(self, delivery: Any) -> None:
+        super()._reopen(delivery)
+        self.present.entered.append(self.engine.clock.now)
+        self.unsettled.entered.append(self.engine.clock.now)
+
     def _returned(self, delivery: Any) -> None:
         if delivery.out:
             self.unsettled.left.append(self.engine.clock.now)

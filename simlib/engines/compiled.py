@@ -266,7 +266,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
             queue.log is not None, NOWHERE, _or_none(queue.length), queue.overflow == "refuse",
             *(math.nan if time is None else time
               for time in (queue.ack_wait, queue.deduplicate, queue.detected_after, queue.flush_every, queue.state_every,
-                           queue.ttl)),
+                           queue.commit_every, queue.ttl)),
             -math.inf, math.inf,
         ))  # fmt: skip
         for _ in range(count):

@@ -134,7 +134,7 @@ TABLES = {
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
         "back_one back_other one dispatch dispatch_stream wait_length requeue_back closed watchers waiting coalesce keeps "
         "urgent length refuses",
-        ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8, state_every=F8, ttl=F8, written=F8, due=F8,
+        ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8, state_every=F8, commit_every=F8, ttl=F8, written=F8, due=F8,
     ),
     "slots": record("out idle first last", latest=F8),
     "tables": record("key durable at memory first size replicas watchers"),
@@ -1784,6 +1784,7 @@ def settle(s, d, number):  # type: ignore[no-untyped-def]
         take_out(s, q, d)
         tell(s, queue_at(s, q).meter, 0, -1, 0, 0)
     close(s, d)
+    delivery_at(s, d).changed = s.now
     note(s, d)
     tell(s, queue_at(s, q).meter, 0, 0, 0, 1)
     dispatch(s, q)
@@ -1859,6 +1860,31 @@ def put_all_back(s, q):  # type: ignore[no-untyped-def]
         d = i if queue_at(s, q).requeue_back else s.delivered - 1 - i + first
         if delivery_at(s, d).queue == q and delivery_at(s, d).out:
             put_back(s, d)
+
+
+@njit(cache=True)
+def forget_uncommitted(s, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.forget_uncommitted`."""
+    queue = queue_at(s, q)
+    if math.isnan(queue.commit_every):
+        return
+    committed = math.floor(s.now / queue.commit_every) * queue.commit_every
+    for d in range(oldest(s), s.delivered):
+        delivery = delivery_at(s, d)
+        if delivery.queue == q and delivery.settled == 1 and delivery.changed > committed:
+            delivery.settled, delivery.out = 0, 1
+            revive(s, delivery.message)
+            slot_at(s, delivery.slot).out += 1
+            tell(s, queue.meter, 0, 0, 1, 0)
+
+
+@njit(cache=True)
+def lose_sight(s, q, restart):  # type: ignore[no-untyped-def]
+    """As `simpy.Faults._lose_sight`."""
+    forget_uncommitted(s, q)
+    after = queue_at(s, q).detected_after
+    if after < restart:
+        event(s, s.now + after, order.FAULT, s.struck, 2 + q, 0, NOTICE, q, 0)
 
 
 @njit(cache=True)
@@ -1995,8 +2021,8 @@ def crash_actors(s, part, restart, running):  # type: ignore[no-untyped-def]
     """What a crash does to the actors at the part, and to the queues that they received from."""
     for q in range(s.queues_size):
         queue = queue_at(s, q)
-        if queue.watchers >= 0 and queue.consumers_at == part and queue.detected_after < restart:
-            event(s, s.now + queue.detected_after, order.FAULT, s.struck, 2 + q, 0, NOTICE, q, 0)
+        if queue.watchers >= 0 and queue.consumers_at == part:
+            lose_sight(s, q, restart)
     for g in range(s.groups_size):
         group = group_at(s, g)
         if group.number >= 0:
@@ -2018,11 +2044,8 @@ def crash(s, part, restart, running, power):  # type: ignore[no-untyped-def]
                 r = actor_at(s, group.first + i).value
                 if r >= 0 and row_at(s, r).message < 0:
                     kill(s, r)
-            queue = queue_at(s, group.queue)
-            drop_buffers(s, queue)
-            if queue.detected_after < restart:
-                time = s.now + queue.detected_after
-                event(s, time, order.FAULT, s.struck, 2 + group.queue, 0, NOTICE, group.queue, 0)
+            drop_buffers(s, queue_at(s, group.queue))
+            lose_sight(s, group.queue, restart)
     crash_actors(s, part, restart, running)
     count = 0
     for r in range(s.rows_size):

@@ -232,13 +232,15 @@ class Checker:
                 raise unknown(f"requeue of queue '{queue.name}'", str(queue.requeue), get_args(Requeue))
             if queue.overflow not in get_args(Overflow):
                 raise unknown(f"overflow of queue '{queue.name}'", str(queue.overflow), get_args(Overflow))
-            times = ("ack_wait", "deduplicate", "detected_after", "flush_every", "state_every", "ttl")
+            times = ("ack_wait", "deduplicate", "detected_after", "flush_every", "state_every", "commit_every", "ttl")
             for option, time in ((name, getattr(queue, name)) for name in times):
                 if time is not None:
-                    above = option in ("ack_wait", "flush_every", "state_every", "ttl")
+                    above = option in ("ack_wait", "flush_every", "state_every", "commit_every", "ttl")
                     self.number(time, f"{option} of queue '{queue.name}'", above=above)
             if queue.log is not None:
                 self.grouped(queue)
+            elif queue.commit_every is not None:
+                raise self.bad(f"queue '{queue.name}' has no position to commit: make it the group of a log")
         for what, noun in [("table", table) for table in flow.tables.values()] + [
             ("credit", credit) for credit in flow.credits.values()
         ]:

@@ -183,8 +183,9 @@ class Queue:
     last published stays; those before it are superseded. `length`: at most so many are ready; of one more the first is dropped, or
     the new one refused (`overflow`). `ttl`: what is not handed out so long after its publication is dropped, s. What is dropped is
     parked where there is a `dead_letter`. `log`: it is that log's group: it keeps its deliveries when they are acknowledged, and
-    they arrive in their order. Consumers that begin again are connected one after the other: each is handed what is ready up to its
-    limit before the next one is.
+    they arrive in their order. `commit_every`: what its readers acknowledge moves the group's position at multiples of so many
+    seconds; where their part dies, what they acknowledged since comes again; None: at once. Consumers that begin again are
+    connected one after the other: each is handed what is ready up to its limit before the next one is.
     """
 
     name: str
@@ -202,6 +203,7 @@ class Queue:
     detected_after: float | None = None
     flush_every: float | None = None
     state_every: float | None = None
+    commit_every: float | None = None
     coalesce: bool = False
     length: int | None = None
     overflow: Overflow = "drop"

@@ -1397,6 +1397,22 @@ def test_streaming_polls_of_many_records_commit_less_often():
     assert single["delivery_time_p50"] > 5 * many["delivery_time_p50"]
 
 
+def test_streaming_positions_committed_by_the_clock_double_what_was_done_since_the_last():
+    """The shop dies 0.9 s after a multiple of all intervals: each doubles what it had written since its own last commit."""
+    doubled = {}
+    for interval in (0, 0.25, 0.6, 2.0):
+        dying = workload(50, only="stock_update", faults=(Crash(part="shop", at=(6.9,), restart=0.1),), goods=MANY_SKUS)
+        made = history("streaming", dying, 400, auto_commit_interval=interval, **UNKNOWING)
+        assert made.check().counts["lost"] == 0
+        doubled[interval] = made.check().counts["duplicated"]
+        written = made.effects.to_pandas().query("effect == 'copied' and time < 6.9")["time"]
+        if interval:
+            assert doubled[interval] == (written > 6.9 // interval * interval).sum()
+    assert doubled[0] <= 2 < doubled[0.25] < doubled[0.6] < doubled[2.0] and doubled[2.0] == pytest.approx(
+        0.9 * 50, rel=0.3
+    )
+
+
 def test_streaming_sets_poison_aside_and_tries_again_what_failed():
     poisoned = workload(50, only="stock_update", faults=(Poison(probability=0.1),))
     messages = columns("streaming", poisoned, 200, handler_backoff=0.001)

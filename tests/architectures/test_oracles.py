@@ -249,6 +249,7 @@ EQUAL = {
         "confirmed by the leader, from its page cache": (80, {}, {"acks": "leader", "flush_every": 1.0}),
         "committed before": (80, FLAKY, {"guarantee": "at_most_once", "handler_backoff": 0.01}),
         "committed with the effects": (80, FLAKY, {"guarantee": "exactly_once", "handler_backoff": 0.01}),
+        "committed by the clock": (80, FLAKY, {"auto_commit_interval": 0.5, "handler_backoff": 0.01}),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
     },
     "outbox": {

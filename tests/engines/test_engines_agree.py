@@ -156,9 +156,11 @@ class Composer:
         )
         self.log.group(
             "group", link=random.choice((None, self.link)), prefetch=random.choice((None, 1, 2)),
-            detected_after=random.choice((0.0, 0.5)),
+            detected_after=random.choice((0.0, 0.5)), commit_every=random.choice((None, None, 1.0)),
         )  # fmt: skip
-        self.log.group("other group", detected_after=random.choice((0.0, 1.0)))
+        self.log.group(
+            "other group", detected_after=random.choice((0.0, 1.0)), commit_every=random.choice((None, 0.7, 2.0))
+        )
         self.publishes = self.travels = True
         self.holding = 0
         stages = ("first", "second") if random.random() < 0.3 else ()

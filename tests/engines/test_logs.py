@@ -137,6 +137,35 @@ def test_what_a_dead_reader_had_not_committed_comes_again_in_order_after_the_ses
     assert happened == [(0, "seen", 0.0), (1, "seen", 1.0), (1, "seen", 3.5), (2, "seen", 4.5)]
 
 
+@pytest.mark.parametrize(("at", "again"), [(3.75, [2, 3]), (4.25, []), (4.75, [4])])
+def test_what_was_committed_by_the_clock_is_done_and_what_was_acknowledged_since_comes_again(
+    run_at, effects_of, at, again
+) -> None:
+    """A record each second from 0.5 on, done at once; the positions are committed at 2, 4 and 6."""
+    flow, _ = logged(lambda log: [publish(log)], commit_every=2.0)
+    struck = [Crash(part="reader", at=(at,), restart=0.1)]
+    happened = effects_of(run_at(flow, [0.5 + i for i in range(7)], faults=struck))
+    back = [(message, "done", at + 0.1) for message in again]
+    done = [(message, "done", 0.5 + message) for message in range(7)]
+    assert happened == sorted([*done, *back], key=lambda one: one[2])
+
+
+def test_actors_commit_by_the_clock_too_and_what_is_in_hand_comes_after_what_comes_again(run_at, effects_of) -> None:
+    """One poll each second, which lasts until half a second later; the group notices the death at once."""
+    flow = Flow("polled")
+    store, reader = flow.part("store"), flow.part("reader")
+    log = store.log("log")
+    [group] = log.group("group", commit_every=10.0)
+    flow.source("job", at=store, steps=[publish(log), respond("ok")])
+    polled = [every(1.0), receive(group), for_each([delay(0.5), apply("done"), ack()])]
+    flow.actor("poll", at=reader, steps=polled)
+    struck = [Crash(part="reader", at=(2.25,), restart=0.25)]
+    happened = effects_of(run_at(flow, [0.1, 0.2, 1.6], faults=struck))
+    assert happened == [
+        (0, "done", 1.5), (1, "done", 2.0), (0, "done", 3.5), (1, "done", 4.0), (2, "done", 4.5)
+    ]  # fmt: skip
+
+
 def test_what_is_not_committed_in_time_is_handed_out_again_from_the_position_on(run_at, effects_of) -> None:
     """The first record takes too long, the first time: what was committed late does not count."""
     work = [branch(DELIVERY.at_least(2), [delay(0.25)], [delay(1.0)]), apply("seen"), ack()]
@@ -218,6 +247,9 @@ def test_what_cannot_be_said_of_a_log_is_refused_in_one_line() -> None:
     def unread(flow: Flow, log: Log) -> None:
         flow.source("other", at=log.at, steps=[publish(log.at.log("unread"))])
 
+    def committed(flow: Flow, log: Log) -> None:
+        log.at.queue("queue", commit_every=1.0)
+
     def limited(flow: Flow, log: Log) -> None:
         log.group("limited", max_deliveries=3)
 
@@ -239,8 +271,11 @@ def test_what_cannot_be_said_of_a_log_is_refused_in_one_line() -> None:
     def customers(flow: Flow, log: Log) -> None:
         flow.source("other", at=log.at, population=2, steps=[publish(log), seek(log.queues[0])])
 
-    said = {build.__name__: refusal(build) for build in (unread, limited, sought, signed, unflushed, customers)}
+    said = {
+        build.__name__: refusal(build) for build in (unread, committed, limited, sought, signed, unflushed, customers)
+    }
     assert "give it a group" in said["unread"]
+    assert "has no position to commit" in said["committed"]
     assert "has no max_deliveries" in said["limited"]
     assert "make it the group of a log" in said["sought"]
     assert "name its streams=" in said["signed"]

@@ -41,6 +41,17 @@ def test_positions_committed_before_lose_those_after_double_and_those_with_the_e
     assert history.faults.to_pylist()[0]["part"] == "shop"
 
 
+def test_positions_committed_by_the_clock_double_what_was_done_since_the_last(run, workload):
+    """The shop, which has nothing in hand for most of the time, is killed after what it would commit in a minute."""
+    struck = workload(40.0, only="stock_update", faults=(Crash(part="shop", at=(1.5,), restart=0.1),))
+    doubled = {}
+    for interval in (0.0, 0.1, 60.0):
+        history = run("streaming", struck, 100, auto_commit_interval=interval, **UNGUARDED)
+        assert history.check().ok and history.check().counts["lost"] == 0
+        doubled[interval] = history.check().counts["duplicated"]
+    assert doubled[0.0] <= 2 and doubled[0.1] <= 15 and doubled[60.0] > 30
+
+
 def test_a_group_goes_on_where_it_was_and_an_idempotent_receiver_knows_what_it_reads_again(bench, workload):
     with bench("streaming", own_broker=True) as ready:
         crashes = tuple(Crash(part=part, at=(at,), restart=0.1) for part, at in (("shop", 0.5), ("broker", 2.5)))

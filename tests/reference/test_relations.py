@@ -222,7 +222,10 @@ def test_larger_messages_are_fewer_in_a_second_and_more_bytes() -> None:
 @pytest.mark.parametrize(("name", "changes"), ARCHITECTURES)
 def test_times_explode_at_the_peak(name: str, changes: dict[str, Any]) -> None:
     """At the peak and below it, a minute each."""
-    peak, metric = bottleneck_rate(name, STEADY, changes), "response_time_p99" if name == "rest" else "delivery_time_p99"
+    peak, metric = (
+        bottleneck_rate(name, STEADY, changes),
+        "response_time_p99" if name == "rest" else "delivery_time_p99",
+    )
 
     def p99(load: float) -> float:
         values = [

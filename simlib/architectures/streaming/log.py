@@ -43,7 +43,7 @@ class Log(Generic[Body]):
         self.body: type[Body] = body
         self.handle: Handler[Body] = handle
         self.in_hand, self.open = 0, True
-        self.exactly_once = self.p["guarantee"] == "exactly_once"
+        self.exactly_once, self.by_the_clock = self.p["guarantee"] == "exactly_once", by_the_clock(self.p)
         self.partitions = [TopicPartition(self.name(topic), i) for i in range(self.p["partitions"])]
         self.threads = ThreadPoolExecutor(self.p["members"] + 2)
         client = {
@@ -121,7 +121,9 @@ class Log(Generic[Body]):
                 await self.commit(consumer, records)
             for record in records:
                 await self.consume(record)
-            if records and self.p["guarantee"] == "at_least_once":
+                if self.by_the_clock:
+                    self.store(consumer, record)
+            if records and self.p["guarantee"] == "at_least_once" and not self.by_the_clock:
                 await self.commit(consumer, records)
             self.in_hand -= len(records)
         await self.aside(consumer.close)
@@ -163,6 +165,11 @@ class Log(Generic[Body]):
         last = self.body.model_validate_json(records[-1].value()).message
         with self.side.trace.stage(last, "commit"), suppress(KafkaException):
             await self.aside(lambda: consumer.commit(offsets=list(ends.values()), asynchronous=False))
+
+    def store(self, consumer: Consumer, record: Message) -> None:
+        """The client commits behind this record when it does next, unless the group has taken the partition away meanwhile."""
+        with suppress(KafkaException):
+            consumer.store_offsets(record)
 
     async def keep(self, message: int, place: Place) -> None:
         """Keep the position behind a record, in a transaction of its own."""
@@ -216,12 +223,18 @@ def producing(p: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def by_the_clock(p: dict[str, Any]) -> bool:
+    """Whether the client commits what was handled, every so often."""
+    return p["guarantee"] == "at_least_once" and p["auto_commit_interval"] > 0
+
+
 def consuming(p: dict[str, Any], group: str) -> dict[str, Any]:
-    """Settings of a member: nothing is committed but by hand."""
+    """Settings of a member: nothing is committed but by hand, or what was stored by hand by the clock."""
     return {
         "group.id": group,
         "auto.offset.reset": "earliest",
-        "enable.auto.commit": False,
+        "enable.auto.commit": by_the_clock(p),
+        "auto.commit.interval.ms": milliseconds(p["auto_commit_interval"]),
         "enable.auto.offset.store": False,
         "session.timeout.ms": milliseconds(p["session_timeout"]),
         "heartbeat.interval.ms": milliseconds(p["session_timeout"] / 4),

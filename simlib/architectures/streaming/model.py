@@ -81,6 +81,9 @@ class Streaming(Parameters):
     guarantee: Literal["at_least_once", "at_most_once", "exactly_once"] = Field(
         "at_least_once", description="whether the position is committed after the effects, before, or with each of them"
     )
+    auto_commit_interval: Duration = Field(
+        0.0, description="at least once: between two commits by the clock; 0: a commit after each poll, s"
+    )
     commit_position: Time = Field(
         "1 ms", validate_default=True, description="until the broker has written a group's position, there and back"
     )
@@ -130,6 +133,11 @@ class Topic:
         )
         broker.flow.actor(f"{name}.batches", broker, self.write_batches(), count=p.in_flight)
 
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether a group's position is committed so often, whatever its members do meanwhile."""
+        return self.p.guarantee == "at_least_once" and self.p.auto_commit_interval > 0
+
     def publish(self, label: str, here: Side, unconfirmed: Steps = ()) -> Steps:
         """Publish, and wait for the confirm, where there is one; again where it does not come."""
         p, there = self.p, [self.link.send(stream=f"{label}.publish.there"), publish(self.batch)]
@@ -174,7 +182,10 @@ class Topic:
         members = [side.part.pool(f"{self.name}.member.{i}", capacity=1) for i in range(min(p.members, p.partitions))]
         dead = side.part.queue(f"{self.name}.dead", max_deliveries=1)
         flow.consumers(dead, at=side.part, count=1, steps=[nack()])
-        group = self.log.group(self.name, detected_after=p.session_timeout, ack_wait=p.max_poll_interval)
+        group = self.log.group(
+            self.name, detected_after=p.session_timeout, ack_wait=p.max_poll_interval,
+            commit_every=p.auto_commit_interval if self.by_the_clock else None,
+        )  # fmt: skip
         if restored:
             again = [seek(partition) for partition in group]
             flow.actor(f"{self.name}.restore", side.part, [*again, wait_until(group[0], at_least=NEVER)])
@@ -194,10 +205,10 @@ class Topic:
         before, after, each = [], [], []
         if p.guarantee == "at_most_once":
             before = [*commit, point(f"{name}.committed")]
-        elif p.guarantee == "at_least_once":
-            after = commit
-        else:
+        elif p.guarantee == "exactly_once" or self.by_the_clock:
             each = [ack()]
+        else:
+            after = commit
         policy = Backoff(retries=p.handler_retries, base=p.handler_backoff, factor=1.0)
         work = for_each([
             *side.work(p.consume_client, f"{name}.take"),

@@ -251,7 +251,7 @@ class Simulation:
                     yield from self.commit(topic, side, place)
                 for record in records:
                     yield from self.consume(topic, side, body, record)
-                if p.guarantee == "at_least_once":
+                if p.guarantee == "at_least_once" and not p.auto_commit_interval:
                     yield from self.commit(topic, side, place)
 
     def commit(self, topic: Topic, side: Side, place: int) -> Story:

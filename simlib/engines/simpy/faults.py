@@ -177,7 +177,8 @@ class Faults:
                 state.subscribe()
 
     def _lose_sight(self, queue: Queue, restart: float) -> None:
-        """The broker notices after a while that the queue's consumers are gone; at the latest when they are back."""
+        """The queue's consumers are gone, which the broker notices after a while; at the latest when they are back."""
+        self.engine.queues[queue].forget_uncommitted()
         after = queue.detected_after
         if after is not None and after < restart:
             number = 2 + list(self.engine.queues).index(queue)

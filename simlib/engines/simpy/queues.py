@@ -322,6 +322,7 @@ class QueueState:
             self._leave(delivery)
             self.meter.change(self.engine.clock._now, waiting=-1)
         self._close(delivery)
+        delivery.changed = self.engine.clock._now
         self.note(delivery)
         self.meter.change(self.engine.clock._now, completed=1)
         self.dispatch()
@@ -434,6 +435,26 @@ class QueueState:
                 self._drop_old(delivery)
         self.unwritten.clear()
         self.written, self.due = -math.inf, math.inf
+
+    def forget_uncommitted(self) -> None:
+        """The consumers' part died: what it acknowledged since it last committed is still out."""
+        every = self.queue.commit_every
+        if every is None:
+            return
+        assert self.kept is not None
+        committed = math.floor(self.engine.clock._now / every) * every
+        for delivery in self.kept:
+            if delivery.settled and delivery.changed > committed:
+                self._reopen(delivery)
+
+    def _reopen(self, delivery: Delivery) -> None:
+        """The delivery is out, as if it had not been acknowledged."""
+        self.engine.revive(delivery.message)
+        self.engine.records.alive[delivery.message] += 1
+        delivery.settled, delivery.out = False, True
+        self.held[delivery] = None
+        self.out[delivery.slot] += 1
+        self.meter.change(self.engine.clock._now, unacknowledged=1)
 
     def power_lost(self) -> None:
         """What was published since the last flush is gone, as if it had never been."""
