@@ -57,6 +57,8 @@ class Semantics:
     redelivery_delay: float
     buffered: bool
     """Whether the client keeps what it publishes while the broker is down, and sends it in order when it is back."""
+    unroutable: Literal["refused", "returned", "confirmed"]
+    """What a publisher who waits for a confirm hears of a message that no queue takes."""
     state_every: float | None = None
 
 
@@ -124,7 +126,7 @@ class JetStream(Queues):
         return Semantics(
             shared=True, ack_wait=self.ack_wait, detected_after=None, max_deliveries=self.max_deliveries,
             deduplicate=self.deduplication, requeue="head", redelivery_delay=self.redelivery_delay, buffered=True,
-            state_every=0.1,
+            unroutable="refused", state_every=0.1,
         )  # fmt: skip
 
 
@@ -135,12 +137,15 @@ class RabbitMQ(Queues):
     broker: str = Field("rabbitmq", description="whose semantics and times the queue has")
     queue_type: str = Field("quorum", description="a replicated log that counts deliveries, or a classic durable queue")
     prefetch: Count = Field(12, description="unacknowledged deliveries that each consumer may hold")
-    mandatory: Truth = Field(
-        True, description="whether what no queue takes is handed back; in the model every queue is there"
-    )
+    mandatory: Truth = Field(True, description="whether what no queue takes is handed back, or confirmed and dropped")
     detected_after: Duration = Field(
         0.005, description="after which the broker notices that a consumer's connection is closed, s"
     )
+
+    @property
+    def unroutable(self) -> Literal["returned", "confirmed"]:
+        """What becomes of a message that no queue takes ("Publishers: Unroutable Message Handling")."""
+        return "returned" if self.mandatory else "confirmed"
 
 
 class QuorumQueue(RabbitMQ):
@@ -157,6 +162,7 @@ class QuorumQueue(RabbitMQ):
         return Semantics(
             shared=False, ack_wait=None, detected_after=self.detected_after, max_deliveries=self.max_deliveries,
             deduplicate=None, requeue="back" if self.max_deliveries is None else "head", redelivery_delay=0.0, buffered=False,
+            unroutable=self.unroutable,
         )  # fmt: skip
 
 
@@ -171,7 +177,7 @@ class ClassicQueue(RabbitMQ):
     def semantics(self) -> Semantics:
         return Semantics(
             shared=False, ack_wait=None, detected_after=self.detected_after, max_deliveries=None,
-            deduplicate=None, requeue="head", redelivery_delay=0.0, buffered=False,
+            deduplicate=None, requeue="head", redelivery_delay=0.0, buffered=False, unroutable=self.unroutable,
         )  # fmt: skip
 
 
@@ -188,6 +194,8 @@ class Feed(Copied):
     p: Queues
     refuses = False
     """Whether a queue may refuse a publication, which is then told so."""
+    unbound: Sequence[Channel] = ()
+    """Queues that nothing which is published comes to."""
 
     def __init__(self, flow: Flow, p: Queues, scenario: Scenario, replicas: int = 1) -> None:
         super().__init__(
@@ -204,7 +212,8 @@ class Feed(Copied):
         self.links = {self.accounting.part: self.left, self.shop.part: self.right}
         self.options = asdict(p.semantics)
         self.redelivery_delay = self.options.pop("redelivery_delay")
-        del self.options["buffered"]
+        for publishers in ("buffered", "unroutable"):
+            del self.options[publishers]
         self.options |= {"prefetch": p.prefetch, "automatic_ack": not p.manual_ack, "dead_letter": p.park}
         self.options["dispatch"] = p.dispatch
         self.updates = self.channels("updates", self.shop)
@@ -253,10 +262,10 @@ class Feed(Copied):
         """The broker writes a message to disk."""
         return [log.serve(self.p.store, stream=f"{label}.store")]
 
-    def put(self, queue: Queue, urgent: bool, then: Steps, refused: Steps) -> Steps:
-        """Into the queue; and where that may refuse, what becomes of it."""
-        taken = [publish(queue, urgent=urgent), *then]
-        return [rescue(taken, otherwise=refused)] if self.refuses else taken
+    def taken(self, label: str, channel: Channel, urgent: bool, then: Steps, refused: Steps) -> Steps:
+        """The broker writes a message to disk, and puts it into the queue; and where that may refuse, what becomes of it."""
+        put = [publish(channel.queue, urgent=urgent), *then]
+        return [*self.store(label, channel.log), *([rescue(put, otherwise=refused)] if self.refuses else put)]
 
     def send(
         self,
@@ -275,17 +284,22 @@ class Feed(Copied):
         ask = here.work(p.publish_client, f"{label}.publish.send")
         took = here.work(p.publish_client, f"{label}.publish.took")
         told = [link.send(stream=f"{label}.publish.refused"), reply("failed")]
+        returned = [link.send(stream=f"{label}.publish.returned"), reply("refused")]
         confirmed = [link.send(stream=f"{label}.publish.back"), reply("ok")]
 
-        def there(then: Steps = (), refused: Steps = ()) -> Steps:
-            ways = [[*self.store(label, log), *self.put(queue, urgent, then, refused)] for queue, log in channels]
+        def there(then: Steps = (), refused: Steps = (), unroutable: Steps = ()) -> Steps:
+            ways = [
+                unroutable if channel in self.unbound else self.taken(label, channel, urgent, then, refused)
+                for channel in channels
+            ]
             return [link.send(stream=f"{label}.publish.there"), *(ways[0] if len(ways) == 1 else [by_sku(*ways)])]
 
         if reply_within is not None:
             return [rescue([*ask, call(there(refused=told), timeout=reply_within), *took], otherwise=[])]
         if not p.confirm:
             return [*ask, spawn(there())]
-        asked = call(there(confirmed, told), timeout=p.confirm_timeout)
+        unroutable = {"refused": told, "returned": returned, "confirmed": confirmed}[p.semantics.unroutable]
+        asked = call(there(confirmed, told, unroutable), timeout=p.confirm_timeout)
         unheard = fail("timed_out")
         if p.semantics.buffered:
             again = Backoff(retries=math.ceil(p.confirm_timeout / p.reconnect), base=0.0)
@@ -295,7 +309,10 @@ class Feed(Copied):
         waits = branch(RESULT.equals("failed"), refused, otherwise=[unheard])
         attempt = [*ask, rescue([asked], otherwise=[waits]), *took]
         policy = Backoff(retries=p.confirm_retries)
-        return [retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")]
+        published = retry(policy, attempt, otherwise=unconfirmed, stream=f"{label}.publish.backoff")
+        if unroutable is not returned or not set(channels) & set(self.unbound):
+            return [published]
+        return [published, branch(RESULT.equals("refused"), [rescue([fail()], otherwise=unconfirmed)])]
 
 
 class Exchange(Feed):

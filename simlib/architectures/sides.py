@@ -6,7 +6,27 @@ from dataclasses import dataclass
 
 from simlib.architectures.parameters import Parameters
 from simlib.domain import ORDER, STOCK_UPDATE
-from simlib.flow import KIND, POISONED, Flow, Part, Pool, Steps, branch, by_attempt, delay, fail, respond
+from simlib.flow import (
+    KIND,
+    POISONED,
+    Flow,
+    Part,
+    Pool,
+    Step,
+    Steps,
+    ack,
+    branch,
+    by_attempt,
+    call,
+    delay,
+    fail,
+    for_each,
+    publish,
+    receive,
+    reply,
+    respond,
+    wait_until,
+)
 from simlib.flow.blocks import Time
 from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, Scenario
 
@@ -85,6 +105,14 @@ def sides(flow: Flow, parameters: Parameters) -> tuple[Side, Side]:
 def side(part: Part, machine: Machine, parameters: Parameters) -> Side:
     """A service with a database of its own, on a machine."""
     return Side(part, part.pool("database", capacity=parameters.database_connections), machine, parameters)
+
+
+def group_commit(part: Part, log: Pool, flush: Time, name: str) -> Step:
+    """A wait for a flush of the log: one serves all who wait when the log is free (DeWitt et al., SIGMOD 1984)."""
+    unflushed = part.queue(f"{name}.unflushed", detected_after=0.0)
+    together = [log.seize(), receive(unflushed), delay(flush, stream=f"{name}.flush"), log.release()]
+    part.flow.actor(f"{name}.flusher", part, [wait_until(unflushed), *together, for_each([reply("ok")]), ack()])
+    return call([publish(unflushed)])
 
 
 def arrive(parameters: Parameters, label: str) -> Steps:

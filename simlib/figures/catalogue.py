@@ -299,6 +299,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:sharing": {"ru": "как делят изменения потребители", "en": "how consumers share the changes"},
     "parameter:orders_first": {"ru": "изменения от заказов вперёд", "en": "changes by orders first"},
     "parameter:at_limit": {"ru": "что делает полная очередь", "en": "what a full queue does"},
+    "parameter:unbound": {"ru": "очередь, которой нет", "en": "queue that is not there"},
     "parameter:max_length": {"ru": "предел длины очереди", "en": "messages that may wait"},
     "parameter:expire": {"ru": "срок жизни сообщений ограничен", "en": "messages expire"},
     "parameter:time_to_live": {"ru": "срок жизни сообщения", "en": "time to live"},

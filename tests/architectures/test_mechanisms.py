@@ -484,6 +484,38 @@ def test_queue_on_several_nodes_confirms_when_most_have_written():
     assert (two - one).min() == pytest.approx(0.01) and two.equals(three) and three.equals(five)
 
 
+def test_queue_writes_all_that_wait_at_once():
+    """Who comes while the disk writes waits for that write and for its own, however many come; alone, 150 a second of 10 ms
+    are half as much again as the disk can do."""
+    rush, slow = workload(150, only="stock_update"), {"store": "10 ms", "confirm_retries": 0}
+    alone, together, calm = (
+        (messages["responded"] - messages["issued"]).max()
+        for messages in (
+            columns("message_queue", rush, 300, **slow),
+            columns("message_queue", rush, 300, **slow, group_commit=True),
+            columns("message_queue", rush, 300, **slow | {"store": "0 ms"}),
+        )
+    )
+    assert together < 2 * 0.010 + calm < 0.5 < alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "response", "outcome"),
+    [
+        ({"broker": "rabbitmq", "mandatory": False}, "ok", "lost"),
+        ({"broker": "rabbitmq", "mandatory": True}, "failed", "failed"),
+        ({"broker": "nats", "confirm_timeout": 0.1}, "timed_out", "failed"),
+    ],
+)
+def test_queue_that_is_not_bound_loses_what_is_confirmed_unless_it_must_be_handed_back(changes, response, outcome):
+    """As on the live brokers (`tests/live/test_live_mechanisms.py`): all of it."""
+    for only, queue in (("stock_update", "updates"), ("order", "orders")):
+        messages = columns("message_queue", workload(40, only=only), 50, unbound=queue, **changes)
+        assert (set(messages["response"]), set(messages["outcome"])) == ({response}, {outcome})
+    bound = columns("message_queue", workload(40, only="stock_update"), 50, unbound="orders", **changes)
+    assert set(bound["response"]) == {"ok"}
+
+
 # --- outbox -----------------------------------------------------------------------------------------------------------
 
 RELAYS = ["polling", "log_tailing"]

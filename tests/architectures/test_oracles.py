@@ -22,7 +22,7 @@ from simlib.statistics import paired
 
 ORACLES = {
     *("simlib.architectures.rest", "simlib.architectures.rest.oracle", "simlib.architectures.message_queue.oracle"),
-    "simlib.architectures.saga.story",
+    *("simlib.architectures.ground", "simlib.architectures.saga.story"),
 }
 KNOWN = ORACLES | {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
 """What an oracle may stand on, besides the standard library: not on a model, but on another oracle."""
@@ -167,6 +167,16 @@ EQUAL = {
             {"consumers": 1, "prefetch": 1, "answered_on": "reply", "at_limit": "refuse", "max_length": 1},
         ),
         "when messages expire": (110, FLAKY, SLOW | {"expire": True, "time_to_live": 0.04}),
+        "when one flush serves all who wait": (150, FLAKY, {"group_commit": True}),
+        "when one flush serves all who wait on three nodes": (100, {}, {"group_commit": True, "nodes": 3}),
+        "on RabbitMQ when one flush serves all who wait for their queues": (
+            150,
+            {},
+            RABBITMQ | {"group_commit": True, "sharing": "by_sku"},
+        ),
+        "when there is no stream": (40, FLAKY, {"unbound": "orders", "confirm_timeout": 0.1}),
+        "when what no queue takes is handed back": (40, FLAKY, RABBITMQ | {"unbound": "orders"}),
+        "when what no queue takes is confirmed": (40, {}, RABBITMQ | {"unbound": "updates", "mandatory": False}),
         "with three nodes": (100, FLAKY, {"nodes": 3}),
         "with five nodes and without confirms": (100, FLAKY, {"nodes": 5, "confirm": False}),
         "on RabbitMQ without confirms and acknowledgements": (

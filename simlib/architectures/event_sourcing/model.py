@@ -9,7 +9,7 @@ from pydantic import Field as Parameter
 from simlib.architectures.copied import Copied
 from simlib.architectures.parameters import Count, Retries, Time, Truth
 from simlib.architectures.rest.model import Caller, request
-from simlib.architectures.sides import Side, arrive, leave
+from simlib.architectures.sides import Side, arrive, group_commit, leave
 from simlib.domain import ISSUED, STOCK, STOCK_UPDATE, TAKEN
 from simlib.flow import (
     LEVEL,
@@ -23,21 +23,15 @@ from simlib.flow import (
     ack,
     apply,
     branch,
-    call,
-    delay,
     every,
     fail,
-    for_each,
     nack,
     point,
     publish,
-    receive,
     reject,
-    reply,
     retry,
     seek,
     spawn,
-    wait_until,
 )
 from simlib.quantities import Duration, Whole
 from simlib.scenario import Scenario
@@ -128,10 +122,7 @@ class EventStore:
         if p.concurrency == "lock":
             self.locks = part.pool("streams", capacity=1, members=scenario.goods.skus, select="key")
         if p.group_commit:
-            self.unflushed = part.queue("unflushed", detected_after=0.0)
-            log, flush = side.machine.log, delay(p.commit, stream="events.flush")
-            together = [log.seize(), receive(self.unflushed), flush, log.release(), for_each([reply("ok")]), ack()]
-            flow.actor("flusher", part, [wait_until(self.unflushed), *together])
+            self.flushed = group_commit(part, side.machine.log, p.commit, "events")
 
     def append(self, label: str, decide: Steps, otherwise: Steps) -> Steps:
         """Read a stream, write what it leads to, decide; where another was faster all of it again, and in the end the others."""
@@ -154,7 +145,7 @@ class EventStore:
         """A transaction that inserts a row and waits until it is flushed: alone, or with all who wait."""
         p, machine = self.p, self.side.machine
         alone = machine.log.serve(p.commit, stream=f"{label}.flush")
-        flush = call([publish(self.unflushed)]) if p.group_commit else alone
+        flush = self.flushed if p.group_commit else alone
         return self.side.transact(label, [machine.cores.serve(insert, stream=label), flush])
 
     def event(self, label: str, sign: Literal[-1, 1], effect: str) -> Steps:

@@ -9,14 +9,15 @@ streams at the model's places, so that equal stories give equal times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
 
 from simlib import draws
+from simlib.architectures.ground import GroupCommit, Story
 from simlib.distributions import Distribution
 from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.scenario import Scenario
@@ -28,7 +29,6 @@ OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refu
 CONFLICT = -1
 HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
 """Streams of the handlers' work, which all architectures share."""
-Story = Generator[simpy.Event, Any, Any]
 Decide = Callable[[int, int, int], int]
 """What follows from the level and version of a stream, with the place of the draws: a response, or a conflict."""
 
@@ -70,12 +70,12 @@ class Simulation:
         self.taken: dict[int, int] = {}
         self.since = [0] * scenario.goods.skus
         self.locks = [simpy.Resource(env) for _ in range(scenario.goods.skus)]
-        self.unflushed: list[tuple[int, simpy.Event]] = []
-        self.flushes, self.awaited = 0, env.event()
+        flushes = draws.stream_key(seed, "events.flush")
+        self.together = GroupCommit(env, self.log, p.commit, flushes, 0, self.deliveries) if p.group_commit else None
         self.appended: list[int] = [0] * messages
         self.published, self.window = simpy.Store(env), simpy.Container(env, init=p.prefetch, capacity=p.prefetch)
         self.inbox = simpy.Store(env)
-        for process in (self.flusher(), self.subscription(), self.projection()):
+        for process in (self.subscription(), self.projection()):
             env.process(process)
         starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
         for message, kind in enumerate(self.arrivals.kind.tolist()):
@@ -168,33 +168,9 @@ class Simulation:
 
     def write(self, label: str, message: int, insert: Distribution, place: int) -> Story:
         """A row, which is flushed alone or with all that wait."""
-        flushed = self.wait_for_flush(message) if self.p.group_commit else self.flush(f"{label}.flush", place)
+        flushed = self.together.flush(message) if self.together else self.flush(f"{label}.flush", place)
         inserted = self.on_a_core(self.drawn(insert, label, place))
         yield from self.transaction(self.accounting, label, place, inserted, flushed)
-
-    def wait_for_flush(self, message: int) -> Story:
-        done = self.env.event()
-        self.unflushed.append((message, done))
-        if not self.awaited.triggered:
-            self.awaited.succeed()
-        yield done
-
-    def flusher(self) -> Story:
-        """One flush for all who wait when the disk is free."""
-        while True:
-            place = draws.fold(draws.fold(0, -1), self.flushes)
-            self.flushes += 1
-            if not self.unflushed:
-                self.awaited = self.env.event()
-                yield self.awaited
-            with self.log.request() as turn:
-                yield turn
-                together, self.unflushed = self.unflushed, []
-                for message, _ in together:
-                    self.deliveries[message] += 1
-                yield self.time(self.p.commit, "events.flush", place)
-            for _, done in together:
-                done.succeed()
 
     def happens(self, label: str, message: int, sign: int, place: int, seen: int) -> bool:
         """One more event of the stream, unless there is one more than were seen; a snapshot, where there are many since the

@@ -30,7 +30,10 @@ PROGRAMS = ("accounting", "shop")
 """Processes of its own that it runs as, each with a database."""
 READ_FROM = COPY
 """The store that answers queries."""
-SIMULATED = ("sharing", "orders_first", "at_limit", "max_length", "expire", "time_to_live", "nodes", "between_nodes")
+SIMULATED = (
+    "sharing", "orders_first", "at_limit", "max_length", "expire", "time_to_live", "group_commit", "unbound", "nodes",
+    "between_nodes",
+)  # fmt: skip
 """Parameters that the model alone has."""
 QUEUES = ("updates", "orders")
 __all__ = ["PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]

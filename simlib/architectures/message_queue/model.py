@@ -9,10 +9,10 @@ from pydantic import Field
 
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Truth
 from simlib.architectures.queues import Channel, ClassicQueue, Exchange, JetStream, Queues, QuorumQueue
-from simlib.architectures.sides import Side
+from simlib.architectures.sides import Side, group_commit
 from simlib.brokers import own
 from simlib.errors import unknown
-from simlib.flow import Flow, Pool, Steps, delay, fork, reply, spawn
+from simlib.flow import Flow, Pool, Step, Steps, delay, fork, reply, spawn
 from simlib.quantities import Duration
 from simlib.scenario import Scenario
 
@@ -35,6 +35,10 @@ class MessageQueue(Queues):
     max_length: Count = Field(1000, description="messages that may wait in a queue that has a limit")
     expire: Truth = Field(False, description="whether a queue drops what waits too long")
     time_to_live: PositiveDuration = Field(30.0, description="which is too long for a message that waits, s")
+    group_commit: Truth = Field(False, description="whether one write to disk serves all messages that wait for it")
+    unbound: Literal["none", "updates", "orders"] = Field(
+        "none", description="queue that lacks its binding, so that nothing that is published reaches it"
+    )
     nodes: Count = Field(1, description="nodes that hold a queue; most of them write a message before its confirm")
     between_nodes: Duration = Field(0.0002, description="between two nodes of the broker, each way, s")
 
@@ -76,7 +80,9 @@ class Between(Exchange):
     def __init__(self, flow: Flow, p: MessageQueue, scenario: Scenario) -> None:
         self.refuses = p.at_limit == "refuse"
         self.followers: dict[Pool, list[Pool]] = {}
+        self.flushed: dict[Pool, Step] = {}
         super().__init__(flow, p, scenario)
+        self.unbound = {"none": [], "updates": self.updates, "orders": [self.orders]}[p.unbound]
 
     def channels(self, name: str, reader: Side) -> list[Channel]:
         if self.p.sharing != "by_sku":
@@ -91,21 +97,27 @@ class Between(Exchange):
             options["ttl"] = p.time_to_live
         queue, log = super().channel(name, reader, **options)
         self.followers[log] = [self.broker.pool(f"{name}_log.{k}", capacity=1) for k in range(1, p.nodes)]
+        for k, each in enumerate([log, *self.followers[log]] if p.group_commit else []):
+            self.flushed[each] = group_commit(self.broker, each, p.store, f"{name}.node{k}")
         return Channel(queue, log)
 
     @property
     def active(self) -> int:
         return self.p.consumers if self.p.sharing == "competing" else 1
 
+    def write(self, stream: str, log: Pool) -> Steps:
+        """To the disk of a node: alone, or with all that wait."""
+        return [self.flushed[log]] if self.p.group_commit else [log.serve(self.p.store, stream=stream)]
+
     def store(self, label: str, log: Pool) -> Steps:
         """On the leader, and on so many followers that most nodes have it (Raft: Ongaro and Ousterhout, USENIX ATC 2014)."""
-        p, leader = self.p, super().store(label, log)
+        p, leader = self.p, self.write(f"{label}.store", log)
         if p.nodes == 1:
             return leader
         followers = [
             [
                 delay(p.between_nodes, stream=f"{label}.node{k}.there"),
-                follower.serve(p.store, stream=f"{label}.node{k}.store"),
+                *self.write(f"{label}.node{k}.store", follower),
                 delay(p.between_nodes, stream=f"{label}.node{k}.back"),
             ]
             for k, follower in enumerate(self.followers[log], 1)

@@ -9,15 +9,17 @@ left out. Numbers are drawn from the model's streams at the model's places, so t
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
 
 from simlib import draws
+from simlib.architectures.ground import GroupCommit, Story
 from simlib.distributions import Distribution
 from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.scenario import Scenario
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
     from simlib.architectures.message_queue.model import MessageQueue
 
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
+RETURNED = -1
+"""What a publisher hears of a message that comes back."""
 HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
 """Streams of the handlers' work, which all architectures share."""
 DRAINED = 60.0
 """So long after the last message was issued nobody publishes any more, s."""
-Story = Generator[simpy.Event, Any, Any]
 
 
 @dataclass
@@ -69,6 +72,8 @@ class Plain:
     at_limit: str = "unlimited"
     max_length: int = 0
     expire: bool = False
+    group_commit: bool = False
+    unbound: str = "none"
     time_to_live: float = 0.0
     nodes: int = 1
     between_nodes: float = 0.0
@@ -86,7 +91,8 @@ class Queue:
     ) -> None:
         self.name, self.label, self.consumers = name, label or name, consumers or p.consumers
         inboxes = 1 if p.semantics.shared else self.consumers
-        self.disk, *self.followers = (simpy.Resource(env) for _ in range(nodes))
+        self.disks = [simpy.Resource(env) for _ in range(nodes)]
+        self.together: list[GroupCommit] = []
         self.ready = simpy.PriorityStore(env)
         self.credit = simpy.Container(env, init=inboxes * p.prefetch, capacity=inboxes * p.prefetch)
         self.inboxes = [simpy.Store(env) for _ in range(inboxes)]
@@ -153,6 +159,8 @@ class Simulation:
         hashed = [f"updates.{k}" for k in range(p.consumers)] if limits.sharing == "by_sku" else ["updates"]
         self.updates = [Queue(env, name, p, "updates", active, limits.nodes) for name in hashed]
         self.orders = Queue(env, "orders", p, nodes=limits.nodes)
+        if limits.group_commit:
+            self.flush_together()
         for queue, side, body in (
             *((queue, self.shop, self.write_copy) for queue in self.updates),
             (self.orders, self.accounting, self.take),
@@ -161,11 +169,20 @@ class Simulation:
             for k in range(queue.consumers):
                 env.process(self.consume(queue, queue.inboxes[k % len(queue.inboxes)], side, body))
         self.unconnected: list[tuple[int, simpy.Event]] = []
-        if limits.at_limit == "refuse":
+        if limits.at_limit == "refuse" or limits.unbound != "none":
             self.connect_until(self.issued[-1] + DRAINED)
         starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
         for message, kind in enumerate(self.arrivals.kind.tolist()):
             env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
+
+    def flush_together(self) -> None:
+        """Every disk has a process that flushes for all who wait."""
+        number = itertools.count()
+        for queue in (*self.updates, self.orders):
+            for k, disk in enumerate(queue.disks):
+                stream = draws.stream_key(self.seed, f"{queue.name}.node{k}.flush")
+                flusher = GroupCommit(self.env, disk, self.p.store, stream, next(number), self.deliveries)
+                queue.together.append(flusher)
 
     # --- what a visit costs
 
@@ -218,9 +235,9 @@ class Simulation:
             heard = yield from self.ask(label, side, queue, it, at)
             if heard == FAILED:
                 heard = yield from self.ask_again(label, side, queue, it, at)
-            if heard == OK:
+            if heard in (OK, RETURNED):
                 yield from self.work(side, self.p.publish_client, f"{label}.publish.took", at)
-                return OK
+                return OK if heard == OK else FAILED
         return TIMED_OUT
 
     def ask(self, label: str, side: Side, queue: Queue, it: Published, place: int) -> Story:
@@ -257,15 +274,19 @@ class Simulation:
             assert timeout.callbacks is not None
             timeout.callbacks.append(connect)
 
-    def write(self, disk: simpy.Resource, stream: str, place: int) -> Story:
-        with disk.request() as turn:
+    def write(self, queue: Queue, node: int, message: int, stream: str, place: int) -> Story:
+        """To the disk of a node, the first of which leads: alone, or with all that wait."""
+        if queue.together:
+            yield from queue.together[node].flush(message)
+            return
+        with queue.disks[node].request() as turn:
             yield turn
             yield self.time(self.p.store, stream, place)
 
-    def follow(self, disk: simpy.Resource, stream: str, place: int) -> Story:
+    def follow(self, queue: Queue, node: int, message: int, label: str, place: int) -> Story:
         """A follower's copy, until the leader knows of it."""
         yield self.env.timeout(self.limits.between_nodes)
-        yield from self.write(disk, f"{stream}.store", place)
+        yield from self.write(queue, node, message, f"{label}.node{node}.store", place)
         yield self.env.timeout(self.limits.between_nodes)
 
     def store(
@@ -274,9 +295,12 @@ class Simulation:
         """What is published travels, is written, and confirmed; what the queue has already, it drops and confirms."""
         p, limits = self.p, self.limits
         yield self.time(p.uplink, f"{label}.publish.there.from.{side.name}", place)
-        written = [self.env.process(self.write(queue.disk, f"{label}.store", place))]
-        for k, follower in enumerate(queue.followers, 1):
-            written.append(self.env.process(self.follow(follower, f"{label}.node{k}", place)))
+        if queue.label == limits.unbound:
+            yield from self.return_to_publisher(label, place, confirmed)
+            return
+        written = [self.env.process(self.write(queue, 0, it.message, f"{label}.store", place))]
+        for k in range(1, limits.nodes):
+            written.append(self.env.process(self.follow(queue, k, it.message, label, place)))
         yield simpy.events.Condition(self.env, lambda _, count: count > len(written) // 2, written)
         times = queue.times.setdefault(it.message, [])
         window = p.semantics.deduplicate
@@ -296,6 +320,16 @@ class Simulation:
         if confirmed:
             yield self.time(p.uplink, f"{label}.publish.back.from.broker", place)
             confirmed.succeed(OK)
+
+    def return_to_publisher(self, label: str, place: int, confirmed: simpy.Event | None) -> Story:
+        """What no queue takes JetStream refuses, and RabbitMQ hands back or confirms, to whoever waits for a confirm."""
+        if confirmed is None:
+            return
+        ways = {"refused": ("refused", FAILED), "returned": ("returned", RETURNED), "confirmed": ("back", OK)}
+        way, said = ways[self.p.semantics.unroutable]
+        yield self.time(self.p.uplink, f"{label}.publish.{way}.from.broker", place)
+        if not confirmed.triggered:
+            confirmed.succeed(said)
 
     def keep_within(self, queue: Queue) -> None:
         """A queue that is too long loses its first."""
