@@ -112,7 +112,7 @@ def known_of(name: str, what: str) -> tuple[str, ...]:
 
 
 def code(architecture: str, broker: str | None) -> list[Path]:
-    """The files of a pattern, without those of other brokers (`on_<broker>.py`)."""
+    """The files of a pattern, without those of other brokers (`on_<broker>.py`), or of what does not run by default."""
     found: list[Path] = []
     waiting = [PACKAGE / architecture / "live.py"]
     while waiting:

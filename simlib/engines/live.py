@@ -106,7 +106,8 @@ class Twin(Protocol):
 
     It may also have `BROKER`, which of its parts is the model's broker, where no parameter names one; `MEASURED`, the parameters
     that it is measured with where those are not the defaults; `UNDER_WAY`, how many messages keep it busy all the time;
-    `drains_within`, a function of the parameters: see the constants of these names.
+    `drains_within`, a function of the parameters: see the constants of these names. Where some of its programs run with some
+    parameters only, `programs` is a function of them that names those.
 
     Where servers stand beside each process, `BESIDE` names them as the model's parts are ("sidecar"), and `beside(folder, ports,
     parameters)` is a context in which they run beside the processes on these ports: servers by name ("shop.sidecar").
@@ -522,7 +523,7 @@ class Bench:
     def _databases(self, prefix: str) -> Iterator[None]:
         """A database of its own for each program, dropped at the end."""
         server = self.servers["postgres"].url
-        names = {program: f"{prefix}_{program}" for program in self.twin.PROGRAMS}
+        names = {program: f"{prefix}_{program}" for program in programs(self.twin, self.parameters)}
         try:
             with psycopg.connect(server, autocommit=True) as connection:
                 for name in names.values():
@@ -701,10 +702,16 @@ def _fits(twin: Twin, scenario: Scenario) -> None:
         )
 
 
+def programs(twin: Twin, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """The programs of a twin that run with these parameters."""
+    chosen: Callable[[Mapping[str, Any]], tuple[str, ...]] = getattr(twin, "programs", lambda _: twin.PROGRAMS)
+    return chosen(parameters)
+
+
 def running(twin: Twin, parameters: Mapping[str, Any]) -> list[str]:
     """The processes of a twin, as the model's parts are called: where `processes` is live, a side has several, on one database."""
     count = 1 if "processes" in twin.SIMULATED else parameters.get("processes", 1)
-    return [*twin.PROGRAMS, *(f"{side}.{number}" for side in SIDES for number in range(2, count + 1))]
+    return [*programs(twin, parameters), *(f"{side}.{number}" for side in SIDES for number in range(2, count + 1))]
 
 
 def broker_of(twin: Twin, parameters: Mapping[str, Any]) -> str | None:

@@ -368,6 +368,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:max_poll_interval": {"ru": "предел времени между опросами", "en": "until uncommitted records are handed out again"},
     "parameter:guarantee": {"ru": "когда фиксируется позиция", "en": "when a position is committed"},
     "parameter:auto_commit_interval": {"ru": "период фиксации позиции", "en": "between two commits by the clock"},
+    "parameter:window": {"ru": "окно подсчёта заказов", "en": "window in which orders are counted"},
     "parameter:commit_position": {"ru": "запись позиции группы", "en": "until a group's position is written"},
     "parameter:state": {"ru": "где хранится копия магазина", "en": "where the shop keeps its copy"},
     "parameter:handler_retries": {"ru": "повторов записи обработчиком", "en": "further tries of a record by its handler"},

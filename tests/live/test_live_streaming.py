@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
+from collections import Counter
 
 import psycopg
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
+from simlib.brokers.kafka import address
 from simlib.distributions import Constant
 from simlib.scenario import Crash, Poison
 
@@ -130,3 +134,39 @@ def test_polls_that_last_longer_than_the_group_waits_are_done_again_and_shorter_
     )
     assert impatient["deliveries"].max() > 1
     assert patient["deliveries"].max() == 1
+
+
+def published(ready, server, topic):
+    """The records of a run's topic: when each was made (ms of the epoch), and its body."""
+    name = f"{json.loads((ready.folder / 'shop.json').read_text())['prefix']}_{topic}"
+    consumer = Consumer({"bootstrap.servers": address(server.url), "group.id": "reader", "enable.auto.commit": False})
+    parts = [TopicPartition(name, i, 0) for i in range(ready.parameters["partitions"])]
+    missing = sum(consumer.get_watermark_offsets(part, 5.0)[1] for part in parts)
+    consumer.assign(parts)
+    records = []
+    while len(records) < missing:
+        records += consumer.consume(missing - len(records), 5.0)
+    consumer.close()
+    return [(record.timestamp()[1], json.loads(record.value())) for record in records]
+
+
+def test_windows_count_each_order_once_though_their_program_is_killed_and_restores_them(bench, workload, kafka):
+    """Its state dies with it: what is right afterwards came from the changelog, and from the position that belongs to it."""
+    killed = workload(60.0, only="order", faults=(Crash(part="windows", at=(1.0,), restart=0.1),))
+    with bench("streaming", window=5.0, session_timeout=2.0) as ready:
+        history = ready.run(killed, 1, 200)
+        records = published(ready, kafka, "orders")
+        with psycopg.connect(ready.databases["windows"]) as connection:
+            found = connection.execute("SELECT sku, opened, orders, units FROM log.windows").fetchall()
+        first = ready.numbered - 200
+    assert history.meta["quiet"] and [fault["part"] for fault in history.faults.to_pylist()] == ["windows"]
+    orders, units = Counter(), Counter()
+    for made, order in records:
+        orders[order["sku"], made // 5000 * 5000] += 1
+        units[order["sku"], made // 5000 * 5000] += order["quantity"]
+    assert {(sku, opened): (n, total) for sku, opened, n, total in found} == {
+        window: (orders[window], units[window]) for window in orders
+    }
+    messages = columns(history)
+    bought = sorted((i, order["quantity"]) for _, order in records if (i := order["message"] - first) >= 0)
+    assert bought == list(zip(messages["message"], messages["quantity"], strict=True)), "the orders say the same"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, HTTPException
 
@@ -28,13 +29,18 @@ PARTS = ("postgres", "kafka")
 """Real parts that this architecture stands on."""
 BROKER = "kafka"
 """Which of them is the model's broker."""
-PROGRAMS = ("accounting", "shop")
+PROGRAMS = ("accounting", "shop", "windows")
 """Processes of its own that it runs as, each with a database."""
 READ_FROM = COPY
 """The store that answers queries."""
 SCHEMA = twin.SCHEMA + Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 SIMULATED = ("per_record", "state")
 """Parameters that the model alone has."""
+
+
+def programs(p: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of them that run with these parameters."""
+    return PROGRAMS if p["window"] else PROGRAMS[:2]
 
 
 def accounting(side: Side) -> FastAPI:
@@ -86,6 +92,13 @@ def shop(side: Side) -> FastAPI:
     return app
 
 
+def windows(side: Side) -> FastAPI:
+    """The program that counts orders in windows; what it stands on is imported where it runs alone."""
+    from simlib.architectures.streaming.windows import application
+
+    return application(side)
+
+
 @asynccontextmanager
 async def reading(log: Log[Order] | Log[Level]) -> AsyncIterator[None]:
     """While the side runs, its group reads."""
@@ -103,4 +116,4 @@ async def confirmed(publication: Awaitable[None]) -> None:
 
 
 if __name__ == "__main__":
-    main({"accounting": accounting, "shop": shop})
+    main({"accounting": accounting, "shop": shop, "windows": windows})

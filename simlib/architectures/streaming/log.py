@@ -1,9 +1,9 @@
-"""A side's way to Kafka: a producer whose reports are waited for, and the members of a consumer group."""
+"""A program's way to Kafka: topics, a producer whose reports are waited for, and the members of a consumer group."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -35,36 +35,62 @@ Handler = Callable[[Body, Place, int], Awaitable[None]]
 """Handles a body, which stands at a place, for so many times by now."""
 
 
+class Topics:
+    """The topics of a run, on a server that others may use too."""
+
+    def __init__(self, side: Side) -> None:
+        self.p, self.prefix = side.config.parameters, side.config.prefix
+        self.address = address(side.config.servers["kafka"])
+        self.client = {"bootstrap.servers": self.address, "reconnect.backoff.max.ms": 500, **QUIET}
+        self.admin = AdminClient(self.client)
+
+    def name(self, topic: str) -> str:
+        """The name of a topic of this run, or of a group."""
+        return f"{self.prefix}_{topic}"
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """The partitions of a topic."""
+        return [TopicPartition(self.name(topic), i) for i in range(self.p["partitions"])]
+
+    def make(self) -> None:
+        """Make the topics where they are not there yet."""
+        flushed = {"flush.ms": milliseconds(self.p["flush_every"])} if self.p["flush_every"] else {"flush.messages": 1}
+        topics = [NewTopic(self.name(topic), self.p["partitions"], config=flushed) for topic in TOPICS]
+        for made in self.admin.create_topics(topics, operation_timeout=5).values():
+            try:
+                made.result()
+            except KafkaException as error:  # another program was faster
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete topics, of which those may be gone that another program deleted."""
+        for deleted in self.admin.delete_topics([*names], request_timeout=2).values():
+            with suppress(KafkaException):
+                deleted.result()
+
+
 class Log(Generic[Body]):
     """What a side reads: a topic of bodies of one type, each of which `handle` takes."""
 
     def __init__(self, side: Side, topic: str, body: type[Body], handle: Handler[Body]) -> None:
-        self.side, self.p, self.topic = side, side.config.parameters, topic
+        self.side, self.p, self.topics = side, side.config.parameters, Topics(side)
+        self.topic, self.partitions = self.topics.name(topic), self.topics.partitions(topic)
         self.body: type[Body] = body
         self.handle: Handler[Body] = handle
         self.in_hand, self.open = 0, True
         self.exactly_once, self.by_the_clock = self.p["guarantee"] == "exactly_once", by_the_clock(self.p)
-        self.partitions = [TopicPartition(self.name(topic), i) for i in range(self.p["partitions"])]
         self.threads = ThreadPoolExecutor(self.p["members"] + 2)
-        client = {
-            "bootstrap.servers": address(side.config.servers["kafka"]),
-            "reconnect.backoff.max.ms": 500,
-            **QUIET,
-        }
-        self.admin, self.producer = AdminClient(client), Producer(client | producing(self.p))
-        group = client | consuming(self.p, self.name(topic))
+        self.producer = Producer(self.topics.client | producing(self.p))
+        group = self.topics.client | consuming(self.p, self.topic)
         self.watcher, *self.consumers = (Consumer(group) for _ in range(1 + self.p["members"]))
         side.once = side.once or self.exactly_once
         side.pending = self.pending
 
-    def name(self, topic: str) -> str:
-        """The topic's name on a server that others may use too."""
-        return f"{self.side.config.prefix}_{topic}"
-
     async def begin(self) -> None:
         """Make the topics where they are not there yet, and begin to read."""
         self.loop = asyncio.get_running_loop()
-        await self.aside(self._make_topics)
+        await self.aside(self.topics.make)
         self.reporter = self.aside(self._report)
         self.members = [asyncio.create_task(self.member(consumer)) for consumer in self.consumers]
 
@@ -73,9 +99,7 @@ class Log(Generic[Body]):
         self.open = False
         await asyncio.gather(*self.members, self.reporter)
         self.watcher.close()
-        with suppress(KafkaException):
-            for deleted in self.admin.delete_topics([self.name(topic) for topic in TOPICS], request_timeout=2).values():
-                await self.aside(deleted.result)
+        await self.aside(self.topics.delete, map(self.topics.name, TOPICS))
         self.threads.shutdown()
 
     # Writing.
@@ -96,7 +120,7 @@ class Log(Generic[Body]):
 
         with self.side.trace.stage(message, "publish"):
             self.producer.produce(
-                self.name(topic),
+                self.topics.name(topic),
                 body.model_dump_json().encode(),
                 str(sku),
                 sku % len(self.partitions),
@@ -113,7 +137,7 @@ class Log(Generic[Body]):
 
     async def member(self, consumer: Consumer) -> None:
         """A member of the group: takes what there is, handles one after the other, and commits the position."""
-        consumer.subscribe([self.name(self.topic)], on_assign=self._go_on if self.exactly_once else lambda *_: None)
+        consumer.subscribe([self.topic], on_assign=self._go_on if self.exactly_once else lambda *_: None)
         while self.open:
             records = await self.aside(self._poll, consumer)
             self.in_hand += len(records)
@@ -181,28 +205,23 @@ class Log(Generic[Body]):
 
     async def pending(self) -> int:
         """Records in this side's topic that its group has not done with, and what its members have in hand."""
-        if self.exactly_once:
-            async with self.side.database.connection() as connection:
-                done = {part: following for part, following in await (await connection.execute(_POSITIONS)).fetchall()}
-        else:
-            committed = await self.aside(self.watcher.committed, self.partitions, 5.0)
-            done = {one.partition: max(one.offset, 0) for one in committed}
-        ends = [await self.aside(self.watcher.get_watermark_offsets, one, 5.0) for one in self.partitions]
-        return self.in_hand + sum(high - done.get(i, 0) for i, (_, high) in enumerate(ends))
-
-    def _make_topics(self) -> None:
-        flushed = {"flush.ms": milliseconds(self.p["flush_every"])} if self.p["flush_every"] else {"flush.messages": 1}
-        topics = [NewTopic(self.name(topic), self.p["partitions"], config=flushed) for topic in TOPICS]
-        for made in self.admin.create_topics(topics, operation_timeout=5).values():
-            try:
-                made.result()
-            except KafkaException as error:  # the other side was faster
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise
+        if not self.exactly_once:
+            return self.in_hand + await self.aside(behind, self.watcher, self.partitions)
+        async with self.side.database.connection() as connection:
+            done = {part: following for part, following in await (await connection.execute(_POSITIONS)).fetchall()}
+        return self.in_hand + await self.aside(behind, self.watcher, self.partitions, done)
 
     def aside(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """Do in a thread what waits; the client's own threads do the work."""
         return self.loop.run_in_executor(self.threads, work, *arguments)
+
+
+def behind(consumer: Consumer, partitions: list[TopicPartition], done: Mapping[int, int] | None = None) -> int:
+    """Records of partitions behind the position of the consumer's group in each, or behind what is `done`."""
+    if done is None:
+        done = {one.partition: max(one.offset, 0) for one in consumer.committed(partitions, 5.0)}
+    ends = [consumer.get_watermark_offsets(one, 5.0) for one in partitions]
+    return sum(high - done.get(one.partition, 0) for one, (_, high) in zip(partitions, ends, strict=True))
 
 
 def producing(p: dict[str, Any]) -> dict[str, Any]:
@@ -236,6 +255,13 @@ def consuming(p: dict[str, Any], group: str) -> dict[str, Any]:
         "enable.auto.commit": by_the_clock(p),
         "auto.commit.interval.ms": milliseconds(p["auto_commit_interval"]),
         "enable.auto.offset.store": False,
+        **patience(p),
+    }
+
+
+def patience(p: dict[str, Any]) -> dict[str, Any]:
+    """For how long a group waits for a member, or for its next poll."""
+    return {
         "session.timeout.ms": milliseconds(p["session_timeout"]),
         "heartbeat.interval.ms": milliseconds(p["session_timeout"] / 4),
         "max.poll.interval.ms": milliseconds(p["max_poll_interval"]),

@@ -98,6 +98,7 @@ class Streaming(Parameters):
         description="where the shop keeps its copy; what is in memory is read again from the log after a crash",
     )
     write_if_newer: Truth = Field(True, description="whether the copy refuses a version older than its own")
+    window: Duration = Field(0.0, description="in which the orders of each SKU are counted; 0: nobody counts, s")
 
 
 def build(p: Streaming, scenario: Scenario) -> Flow:
