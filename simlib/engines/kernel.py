@@ -226,7 +226,7 @@ def state(tables: Mapping[str, np.ndarray], **values: float) -> np.ndarray:
     for name, kind in TABLES.items():
         array = tables[name]
         assert array.dtype == kind and array.flags.c_contiguous, name
-        known[name], known[f"{name}_size"] = array.__array_interface__["data"][0], array.size
+        known[name], known[f"{name}_size"] = array.ctypes.data, array.size
     return np.array([tuple([known.get(name, 0) for name in STATE.names])], STATE)  # type: ignore[union-attr]
 
 
