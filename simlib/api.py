@@ -93,7 +93,8 @@ class Case:
             return perform(twin, self.parameters, self.scenario, seed, self.messages, self.meta)
         arrivals = arrivals or self.scenario.draw(seed, self.messages)
         flow = architectures.get(self.architecture).build(self.parameters, self.scenario)
-        meta = {**self.meta, "seed": seed, "issuing_ends": float(arrivals.issued[-1])}
+        ends = None if arrivals.population else float(arrivals.issued[-1])
+        meta = {**self.meta, "seed": seed, "issuing_ends": ends}
         return ENGINES[self.engine](flow, arrivals, KINDS, seed, self.scenario, meta)
 
     def totals(self, seed: int) -> Totals:

@@ -520,9 +520,27 @@ def validate(
                 for row in document["rows"]
             ],
         )
-    missed = [row for row in document["rows"] if row["accepted"] is False]
+        _table(
+            ["architecture", "saturation, /s", "predicted, /s", "error", "accepted"],
+            [
+                (
+                    twin(row),
+                    f"{row['measured']:.0f}",
+                    f"{row['predicted']:.0f}",
+                    f"{100 * row['error']:+.0f} %",
+                    "yes" if row["accepted"] else "missed",
+                )
+                for row in document["saturations"]
+            ],
+        )
+    missed = [row for row in (*document["rows"], *document["saturations"]) if row["accepted"] is False]
     if missed:
-        points = [f"{twin(row)} at load {row['load']:.2g}, {row['kind_of_message']}" for row in missed]
+        points = [
+            f"{twin(row)} at load {row['load']:.2g}, {row['kind_of_message']}"
+            if "load" in row
+            else f"{twin(row)} at saturation"
+            for row in missed
+        ]
         raise RunFailed(f"the stated accuracy was missed at {len(missed)} points: {'; '.join(points)}")
     return 0
 

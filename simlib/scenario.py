@@ -6,8 +6,9 @@ every architecture and every engine, the live one too, gets the same table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -365,16 +366,22 @@ class Arrivals:
     """Messages drawn ahead, one row each: arrays of shape (n,). `change` is the units an update brings, or an order takes."""
 
     issued: np.ndarray
-    """Seconds, ascending."""
+    """Seconds, ascending; NaN where a population issues them."""
     kind: np.ndarray
     """Index into `domain.KINDS`."""
     sku: np.ndarray
     session: np.ndarray
     """The customer of an order or a query, -1 for an update."""
     quantity: np.ndarray
+    population: int = 0
+    """How many customers issue them, each the next as soon as its last is over; 0: they are issued when `issued` says."""
 
     def __len__(self) -> int:
         return self.issued.size
+
+    def closed(self, population: int) -> Arrivals:
+        """The same messages, always so many of them under way."""
+        return replace(self, issued=np.full(len(self), math.nan), population=population)
 
 
 class Scenario(Frozen):

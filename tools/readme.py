@@ -81,7 +81,21 @@ def validated() -> str:
     columns = ["architecture", "load", "message, time", "measured p50 / p95 / p99, ms", "error, %", "stated accuracy"]
     counts = "; ".join(f"{name}: {sum(points)} of {len(points)}" for name, points in met.items())
     rejected = f"{validation['rejected']} of {validation['tried']}"
-    return f"Points that meet it: {counts}. Measured runs that were rejected: {rejected}.\n\n{markdown(columns, rows)}"
+    saturations = [
+        [
+            twin(row),
+            f"{row['measured']:.0f} ({row['measured_range'][0]:.0f} to {row['measured_range'][1]:.0f})",
+            f"{row['predicted']:.0f}",
+            f"{row['error']:+.1%}".rstrip("%"),
+            "met" if row["accepted"] else "**missed**",
+        ]
+        for row in validation["saturations"]
+    ]
+    throughput = ["architecture", "measured at saturation, /s", "predicted, /s", "error, %", "stated accuracy"]
+    return (
+        f"Points that meet it: {counts}. Measured runs that were rejected: {rejected}.\n\n{markdown(throughput, saturations)}"
+        f"\n\n{markdown(columns, rows)}"
+    )
 
 
 FAULTS: dict[str, dict[str, Any]] = {

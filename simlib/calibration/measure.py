@@ -23,7 +23,7 @@ from simlib import api, architectures, draws, paths
 from simlib.architectures.parameters import times
 from simlib.brokers import own, processes
 from simlib.calibration import stages
-from simlib.calibration.validate import Effort, HeldOut, Point
+from simlib.calibration.validate import Effort, HeldOut, Point, Saturation
 from simlib.domain import KINDS, STOCK_QUERY, STOCK_UPDATE
 from simlib.engines import machine
 from simlib.engines.live import Bench
@@ -110,6 +110,13 @@ class Measurement:
                 values = (self.architecture, self.broker, chosen[0]["rate"], load, self._set(chosen[0]["parameters"]))
                 points.append(Point(*values, histories, self.read("pace.json", {})))
         return points
+
+    def saturations(self, plan: HeldOut) -> Saturation:
+        """The runs with a backlog always there; raises BadInput where there are none."""
+        runs, (one, *_) = self.read("saturation.json", []), self.points(plan)
+        return Saturation(
+            self.architecture, self.broker, one.parameters, {run["seed"]: run["throughput"] for run in runs}
+        )
 
     def _set(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """What a twin was set to, of the parameters that its run names; its times are what is to be found out."""

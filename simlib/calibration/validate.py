@@ -15,7 +15,9 @@ from scipy import stats
 from simlib import api, architectures, draws, paths
 from simlib.distributions import Constant, Exponential
 from simlib.domain import ORDER, STOCK_QUERY, STOCK_UPDATE
+from simlib.engines.live import under_way
 from simlib.history import History
+from simlib.metrics import middle_rate
 from simlib.quantities import Number, PositiveDuration, Probability, Rate, Whole
 from simlib.reading import Frozen, read_model
 from simlib.scenario import Scenario, Slowdown, load_scenario
@@ -60,6 +62,8 @@ class HeldOut(Frozen):
     warm_up: Annotated[Whole, Field(ge=0)]
     accuracy: dict[Literal["p50", "p95", "p99"], Probability]
     stated_up_to_load: Number
+    saturation_accuracy: Probability = 0.05
+    """Of the throughput with a backlog always there."""
     effort: Effort = Effort()
 
 
@@ -78,6 +82,18 @@ class Point:
     """How the machine alone slows down by itself: see `engines.machine.paced`."""
 
 
+@dataclass(frozen=True)
+class Saturation:
+    """The throughputs of a twin with a backlog always there, messages a second, each with the seed that it was drawn from."""
+
+    architecture: str
+    broker: str | None
+    parameters: dict[str, Any]
+    """What the twin was set to."""
+    throughputs: dict[int, float]
+    """By seed."""
+
+
 def held_out(file: Path | None = None) -> HeldOut:
     """The plan in a file, the project's own by default; raises BadInput where it is missing or wrong."""
     return read_model(HeldOut, file or paths.MEASUREMENTS / "held_out.yaml", "a plan of measurements")
@@ -91,6 +107,32 @@ def validate(points: Iterable[Point], plan: HeldOut) -> list[dict[str, Any]]:
     (Student's t over the predicting runs), `inside_share` in how many of them.
     """
     return [row for point in points for row in _rows(point, plan)]
+
+
+def saturated(of: Saturation, plan: HeldOut) -> dict[str, Any]:
+    """A row of the shape of `simlib validate --json`: the throughput at saturation, measured and predicted.
+
+    The model meets the same messages, as many always under way as at the twin; both are the means over the runs.
+    """
+    case = api.case(of.architecture, load_scenario(plan.scenario), of.parameters, plan.effort.saturating)
+    window = under_way(architectures.get(of.architecture).live)
+
+    def predicted(seed: int) -> float:
+        messages = case.run(seed, case.scenario.draw(seed, case.messages).closed(window)).messages
+        return middle_rate(np.fmax(messages["responded"].to_numpy(), messages["applied"].to_numpy()))
+
+    seen, foretold = (np.array(list(rates)) for rates in (of.throughputs.values(), map(predicted, of.throughputs)))
+    error = float(foretold.mean() / seen.mean() - 1)
+    return {
+        "architecture": of.architecture,
+        "broker": of.broker,
+        "runs": len(seen),
+        "measured": float(seen.mean()),
+        "measured_range": [float(seen.min()), float(seen.max())],
+        "predicted": float(foretold.mean()),
+        "error": error,
+        "accepted": abs(error) <= plan.saturation_accuracy,
+    }
 
 
 def _rows(point: Point, plan: HeldOut) -> Iterator[dict[str, Any]]:

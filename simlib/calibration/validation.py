@@ -9,7 +9,7 @@ from typing import Any
 from simlib import api, architectures, draws, paths
 from simlib.brokers import own
 from simlib.calibration.measure import Measurement, measured
-from simlib.calibration.validate import HeldOut, validate
+from simlib.calibration.validate import HeldOut, saturated, validate
 
 
 def measurements(name: str) -> list[Measurement]:
@@ -30,8 +30,10 @@ def validation(names: Sequence[str], plan: HeldOut, broker: str | None = None) -
     files = {file for one in those for file in api.calibration(one.architecture, one.broker).items()}
     document = {
         "rows": validate(points, plan),
+        "saturations": [saturated(one.saturations(plan), plan) for one in those],
         "accuracy": plan.accuracy,
         "stated_up_to_load": plan.stated_up_to_load,
+        "saturation_accuracy": plan.saturation_accuracy,
         "tried": len(tries),
         "rejected": sum(not attempt["valid"] for attempt in tries),
         "calibration": [f"{name}:{digest}" for name, digest in sorted(files)],

@@ -42,8 +42,8 @@ def simulate(flow: Flow, messages: int, seed: int = 1, engine: str = ENGINE) -> 
     sources = list(flow.sources.values())
     arrivals = _arrivals(sources, messages, seed)
     meta = {"architecture": flow.name, "engine": engine, "seed": seed, "messages": messages, "draws": draws.DRAWS}
-    closed = any(source.population is not None for source in sources)
-    meta |= {"stationary": True, "timeout": None, "issuing_ends": None if closed else float(arrivals.issued[-1])}
+    ends = None if arrivals.population else float(arrivals.issued[-1])
+    meta |= {"stationary": True, "timeout": None, "issuing_ends": ends}
     return ENGINES[engine](flow, arrivals, [source.kind for source in sources], seed, None, meta)
 
 
@@ -94,4 +94,4 @@ def _arrivals(sources: list[Source], messages: int, seed: int) -> Arrivals:
     merged = np.concatenate(times)
     first = np.argsort(merged, kind="stable")[:messages]
     none = np.zeros(messages, np.int32)
-    return Arrivals(merged[first], np.concatenate(kinds)[first], none, none - 1, none)
+    return Arrivals(merged[first], np.concatenate(kinds)[first], none, none - 1, none, sources[0].population or 0)

@@ -86,7 +86,7 @@ def run(
         room["deliveries"] = n * len(flow.queues) + 16
     while True:
         tables = prepare(flow, lowered, arrivals, kinds, seed, scenario, room)
-        whole = kernel.state(tables, **beginning(flow, lowered, n, n, scenario, room))
+        whole = kernel.state(tables, population=arrivals.population, **beginning(flow, lowered, n, n, scenario, room))
         s = whole[0]
         kernel.start(s)
         while kernel.run(s, SLICE):
@@ -146,10 +146,7 @@ def beginning(
     flow: Flow, lowered: Lowered, count: int, drawn_ahead: int, scenario: Scenario | None, room: Mapping[str, int]
 ) -> dict[str, float]:
     """The state's numbers before the first event, of a run of so many messages, of which some are in their table."""
-    law, stream, population = 0, 0, 0
-    for kind, source in flow.sources.items():
-        if source.population is not None:
-            (law, stream), population = lowered.thinking[kind], source.population
+    law, stream = lowered.thinking
     return {
         "open": count,
         "count": count,
@@ -159,7 +156,6 @@ def beginning(
         "horizon": scenario.horizon if scenario else math.inf,
         "most_held": room["held"],
         "most_scopes": lowered.depth + 1,
-        "population": population,
         "think_law": law,
         "think_stream": stream,
         **{f"{name}_free": room[name] - 1 for name in ("rows", "joins", "entries", "timers")},
@@ -403,15 +399,10 @@ def _messages(
         sources.append((lowered.starts.get(kind, lowered.nothing), part))
     return {
         "messages": issued(arrivals, kinds, seed, scenario),
-        "customers": _empty("customers", n if _closed(flow) else 0),
+        "customers": _empty("customers", n if arrivals.population else 0),
         "sources": sources,
         "marks": _filled("marks", len(lowered.marks) * n, math.nan),
     }
-
-
-def _closed(flow: Flow) -> bool:
-    """Whether customers come again, so that nobody knows before when a message is issued."""
-    return any(source.population is not None for source in flow.sources.values())
 
 
 def issued(

@@ -59,6 +59,7 @@ from simlib.engines.driver import LEAD
 from simlib.engines.records import ANSWERED, BINS, DEAD_LETTERED, REJECTED, SUPERSEDED, Records
 from simlib.errors import BadInput, RunFailed
 from simlib.history import History
+from simlib.metrics import middle_rate
 from simlib.scenario import (
     HANDLER_FAILURE,
     HANDLER_WORK,
@@ -227,8 +228,8 @@ class Bench:
     def saturation(
         self, scenario: Scenario, seed: int, messages: int, window: int | None = None
     ) -> tuple[float, dict[str, Any]]:
-        """Completions a second while always `window` messages are under way (the twin's number if None), over the middle eight
-        tenths of the run, and the CPU time that it took (see `Run.usage`).
+        """Completions a second while always `window` messages are under way (the twin's number if None), by `metrics.middle_rate`,
+        and the CPU time that it took (see `Run.usage`).
 
         Complete is a message that is answered and, where it has an effect, applied. Raises RunFailed if one never is.
         """
@@ -238,7 +239,7 @@ class Bench:
         changing = np.flatnonzero(arrivals.kind != KINDS.index(STOCK_QUERY)).tolist()
         plan = {
             "requests": load,
-            "window": window or getattr(self.twin, "UNDER_WAY", UNDER_WAY),
+            "window": window or under_way(self.twin),
             "told": changing,
             "completions": self.completions,
             "first": self.numbered,
@@ -252,9 +253,7 @@ class Bench:
         missing = int((run.responded == 0).sum() + (answered[changing] & (run.completed[changing] == 0)).sum())
         if missing:
             raise RunFailed(f"{missing} of {messages} messages were never complete: give longer time-outs")
-        done = np.sort(np.maximum(run.responded, run.completed))
-        first, last = messages // 10, messages - messages // 10 - 1
-        return float((last - first) / ((done[last] - done[first]) / 1e9)), run.usage
+        return middle_rate(np.maximum(run.responded, run.completed) / 1e9), run.usage
 
     # What a run is made of.
 
@@ -687,6 +686,11 @@ def _poisoned(scenario: Scenario, arrivals: Arrivals, seed: int) -> np.ndarray:
         if isinstance(fault, Poison):
             poisoned |= (arrivals.kind == KINDS.index(fault.kind)) & (uniforms < fault.probability)
     return poisoned
+
+
+def under_way(twin: Twin) -> int:
+    """How many messages are always under way where the twin's saturation is measured."""
+    return getattr(twin, "UNDER_WAY", UNDER_WAY)
 
 
 def several(twin: Twin) -> bool:

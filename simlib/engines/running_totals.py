@@ -257,7 +257,7 @@ def _attempt(
 
 def _joined(chunks: Sequence[Arrivals]) -> Arrivals:
     names = ("issued", "kind", "sku", "session", "quantity")
-    return Arrivals(*(np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names))
+    return Arrivals(**{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names})
 
 
 def _draw(

@@ -67,8 +67,8 @@ class Lowered:
     """First step of each queue's consumers."""
     actors: dict[str, int]
     """First step of each actor."""
-    thinking: dict[str, tuple[int, int]]
-    """Law and stream of the customers' thinking, where a source has a population."""
+    thinking: tuple[int, int]
+    """Law and stream of the thinking of customers, where a population issues the messages."""
     priorities: list[list[int]]
     """Of each pool, ascending."""
     queue_ways: list[tuple[int, ...]]
@@ -460,11 +460,8 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
     starts = {kind: making.program(source.steps, kind) for kind, source in flow.sources.items()}
     nothing = making.program((), "nothing")
     queue_ways = [(*_ways(making, queue), making.length(queue.ack_wait)) for queue in flow.queues.values()]
-    thinking = {
-        kind: (making.law(source.think or Constant(value=0.0)), making.stream(f"{kind}.think"))
-        for kind, source in flow.sources.items()
-        if source.population is not None
-    }
+    law, stream = flow.thinking
+    thinking = making.law(law), making.stream(stream)
     if making.here > MOST_STEPS:
         raise BadInput(f"flow '{flow.name}' has {making.here} operations, at most {MOST_STEPS} fit: make it smaller")
     if len(making.effects) > MOST_EFFECTS:

@@ -9,7 +9,7 @@ from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
-from simlib.distributions import Distribution, distribution
+from simlib.distributions import Constant, Distribution, distribution
 from simlib.domain import undoes
 from simlib.errors import BadInput
 from simlib.flow.blocks import (
@@ -501,6 +501,14 @@ class Flow:
         steps = (step for _, steps in self.programs() for step in everything(steps))
         undoing = ((undoes(step.effect), step.store) for step in steps if isinstance(step, Apply))
         return tuple(dict.fromkeys((effect, store) for effect, store in undoing if effect is not None))
+
+    @property
+    def thinking(self) -> tuple[Distribution, str]:
+        """How long customers of a population think before each message, with the stream of it."""
+        for source in self.sources.values():
+            if source.population is not None and source.think is not None:
+                return source.think, f"{source.kind}.think"
+        return Constant(value=0.0), "think"
 
     def check(self) -> list[str]:
         """Warnings; raises BadInput where the flow cannot run. See `simlib.flow.check`."""

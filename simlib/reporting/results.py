@@ -148,6 +148,7 @@ class _Results:
         yield "replications", Number(self.plan.replications, run=self._all_runs)
         yield "messages", Number(self.plan.messages, run=self._all_runs)
         yield "validation.load", Number(validation["stated_up_to_load"], run=made)
+        yield "validation.accuracy.p50", Number(100 * accuracy["p50"], "%", run=made)
         yield "validation.accuracy.p95", Number(100 * accuracy["p95"], "%", run=made)
         yield "validation.accuracy.p99", Number(100 * accuracy["p99"], "%", run=made)
         yield "validation.points", Number(len(rows), run=made)

@@ -9,7 +9,7 @@ import pytest
 
 from simlib import api, paths
 from simlib.calibration.measure import Measurement
-from simlib.calibration.validate import held_out, on_machine
+from simlib.calibration.validate import Saturation, held_out, on_machine, saturated
 from simlib.engines import machine
 
 PACE = {"share": 0.08, "episodes_per_second": 0.5, "factor": 2.5, "seconds": 30.0}
@@ -50,3 +50,14 @@ def test_a_point_keeps_what_the_twin_was_set_to_and_leaves_its_times_to_the_cali
     assert kept == case.parameters.replace(
         store=api.case("message_queue", "steady", {"broker": "rabbitmq"}).parameters.store
     )
+
+
+def test_saturation_is_predicted_from_the_same_messages_as_many_under_way():
+    """Of a twin that is the model itself there is no error, and of one that is a tenth faster a tenth."""
+    plan = held_out()
+    assert plan.saturation_accuracy == 0.05
+    first = saturated(Saturation("message_queue", "nats", {}, {1: 1.0, 2: 1.0}), plan)["predicted"]
+    same = saturated(Saturation("message_queue", "nats", {}, {1: first, 2: first}), plan)
+    faster = saturated(Saturation("message_queue", "nats", {}, {1: 1.1 * first, 2: 1.1 * first}), plan)
+    assert same["error"] == 0 and same["accepted"]
+    assert faster["error"] == pytest.approx(1 / 1.1 - 1) and not faster["accepted"]

@@ -138,6 +138,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> ReportContext:
             "replications": _number(10),
             "messages": _number(20000),
             "validation.load": _number(0.7),
+            "validation.accuracy.p50": _number(15, "%"),
             "validation.accuracy.p95": _number(20, "%"),
             "validation.accuracy.p99": _number(30, "%"),
             "validation.points": _number(6),

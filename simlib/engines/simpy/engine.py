@@ -11,7 +11,6 @@ import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.distributions import Constant
 from simlib.domain import KINDS
 from simlib.engines import order
 from simlib.engines.records import Records, width_of
@@ -23,7 +22,7 @@ from simlib.engines.simpy.queues import QueueState
 from simlib.engines.simpy.rows import FAILED, Chosen, Crashed, Ended, Failed, Program, Row, Waits, note_failure, walk
 from simlib.engines.simpy.tables import TableState
 from simlib.engines.simpy.verbs import Verbs
-from simlib.flow.model import Actor, Consumers, Flow, Part, Source
+from simlib.flow.model import Actor, Consumers, Flow, Part
 from simlib.scenario import POISON, Arrivals, Poison, Scenario
 
 
@@ -261,9 +260,8 @@ class Engine:
             self.start(row, program)
             row.resume(begin_at_once)
 
-        closed = [source for source in sources.values() if source.population is not None]
-        if closed:
-            self.begin_customers(closed[0], issue, n)
+        if self.arrivals.population:
+            self.begin_customers(issue, n)
             return
 
         def arrive(event: simpy.Event, message: int = 0) -> None:
@@ -282,10 +280,10 @@ class Engine:
         if not self.stop.triggered:
             self.stop.succeed()
 
-    def begin_customers(self, source: Source, issue: Callable[[int], None], n: int) -> None:
+    def begin_customers(self, issue: Callable[[int], None], n: int) -> None:
         """A closed loop: each customer thinks, issues a message, and waits until it is settled."""
-        assert source.population is not None
-        think = (source.think or Constant(value=0.0)).draw(draws.stream_key(self.seed, f"{source.kind}.think"))
+        thinking, stream = self.flow.thinking
+        think = thinking.draw(draws.stream_key(self.seed, stream))
         issued = 0
         owner: dict[int, tuple[int, int]] = {}
 
@@ -306,5 +304,5 @@ class Engine:
             next_turn(customer, turn + 1)
 
         self.closed_loop = settled
-        for customer in range(source.population):
+        for customer in range(self.arrivals.population):
             next_turn(customer, 0)
