@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -257,7 +257,8 @@ def _attempt(
 
 def _joined(chunks: Sequence[Arrivals]) -> Arrivals:
     names = ("issued", "kind", "sku", "session", "quantity")
-    return Arrivals(**{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names})
+    columns: dict[str, Any] = {name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names}
+    return replace(chunks[0], **columns)
 
 
 def _draw(

@@ -1,7 +1,7 @@
-"""What a round trip takes by how long the machine slept before it: `python -m benchmarks.sleep`.
+"""What a round trip takes by how long the machine had nothing to do before it: `python -m benchmarks.cold`.
 
-A processor that has nothing to do is halted, and each process that a message wakes waits for one to stand up again. So the same
-query is answered sooner the less time there was to fall asleep; a wait that is measured at low load holds what goes at high load.
+The same query is answered several times as fast where the last one was a millisecond ago: caches, clock and sleep of the processors
+go by what they did last. A wait that is measured at low load holds what goes at high load.
 """
 
 from __future__ import annotations
