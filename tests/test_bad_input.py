@@ -80,7 +80,7 @@ COMMANDS = [
     ),
     ("run rest --engine simpie", "unknown engine 'simpie': did you mean 'simpy'? known are compiled, live, simpy"),
     (
-        "run rest --scenario fulfilment --engine live",
+        "run cqrs --scenario fulfilment --engine live",
         "this twin does orders in one step, scenario 'fulfilment' has process: fulfilment: simulate it",
     ),
     ("list metric", "unknown list 'metric': did you mean 'metrics'? known are …"),

@@ -1,7 +1,8 @@
 """The cost of development, measured on the live twins, for docs/cost.md and data/cost.json: `make cost`; `--check` writes nothing.
 
 What counts is the code of the pattern: `live.py`, what it imports of the architectures, and the files that these name. The ground
-of all twins (`twin.py`, `schema.sql`, the engine, what starts a broker) does not.
+of all twins (`twin.py`, `schema.sql`, the engine, what starts a broker) does not, nor what some do beside the pattern where
+orders go through several steps (`steps.py`).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from simlib.engines import live
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, DATA = ROOT / "docs" / "cost.md", ROOT / "data" / "cost.json"
 PACKAGE = ROOT / "simlib" / "architectures"
-GROUND = {"twin", "parameters", "model", "oracle", "__init__"}
-"""Modules that belong to all twins, or to the models."""
+GROUND = {"twin", "parameters", "model", "oracle", "steps", "__init__"}
+"""Modules that belong to all twins, to the models, or to a process of several steps, which no pattern needs but the sagas."""
 BASELINE = "rest"
 _KEYWORDS = set(keyword.kwlist) - {"None", "True", "False"}
 _OTHERS = {token.NEWLINE, token.NL, token.INDENT, token.DEDENT, token.COMMENT, token.ENCODING, token.ENDMARKER}

@@ -10,24 +10,24 @@ import aiohttp
 from fastapi import Header, HTTPException
 from pydantic import BaseModel
 
-from simlib.architectures.twin import HandlingFailed, Level, Order, Query, Side
+from simlib.architectures.twin import Drawn, HandlingFailed, Level, Order, Query, Side
 
 Attempt = Annotated[int, Header()]
 
 
 class Client:
-    """Calls the other side: a pool of connections, a timeout that abandons, retries with backoff and jitter.
+    """Calls the other side, or another program: a pool of connections, a timeout that abandons, retries with backoff and jitter.
 
     The number of the message is the key by which the server knows a request again (`idempotency`).
     aiohttp and not httpx: a call costs about a seventh of the CPU, which both sides share.
     """
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: Side, to: str | None = None) -> None:
         self.side = side
         p = side.config.parameters
         self.retries, self.backoff, self.jitter = int(p["retries"]), float(p["backoff"]), bool(p["jitter"])
         self.session = aiohttp.ClientSession(
-            base_url=side.config.peer,
+            base_url=side.config.address(to) if to else side.config.peer,
             connector=aiohttp.TCPConnector(limit=int(p["connections"]), keepalive_timeout=3600),
             timeout=aiohttp.ClientTimeout(total=float(p["timeout"])),
         )
@@ -62,9 +62,9 @@ class Client:
             return await response.json()
 
 
-def handle(side: Side, message: Order | Query | Level, attempt: int) -> None:
-    """The handler's work; a failure is an error of the server to the caller."""
+def handle(side: Side, message: Order | Query | Level, attempt: int, drawn: Drawn | None = None) -> None:
+    """The handler's work, as drawn for the message or for a step of it; a failure is an error of the server to the caller."""
     try:
-        side.handle(message.message, message.handling, attempt)
+        side.handle(message.message, drawn or message.handling, attempt)
     except HandlingFailed as error:
         raise HTTPException(500) from error

@@ -65,7 +65,11 @@ class Config(BaseModel):
         if sidecar := self.servers.get(f"{self.process}.sidecar"):
             return sidecar
         (other,) = {"accounting", "shop"} - {self.side}
-        return f"http://127.0.0.1:{self.ports[other]}"
+        return self.address(other)
+
+    def address(self, program: str) -> str:
+        """The address of a program."""
+        return f"http://127.0.0.1:{self.ports[program]}"
 
     @property
     def database(self) -> str:
@@ -116,6 +120,14 @@ class Order(BaseModel):
     announcing: Drawn
     steps: dict[str, Step] = {}
     reply_to: str = ""
+
+    def refused(self, step: str, attempt: int) -> bool:
+        """Whether a step is refused, as was drawn."""
+        return bool(self.steps) and drawn_for(attempt, self.steps[step].refused)
+
+    def unheard(self, step: str, attempt: int) -> bool:
+        """Whether nobody is to hear that a step is done, as was drawn."""
+        return bool(self.steps) and drawn_for(attempt, self.steps[step].unheard)
 
 
 class Query(BaseModel):
@@ -272,7 +284,7 @@ class Side:
 
     async def do(self, step: str, order: Order, delivery: int, version: int) -> Receipt:
         """A service: do a step of an order, or refuse it, as was drawn; `version` is of the stock that the order took."""
-        refused = drawn_for(delivery, order.steps[step].refused)
+        refused = order.refused(step, delivery)
         if step == RESERVE:
             receipt, _ = await self.take(order, delivery, refused)
             return receipt

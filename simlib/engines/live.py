@@ -98,6 +98,8 @@ _STAGE |= {effect: f"{DONE_AT[step]}.{step}" for step, (effect, _) in DONE_BY.it
 _STAGE |= {undone(effect): f"{DONE_AT[step]}.{step}.undo" for step, (effect, _) in DONE_BY.items()}
 _HANDED = ("delivery", "relay", "export")
 """Stages that begin when a queue hands a message out: a broker's, an outbox, what is registered for a file."""
+_TRIED = ("call", "publish", "load")
+"""Stages that each try of a message begins with at the side that issued it."""
 _CALLER = {STOCK_UPDATE: "accounting", ORDER: "shop", STOCK_QUERY: "shop"}
 _RESPONSES = {200: "ok", 409: "refused", 504: "timed_out", -2: "timed_out"}
 
@@ -108,7 +110,8 @@ class Twin(Protocol):
     It may also have `BROKER`, which of its parts is the model's broker, where no parameter names one; `MEASURED`, the parameters
     that it is measured with where those are not the defaults; `UNDER_WAY`, how many messages keep it busy all the time;
     `drains_within`, a function of the parameters: see the constants of these names. Where some of its programs run with some
-    parameters only, `programs` is a function of them that names those.
+    parameters only, `programs` is a function of them that names those; `FURTHER` are programs that run as well where orders go
+    through several steps.
 
     Where servers stand beside each process, `BESIDE` names them as the model's parts are ("sidecar"), and `beside(folder, ports,
     parameters)` is a context in which they run beside the processes on these ports: servers by name ("shop.sidecar").
@@ -136,16 +139,17 @@ class Service:
 
 
 class Bench:
-    """The parts and services of one architecture, running, for any number of runs one after another.
+    """The parts and services of one architecture, running, for any number of runs one after another, of orders that go through
+    this process.
 
     Raises MissingPart where a real part is absent, BadInput where one cannot be used.
     """
 
-    def __init__(self, twin: Twin, parameters: BaseModel) -> None:
+    def __init__(self, twin: Twin, parameters: BaseModel, process: str = "simple") -> None:
         for name in twin.SIMULATED:
             if getattr(parameters, name) != type(parameters).model_fields[name].default:
                 raise BadInput(f"parameter '{name}' is of the model alone: leave it at its default in a live run")
-        self.twin, self.parameters = twin, parameters.model_dump(mode="json")
+        self.twin, self.parameters, self.process = twin, parameters.model_dump(mode="json"), process
         if "broker" in self.parameters:
             own.require(self.parameters["broker"])
             self.parameters["broker"] = own.kind(self.parameters["broker"])
@@ -170,7 +174,7 @@ class Bench:
                 self.servers[part] = stack.enter_context(STARTS[part]())
             prefix = f"simlib_{os.getpid()}_{time.monotonic_ns()}"
             stack.enter_context(self._databases(prefix))
-            ports = {name: processes.free_port() for name in running(self.twin, self.parameters)}
+            ports = {name: processes.free_port() for name in running(self.twin, self.parameters, self.process)}
             if beside:
                 self.servers |= stack.enter_context(beside(self.folder, ports, self.parameters))
             self.completions = processes.free_port()
@@ -208,7 +212,7 @@ class Bench:
         Raises BadInput for a fault that cannot be made live.
         """
         _fits(self.twin, scenario)
-        crashes = _crashes(scenario, parts(self.twin, self.parameters))
+        crashes = _crashes(scenario, parts(self.twin, self.parameters, self.process))
         for _, crash in crashes:
             self._program(crash.part)
         self._standing()
@@ -274,7 +278,7 @@ class Bench:
             elif KINDS[kind] == ORDER:
                 body["quantity"] = int(arrivals.quantity[i])
                 body["announcing"] = announcing(i)
-                if several(self.twin):
+                if several(self.twin, self.process):
                     body["steps"] = {step: self._step(scenario, seed, step, i, poisoned[i]) for step in scenario.steps}
             load.append([float(arrivals.issued[i]), self.services[side].port, path, json.dumps(body)])
         return load
@@ -443,7 +447,7 @@ class Bench:
             records.attempt_rows.append((i, block, attempt, seconds(start), seconds(end), result))
             ends[i, block, attempt].append(end)
             issuing = _CALLER[KINDS[arrivals.kind[i]]] == side
-            if stage in ("call", "publish") and issuing:
+            if stage in _TRIED and issuing:
                 records.attempts[i] = max(records.attempts[i], attempt)
             elif stage in _HANDED:
                 handed[i, side] += 1
@@ -522,7 +526,7 @@ class Bench:
     def _databases(self, prefix: str) -> Iterator[None]:
         """A database of its own for each program, dropped at the end."""
         server = self.servers["postgres"].url
-        names = {program: f"{prefix}_{program}" for program in programs(self.twin, self.parameters)}
+        names = {program: f"{prefix}_{program}" for program in programs(self.twin, self.parameters, self.process)}
         try:
             with psycopg.connect(server, autocommit=True) as connection:
                 for name in names.values():
@@ -566,7 +570,7 @@ class Bench:
         """A few dozen messages of each kind, of which nothing is kept: imports, prepared plans, open connections."""
         from simlib.scenario import load_scenario
 
-        process = "fulfilment" if several(self.twin) else "simple"
+        process = "fulfilment" if several(self.twin, self.process) else "simple"
         scenario = load_scenario("steady").with_rate(100.0).model_copy(update={"process": process})
         arrivals = scenario.draw(0, 100)
         self._reset(scenario.stock())
@@ -668,8 +672,8 @@ def perform(
     Raises MissingPart, BadInput (see `Bench`) and RunFailed where the load generator fails.
     """
     _fits(twin, scenario)
-    _crashes(scenario, parts(twin, parameters.model_dump(mode="json")))
-    with Bench(twin, parameters) as bench:
+    _crashes(scenario, parts(twin, parameters.model_dump(mode="json"), scenario.process))
+    with Bench(twin, parameters, scenario.process) as bench:
         return bench.run(scenario, seed, messages, meta)
 
 
@@ -693,29 +697,36 @@ def under_way(twin: Twin) -> int:
     return getattr(twin, "UNDER_WAY", UNDER_WAY)
 
 
-def several(twin: Twin) -> bool:
-    """Whether a twin has the services for orders of several steps."""
-    return set(DONE_AT.values()) <= set(twin.PROGRAMS)
+def further(twin: Twin, process: str) -> tuple[str, ...]:
+    """The programs that run as well where orders go through a process."""
+    named: tuple[str, ...] = getattr(twin, "FURTHER", ())
+    return () if process == "simple" else named
+
+
+def several(twin: Twin, process: str) -> bool:
+    """Whether a twin has then the services for orders of several steps."""
+    return set(DONE_AT.values()) <= {*twin.PROGRAMS, *further(twin, process)}
 
 
 def _fits(twin: Twin, scenario: Scenario) -> None:
     """Raises BadInput where a twin cannot do the scenario's orders."""
-    if scenario.process != "simple" and not several(twin):
+    if scenario.process != "simple" and not several(twin, scenario.process):
         raise BadInput(
             f"this twin does orders in one step, scenario '{scenario.name}' has process: {scenario.process}: simulate it"
         )
 
 
-def programs(twin: Twin, parameters: Mapping[str, Any]) -> tuple[str, ...]:
-    """The programs of a twin that run with these parameters."""
+def programs(twin: Twin, parameters: Mapping[str, Any], process: str = "simple") -> tuple[str, ...]:
+    """The programs of a twin that run with these parameters, for orders that go through this process."""
     chosen: Callable[[Mapping[str, Any]], tuple[str, ...]] = getattr(twin, "programs", lambda _: twin.PROGRAMS)
-    return chosen(parameters)
+    return chosen(parameters) + further(twin, process)
 
 
-def running(twin: Twin, parameters: Mapping[str, Any]) -> list[str]:
+def running(twin: Twin, parameters: Mapping[str, Any], process: str = "simple") -> list[str]:
     """The processes of a twin, as the model's parts are called: where `processes` is live, a side has several, on one database."""
     count = 1 if "processes" in twin.SIMULATED else parameters.get("processes", 1)
-    return [*programs(twin, parameters), *(f"{side}.{number}" for side in SIDES for number in range(2, count + 1))]
+    named = programs(twin, parameters, process)
+    return [*named, *(f"{side}.{number}" for side in SIDES for number in range(2, count + 1))]
 
 
 def broker_of(twin: Twin, parameters: Mapping[str, Any]) -> str | None:
@@ -723,9 +734,9 @@ def broker_of(twin: Twin, parameters: Mapping[str, Any]) -> str | None:
     return own.kind(parameters["broker"]) if "broker" in parameters else getattr(twin, "BROKER", None)
 
 
-def parts(twin: Twin, parameters: Mapping[str, Any]) -> list[str]:
+def parts(twin: Twin, parameters: Mapping[str, Any], process: str = "simple") -> list[str]:
     """The parts of the model that can be killed live."""
-    names = running(twin, parameters)
+    names = running(twin, parameters, process)
     beside = [f"{name}.{what}" for name in names for what in getattr(twin, "BESIDE", ())]
     return [*names, *beside, *(["broker"] if broker_of(twin, parameters) else [])]
 

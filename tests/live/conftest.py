@@ -56,10 +56,11 @@ NAMED = {
 
 @pytest.fixture(scope="session")
 def bench(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Bench]]:
-    """Makes the bench of an architecture, with parameters, on the servers of the session; on a broker of its own if asked."""
+    """Makes the bench of an architecture, with parameters, on the servers of the session; on a broker of its own if asked; for
+    orders of several steps if asked."""
 
     @contextmanager
-    def make(name: str, own_broker: bool = False, **parameters: Any) -> Iterator[Bench]:
+    def make(name: str, own_broker: bool = False, process: str = "simple", **parameters: Any) -> Iterator[Bench]:
         architecture = architectures.get(name)
         loaded = architecture.load_parameters(parameters)
         broker = broker_of(architecture.live, loaded.model_dump())
@@ -69,7 +70,7 @@ def bench(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManage
                 if part in architecture.live.PARTS or part == broker:
                     if not (part == broker and own_broker):
                         environment.setenv(variable, request.getfixturevalue(part).url)
-            with Bench(architecture.live, loaded) as ready:
+            with Bench(architecture.live, loaded, process) as ready:
                 yield ready
 
     return make

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
+from simlib.architectures.message_queue import steps
 from simlib.architectures.message_queue.broker import Unroutable, broker_of, confirmed
+from simlib.architectures.message_queue.steps import FURTHER
 from simlib.architectures.twin import (
     SCHEMA,
     Level,
@@ -22,7 +24,7 @@ from simlib.architectures.twin import (
     main,
     service,
 )
-from simlib.domain import ANNOUNCED, COPIED, COPY, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, COPY, RESERVE, TAKEN
 
 PARTS = ("postgres",)
 """Real parts that this architecture stands on, besides the broker that its parameters name."""
@@ -36,7 +38,7 @@ SIMULATED = (
 )  # fmt: skip
 """Parameters that the model alone has."""
 QUEUES = ("updates", "orders")
-__all__ = ["PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
+__all__ = ["FURTHER", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
 
 
 class Reply(BaseModel):
@@ -48,12 +50,13 @@ class Reply(BaseModel):
 
 def accounting(side: Side) -> FastAPI:
     """The accounting program: publishes each change, and takes stock for the orders that come through the queue."""
-    broker = broker_of(side, QUEUES)
+    broker = broker_of(side, QUEUES + steps.queues(side))
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         await broker.connect()
         await broker.consume("orders", order)
+        await steps.consume(side, broker)
         yield
         await broker.close()
 
@@ -67,11 +70,12 @@ def accounting(side: Side) -> FastAPI:
     async def order(content: bytes, delivery: int) -> None:
         order = Order.model_validate_json(content)
         side.handle(order.message, order.handling, delivery)
-        receipt, _ = await side.take(order, delivery)
+        receipt, _ = await side.take(order, delivery, order.refused(RESERVE, delivery))
         if order.reply_to:
             await broker.reply(order.reply_to, Reply(message=order.message, result=receipt.result))
         if receipt.result == TAKEN:
             await broker.publish("updates", order.message, ANNOUNCED, level_after(order, receipt))
+        await steps.ask_next(broker, RESERVE, order, delivery, receipt)
 
     return app
 
@@ -131,4 +135,4 @@ def shop(side: Side) -> FastAPI:
 
 
 if __name__ == "__main__":
-    main({"accounting": accounting, "shop": shop})
+    main({"accounting": accounting, "shop": shop, **dict.fromkeys(FURTHER, steps.program)})

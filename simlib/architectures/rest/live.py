@@ -9,7 +9,10 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 
 from simlib.architectures.calls import Attempt, Client, handle
+from simlib.architectures.rest import steps
+from simlib.architectures.rest.steps import FURTHER
 from simlib.architectures.twin import (
+    REJECTED,
     SCHEMA,
     Level,
     Order,
@@ -22,7 +25,7 @@ from simlib.architectures.twin import (
     main,
     service,
 )
-from simlib.domain import STOCK, TAKEN
+from simlib.domain import RESERVE, STOCK, TAKEN
 
 PARTS = ("postgres",)
 """Real parts that this architecture stands on."""
@@ -32,7 +35,7 @@ READ_FROM = STOCK
 """The store that answers queries."""
 SIMULATED = ("retry_budget", "processes", "balancing", "backlog", "breaker", "breaker_lasts")
 """Parameters that the model alone has."""
-__all__ = ["PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
+__all__ = ["FURTHER", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
 
 
 def accounting(side: Side) -> FastAPI:
@@ -56,9 +59,10 @@ def accounting(side: Side) -> FastAPI:
     @app.post("/orders")
     async def order(order: Order, attempt: Attempt) -> Receipt:
         handle(side, order, attempt)
-        receipt, again = await side.take(order, attempt)
+        receipt, again = await side.take(order, attempt, order.refused(RESERVE, attempt))
         if receipt.result == TAKEN and not again:
             side.spawn(announce(order, receipt))
+        await steps.late_if_unheard(side, RESERVE, order, attempt, receipt)
         return receipt
 
     async def announce(order: Order, receipt: Receipt) -> None:
@@ -72,18 +76,22 @@ def accounting(side: Side) -> FastAPI:
         handle(side, query, attempt)
         return await side.read(query, attempt)
 
+    steps.accept(app, side)
     return app
 
 
 def shop(side: Side) -> FastAPI:
     """The web shop: asks accounting for every order and query, and writes what accounting tells it."""
     client: Client
+    onward: steps.Onward
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        nonlocal client
+        nonlocal client, onward
         client = Client(side)
+        onward = steps.Onward(side, client)
         yield
+        await onward.close()
         await client.session.close()
 
     app = service(side, running)
@@ -95,9 +103,9 @@ def shop(side: Side) -> FastAPI:
 
     @app.post("/orders")
     async def order(order: Order) -> dict[str, Any]:
-        receipt = await client.post("/orders", order.message, order)
-        if receipt["result"] != TAKEN:
-            raise HTTPException(409, "sold out")
+        receipt = await onward.go(order, await client.post("/orders", order.message, order))
+        if receipt["result"] == REJECTED:
+            raise HTTPException(409, "sold out, or refused by a further step")
         return receipt
 
     @app.post("/queries")
@@ -108,4 +116,4 @@ def shop(side: Side) -> FastAPI:
 
 
 if __name__ == "__main__":
-    main({"accounting": accounting, "shop": shop})
+    main({"accounting": accounting, "shop": shop, **dict.fromkeys(FURTHER, steps.program)})

@@ -25,7 +25,6 @@ from simlib.architectures.twin import (
     Receipt,
     Side,
     Update,
-    drawn_for,
     level_after,
     level_of,
     service,
@@ -78,10 +77,9 @@ def program(side: Side, broker: Broker, done: Then, undone: Then) -> FastAPI:
 
     async def do(step: str, content: bytes, delivery: int) -> None:
         task = Task.model_validate_json(content)
-        drawn = task.order.steps[step]
-        side.handle(task.order.message, drawn.handling, delivery)
+        side.handle(task.order.message, task.order.steps[step].handling, delivery)
         receipt = await side.do(step, task.order, delivery, task.before.version)
-        heard = receipt.refused or not drawn_for(delivery, drawn.unheard)
+        heard = receipt.refused or not task.order.unheard(step, delivery)
         await done(step, task, receipt, heard)
 
     async def undo(step: str, content: bytes, delivery: int) -> None:
