@@ -1,0 +1,38 @@
+"""The times of the outbox's twin come from its stamps by the arithmetic that the module states."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from simlib.architectures import get
+from simlib.architectures.parameters import own_times
+from simlib.calibration.stages import SHORTEST, outbox
+from simlib.domain import STOCK_UPDATE
+
+KNOWN = {"database_client": 90e-6, "read": 300e-6, "commit": 400e-6}
+MESSAGES, POLL = 40, 0.05
+
+
+def run(insert: np.ndarray) -> SimpleNamespace:
+    """A run of updates, each on an idle system, whose rows last so long, and are published with the next poll."""
+    issued = np.arange(MESSAGES) * 0.1
+    changed = issued + 2 * KNOWN["database_client"] + KNOWN["read"] + KNOWN["commit"] + insert
+    blocks = {"accounting.change": (issued, changed), "accounting.relay": (issued + POLL, issued + POLL + 0.001)}
+    stamps = pd.concat(
+        pd.DataFrame({"message": range(MESSAGES), "block": block, "start": start, "end": end, "attempt": 1})
+        for block, (start, end) in blocks.items()
+    )
+    return SimpleNamespace(attempts=pa.Table.from_pandas(stamps), messages=pa.table({"issued": issued}), meta={})
+
+
+@pytest.mark.parametrize(
+    ("insert", "expected"), [(np.linspace(0.0, 200e-6, MESSAGES), 100e-6), (np.full(MESSAGES, -50e-6), SHORTEST)]
+)
+def test_the_row_of_the_outbox_is_what_a_change_lasts_longer_and_no_less_than_nothing(insert, expected):
+    found = outbox.estimates({STOCK_UPDATE: run(insert)}, {}, KNOWN)
+    assert set(found) == own_times("outbox", {})
+    assert found["insert"].of == pytest.approx(expected) and found["insert"].measured
+    assert found["tail"].of == get("outbox").parameters().tail.mean_value and not found["tail"].measured
