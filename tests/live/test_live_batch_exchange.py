@@ -96,6 +96,35 @@ def test_exchange_of_changes_keeps_what_the_shop_is_down_for_and_sets_aside_what
         assert not list(folder.glob("*.*"))
 
 
+def test_a_run_does_not_wait_for_what_is_about_to_be_superseded(bench, workload):
+    """Nor is that lost, where it is not superseded in the end: it goes into a later file."""
+    with bench("batch_exchange", **SHORT) as ready:
+        passed = []
+
+        def hold():
+            with psycopg.connect(ready.databases["accounting"]) as connection:
+                while not (held := connection.execute("SELECT sku FROM registered LIMIT 1 FOR UPDATE").fetchone()):
+                    connection.rollback()
+                    time.sleep(0.005)
+                time.sleep(4 * SHORT["interval"])
+                passed.append(rows(ready, "accounting", f"SELECT count(*) FROM registered WHERE sku != {held[0]}"))
+
+        holding = threading.Thread(target=hold)
+        holding.start()
+        outcomes = columns(ready.run(workload(60.0, only="stock_update", goods=MANY), 1, 30))["outcome"]
+        holding.join()
+    assert passed == [[(0,)]] and set(outcomes) <= {"applied", "superseded"}
+
+
+def test_with_a_backlog_all_that_is_superseded_or_taken_is_complete(bench, workload):
+    """Orders that a file holds supersede many at once, while updates and a run are at the same."""
+    few = workload(1000.0, goods=Goods(skus=20, units=1_000_000), handler_work=Constant(0.0001))
+    with bench("batch_exchange", interval=0.02) as ready:
+        throughput, _ = ready.saturation(few, 1, 1500, window=256)
+        superseded = rows(ready, "accounting", "SELECT count(*) FROM effects WHERE effect = 'superseded'")[0][0]
+    assert throughput > 10 and superseded > 50
+
+
 @pytest.mark.parametrize(("exchange", "mended"), [("full", True), ("delta", False)])
 def test_exchange_of_all_there_is_mends_what_was_never_told(bench, workload, exchange, mended):
     few = workload(60.0, only="stock_update", goods=Goods(skus=50), horizon=5.0)

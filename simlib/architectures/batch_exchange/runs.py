@@ -33,12 +33,16 @@ class Export:
             await self.once()
 
     async def once(self) -> None:
-        """A file of what is registered, which then is no more; none of nothing. Who dies in between makes it again."""
+        """A file of what is registered, which then is no more; none of nothing. Who dies in between makes it again.
+
+        What a transaction under way is about to supersede is passed over: to wait for it would be a deadlock, where that one
+        supersedes more (the orders of a file), which are taken here.
+        """
         messages: list[int] = []
         with self.side.trace.stages(messages, "export"):
             async with self.side.database.connection() as connection, connection.transaction():
                 found = await connection.execute(
-                    f"SELECT nth, {', '.join(ROW)} FROM registered ORDER BY nth FOR UPDATE"
+                    f"SELECT nth, {', '.join(ROW)} FROM registered ORDER BY nth FOR UPDATE SKIP LOCKED"
                 )
                 rows = await found.fetchall()
                 if not rows:
