@@ -1,18 +1,145 @@
-"""What the oracles stand on, in plain SimPy: nothing here knows the flow's blocks and their engines."""
+"""What the oracles stand on, in plain SimPy: the machine, its two services and their databases, and what is told of a run.
+
+Nothing here knows the flow's blocks and their engines. Numbers are drawn from the model's streams at the model's places.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
 
 from simlib import draws
 from simlib.distributions import Distribution
+from simlib.domain import KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE
+from simlib.scenario import Scenario
 
+if TYPE_CHECKING:
+    from simlib.architectures.parameters import Parameters
+
+OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
+HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
+"""Streams of the handlers' work, which all architectures share."""
 Story = Generator[simpy.Event, Any, Any]
+
+
+class Side:
+    """A service: one event loop, its connections to its database, its goods or its copy of them."""
+
+    def __init__(self, env: simpy.Environment, name: str, p: Parameters, units: np.ndarray) -> None:
+        self.name = name
+        self.cpu = simpy.Resource(env)
+        self.database = simpy.Resource(env, p.database_connections)
+        self.level, self.version = units.tolist(), [0] * len(units)
+
+
+class Ground:
+    """One run: what a visit to a service or a database takes, and what became of each message."""
+
+    p: Parameters
+
+    def __init__(self, p: Parameters, scenario: Scenario, seed: int, messages: int) -> None:
+        self.p, self.scenario, self.seed = p, scenario, seed
+        self.env = env = simpy.Environment()
+        self.arrivals = scenario.draw(seed, messages)
+        self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
+        self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
+        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
+        self.response, self.attempts, self.deliveries, self.duplicates, self.parked = np.zeros((5, messages), int)
+        self.version, self.answer = np.full((2, messages), -1)
+        self.done: set[tuple[int, str]] = set()
+
+    def begin(self) -> None:
+        """Messages come, after all that waits for them."""
+        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
+        for message, kind in enumerate(self.arrivals.kind.tolist()):
+            self.env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
+
+    def update(self, message: int, place: int) -> Story:
+        """Accounting changes its stock."""
+        raise NotImplementedError
+
+    def order(self, message: int, place: int) -> Story:
+        """A customer orders at the shop."""
+        raise NotImplementedError
+
+    def query(self, message: int, place: int) -> Story:
+        """A visitor asks the shop."""
+        raise NotImplementedError
+
+    # --- what a visit takes
+
+    def drawn(self, distribution: Distribution, stream: str, place: int) -> float:
+        return distribution.draw(draws.stream_key(self.seed, stream))(place)
+
+    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
+        return self.env.timeout(self.drawn(distribution, stream, place))
+
+    def uniform(self, stream: str, place: int) -> float:
+        return draws.uniform(draws.stream_key(self.seed, stream), place)
+
+    def on_a_core(self, distribution: Distribution, stream: str, place: int, more: float = 0.0) -> Story:
+        """Work on one of the cores that both sides and the database share, and so many seconds more."""
+        with self.cores.request() as core:
+            yield core
+            yield self.env.timeout(self.drawn(distribution, stream, place) + more)
+
+    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
+        with side.cpu.request() as turn:
+            yield turn
+            yield from self.on_a_core(distribution, stream, place)
+
+    def transaction(self, side: Side, stream: str, place: int, *server: Story) -> Story:
+        """A connection, and what the database's client does around the work of the server."""
+        with side.database.request() as connection:
+            yield connection
+            yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
+            for story in server:
+                yield from story
+            yield from self.work(side, self.p.database_client, f"{stream}.took", place)
+
+    def flush(self, stream: str, place: int) -> Story:
+        with self.log.request() as turn:
+            yield turn
+            yield self.time(self.p.commit, stream, place)
+
+    def ask_database(self, side: Side, stream: str, place: int, commits: bool) -> Story:
+        flushed = [self.flush(f"{stream}.flush", place)] if commits else []
+        yield from self.transaction(side, stream, place, self.on_a_core(self.p.read, stream, place), *flushed)
+
+    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
+        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
+        place = draws.fold(draws.fold(0, message), attempt - 1)
+        yield from self.work(side, self.scenario.handler_work, stream, place)
+        return self.uniform(f"handler_failure.{stream}", place) >= self.scenario.handler_failure
+
+    def enter(self, label: str, side: Side, message: int, place: int) -> Story:
+        yield self.env.timeout(self.issued[message])
+        yield self.time(self.p.edge, f"{label}.edge.there", place)
+        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
+
+    def leave(self, label: str, side: Side, message: int, place: int, response: int) -> Story:
+        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.answer", place)
+        yield self.time(self.p.edge, f"{label}.edge.back", place)
+        self.responded[message], self.response[message] = self.env.now, response
+
+    def ordered(self, message: int) -> bool:
+        """Whether it is an order, whose change of stock is announced."""
+        return KINDS[self.arrivals.kind[message]] == ORDER
+
+    def happened(self, message: int, effect: str) -> None:
+        self.duplicates[message] += (message, effect) in self.done
+        self.done.add((message, effect))
+        self.applied[message] = np.fmin(self.applied[message], self.env.now)
+
+    def run(self, *names: str) -> dict[str, np.ndarray]:
+        """Go on until nothing is under way any more; the columns of these names, and of those that every run has."""
+        self.env.run()
+        names = ("issued", "responded", "applied", "response", "version", "answer", "duplicates", *names)
+        return {name: getattr(self, name) for name in names}
 
 
 class GroupCommit:

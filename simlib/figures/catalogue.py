@@ -390,6 +390,7 @@ TEXTS: dict[str, dict[Language, str]] = {
         "ru": "пауза перед первым повтором после конфликта",
         "en": "before the first try after a conflict",
     },
+    "parameter:event_sourcing": {"ru": "хранение событий", "en": "events kept"},
     "parameter:group_commit": {"ru": "общая запись на диск", "en": "one flush for all who wait"},
     "parameter:subscription_client": {
         "ru": "процессор на приём события подписки",

@@ -891,6 +891,30 @@ def test_cqrs_events_without_confirm_are_lost_and_the_read_model_never_knows():
     assert len(blind) > 10 and not sure
 
 
+def test_cqrs_projects_what_accounting_dies_over_only_where_it_keeps_its_events():
+    """Accounting dies where a change is committed and not yet published, or answered: what is in its streams comes of itself."""
+    projected = {}
+    for sourced, point in ((False, "update.committed"), (True, "event.appended")):
+        dying = struck(point, "accounting", 20, only="stock_update")
+        made = history("cqrs", dying, 200, event_sourcing=sourced)
+        effects = made.effects.to_pandas()
+        issued, copied = (set(effects.loc[effects["effect"] == effect, "message"]) for effect in ("issued", "copied"))
+        projected[sourced] = len(issued - copied)
+    assert projected[False] > 5 and projected[True] == 0
+
+
+def test_cqrs_with_event_sourcing_takes_as_long_as_event_sourcing():
+    """To the bit: with one replica of the read model the two are one."""
+    shared = {"dispatch": "0.25 ms"}
+    busy = workload(40, goods=SCARCE, handler_failure=0.1)
+    alone, behind = (
+        columns("event_sourcing", busy, 300, **shared),
+        columns("cqrs", busy, 300, **shared, event_sourcing=True, replicas=1),
+    )
+    for column in ("responded", "applied", "response", "version"):
+        assert alone[column].equals(behind[column])
+
+
 # --- event sourcing ---------------------------------------------------------------------------------------------------
 
 ES = "event_sourcing"

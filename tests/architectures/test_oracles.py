@@ -22,7 +22,7 @@ from simlib.statistics import paired
 
 ORACLES = {
     *("simlib.architectures.rest", "simlib.architectures.rest.oracle", "simlib.architectures.message_queue.oracle"),
-    *("simlib.architectures.ground", "simlib.architectures.saga.story"),
+    *("simlib.architectures.ground", "simlib.architectures.event_sourcing.oracle", "simlib.architectures.saga.story"),
 }
 KNOWN = ORACLES | {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
 """What an oracle may stand on, besides the standard library: not on a model, but on another oracle."""
@@ -38,6 +38,7 @@ SLOW = {"sharing": "single", "prefetch": 1}
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
 CONSTANT = {"network": 0.0002, "dispatch": 0.00025}
 """A link and a subscription that keep the order of what goes there."""
+SOURCED = {"event_sourcing": True, **CONSTANT}
 FULFILMENT = {
     "mix": Mix(stock_update=0.3, order=0.6, stock_query=0.1),
     "process": "fulfilment",
@@ -345,6 +346,13 @@ EQUAL = {
             TOKEN | {"replication": "exponential(200 ms)", "patience": 0.1},
         ),
         "with sticky reads": (80, FLAKY | FEW, STICKY | {"replicas": 3, "affinity": 0.7}),
+        "with event sourcing": (60, FLAKY | FEW, SOURCED),
+        "with event sourcing and tokens": (60, FLAKY | FEW, SOURCED | TOKEN | {"replicas": 3}),
+        "with event sourcing and sticky reads": (
+            60,
+            FEW,
+            SOURCED | STICKY | {"group_commit": True, "conflict_retries": 1, "replicas": 3, "affinity": 0.7},
+        ),
         "with sticky reads of a read model that knows no versions": (80, FEW, STICKY | {"write_if_newer": False}),
     },
 }

@@ -26,7 +26,7 @@ READ_FROM = COPY
 """The store that answers queries."""
 SCHEMA = twin.SCHEMA + Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 """What both databases are made of."""
-SIMULATED: tuple[str, ...] = ()
+SIMULATED = ("event_sourcing",)
 """Parameters that the model alone has."""
 QUEUES = ("updates",)
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from simlib.architectures.parameters import Count, PositiveDuration, Time
+from simlib.architectures.copied import Copied
+from simlib.architectures.event_sourcing.model import EventStore, Sourced
+from simlib.architectures.parameters import Count, PositiveDuration, Time, Truth
 from simlib.architectures.queues import Feed, JetStream
-from simlib.architectures.rest.model import Caller, request
+from simlib.architectures.rest.model import request
 from simlib.flow import RESULT, Flow, Step, Steps, branch, delay, spawn, timeout
 from simlib.flow.model import Replica
 from simlib.quantities import Probability
 from simlib.scenario import Scenario
 
 
-class Cqrs(JetStream, Caller):
-    """Parameters of CQRS: those of REST's calls for the commands, those of a queue for the projection."""
+class Cqrs(JetStream, Sourced):
+    """Parameters of CQRS: those of REST's calls for the commands, those of a queue for the projection; or, for both, those of
+    event sourcing."""
 
+    event_sourcing: Truth = Field(
+        False, description="whether accounting keeps its events, to which the projection subscribes, or publishes them"
+    )
     read_your_writes: Literal["none", "token", "sticky"] = Field(
         "none",
         description="what shows customers their own orders: nothing, a version to wait for, or a replica of their own",
@@ -32,13 +38,13 @@ class Cqrs(JetStream, Caller):
     affinity: Probability = Field(1.0, description="share of queries that reach the replica their customer sticks to")
 
 
-class ReadSide(Feed):
+class ReadSide(Copied):
     """The shop with a read model of several replicas: the projection writes the first, and each is a copy of the one before."""
 
     p: Cqrs
 
-    def __init__(self, flow: Flow, p: Cqrs, scenario: Scenario) -> None:
-        super().__init__(flow, p, scenario, replicas=p.replicas)
+    def __init__(self, flow: Flow, p: Cqrs, scenario: Scenario, **options: Any) -> None:
+        super().__init__(flow, p, scenario, replicas=p.replicas, **options)
         self.tokens = self.shop.part.table("tokens", key=("session", "sku"))
 
     def write_change(self) -> Steps:
@@ -73,22 +79,42 @@ class ReadSide(Feed):
         return [*read, copy.read("random")]
 
 
+class Published(ReadSide, Feed):
+    """What the projection reads is published to a queue."""
+
+    p: Cqrs
+
+    def take_and_publish(self) -> Steps:
+        """Accounting's work for an order: the units are taken in a transaction, and then an event is published."""
+        accounting, event = self.accounting, spawn(self.publish("announce", self.accounting))
+        take = self.tasks[0].done([event, *self.onward()])
+        taken = [self.handled_here.once(take)] if self.p.idempotency else take
+        return [*accounting.handle(self.scenario), *accounting.commit("order.accounting"), *taken]
+
+
 def build(p: Cqrs, scenario: Scenario) -> Flow:
     """The flow of CQRS."""
     flow = Flow("cqrs")
-    between = ReadSide(flow, p, scenario)
+    between: ReadSide
+    if p.event_sourcing:
+        between = ReadSide(flow, p, scenario, idempotent_receiver=False, write_if_newer=p.write_if_newer)
+        store = EventStore(p, between)
+        store.accept_updates()
+        command = store.take()
+    else:
+        between = published = Published(flow, p, scenario)
+        published.accept_updates(then=published.publish("update", published.accounting))
+        command = published.take_and_publish()
     accounting, shop = between.accounting, between.shop
     network = flow.link(accounting.part, shop.part, p.network)
     connections = shop.part.pool("connections", capacity=p.connections)
-    event = spawn(between.publish("announce", accounting))
-    take = between.tasks[0].done([event, *between.onward()])
-    taken = [between.handled_here.once(take)] if p.idempotency else take
-    command = [*accounting.handle(scenario), *accounting.commit("order.accounting"), *taken]
-    between.accept_updates(then=between.publish("update", accounting))
     between.accept_orders([
         *request(p, "order", shop, connections, network, accounting, command),
         branch(RESULT.equals("ok"), between.remember()), *between.answer_order(),
     ])  # fmt: skip
     between.accept_queries(between.look())
-    between.consume_updates()
+    if p.event_sourcing:
+        store.project(network, p.dispatch, p.prefetch)
+    else:
+        published.consume_updates()
     return flow

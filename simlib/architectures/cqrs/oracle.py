@@ -8,25 +8,21 @@ left out. Numbers are drawn from the model's streams at the model's places, so t
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.distributions import Distribution
-from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.architectures.event_sourcing.oracle import Event as Appended
+from simlib.architectures.event_sourcing.oracle import Simulation as EventSourcing
+from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, REFUSED, TIMED_OUT, Ground, Story
+from simlib.domain import ANNOUNCED, COPIED, TAKEN
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.cqrs.model import Cqrs
-
-OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
-HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
-"""Streams of the handlers' work, which all architectures share."""
-Story = Generator[simpy.Event, Any, Any]
 
 
 class Answer(NamedTuple):
@@ -83,15 +79,6 @@ class Replica:
 
 
 @dataclass
-class Side:
-    """A service: one event loop, its connections to its database."""
-
-    name: str
-    cpu: simpy.Resource
-    database: simpy.Resource
-
-
-@dataclass
 class Broker:
     """JetStream's queue of events: it writes one at a time, and hands out as many as may be unacknowledged."""
 
@@ -104,75 +91,75 @@ class Broker:
     times: dict[int, list[float]] = field(default_factory=dict)
 
 
-class Simulation:
-    """One run."""
+class ReadModel(Ground):
+    """The shop's replicas of the read model, and the three ways to read them."""
+
+    p: Cqrs
 
     def __init__(self, p: Cqrs, scenario: Scenario, seed: int, messages: int) -> None:
-        self.p, self.scenario, self.seed = p, scenario, seed
-        self.env = env = simpy.Environment()
-        self.arrivals = scenario.draw(seed, messages)
-        self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
-        self.accounting, self.shop = (
-            Side(name, simpy.Resource(env), simpy.Resource(env, p.database_connections))
-            for name in ("accounting", "shop")
-        )
+        super().__init__(p, scenario, seed, messages)
+        self.replicas = [Replica(self.env, scenario.stock()) for _ in range(p.replicas)]
+        self.tokens: dict[tuple[int, int], int] = {}
+
+    def command(self, message: int, place: int) -> Story:
+        """The shop asks accounting to take the units; the answer."""
+        raise NotImplementedError
+
+    def replicate(self, event: Event | Appended, place: int) -> Story:
+        """Each further replica gets it from the one before."""
+        for k in range(1, self.p.replicas):
+            yield self.time(self.p.replication, f"replica.{k}", place)
+            yield from self.ask_database(self.shop, f"replica.{k}.write.commit", place, commits=True)
+            sku = int(self.arrivals.sku[event.message])
+            self.replicas[k].write(sku, event.level, event.version, self.p.write_if_newer)
+
+    def order(self, message: int, place: int) -> Story:
+        yield from self.enter("order", self.shop, message, place)
+        answer = yield from self.command(message, place)
+        yield from self.remember(message, answer, place)
+        yield from self.leave("order", self.shop, message, place, answer.response)
+
+    def remember(self, message: int, answer: Answer, place: int) -> Story:
+        """What makes an order that was taken visible to its customer."""
+        sku, session = int(self.arrivals.sku[message]), int(self.arrivals.session[message])
+        if answer.response == OK and self.p.read_your_writes == "token":
+            self.tokens[session, sku] = answer.version
+        if answer.response == OK and self.p.read_your_writes == "sticky":
+            yield from self.ask_database(self.shop, "order.shop.remember.commit", place, commits=True)
+            own = self.replicas[session % self.p.replicas]
+            own.write(sku, answer.level, answer.version, self.p.write_if_newer)
+
+    def query(self, message: int, place: int) -> Story:
+        yield from self.enter("query", self.shop, message, place)
+        response = FAILED
+        if (yield from self.handle(self.shop, HANDLER, message, 1)):
+            sku, session = int(self.arrivals.sku[message]), int(self.arrivals.session[message])
+            replica = self.replicas[int(self.uniform("copy.replica", place) * self.p.replicas)]
+            if self.p.read_your_writes == "token":
+                new = self.env.process(replica.until(sku, self.tokens.get((session, sku), 0)))
+                yield new | self.env.timeout(self.p.patience)
+            elif self.p.read_your_writes == "sticky" and self.uniform("query.affinity", place) < self.p.affinity:
+                replica = self.replicas[session % self.p.replicas]
+            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
+            response, self.answer[message], self.version[message] = OK, replica.level[sku], replica.version[sku]
+        yield from self.leave("query", self.shop, message, place, response)
+
+
+class Simulation(ReadModel):
+    """One run in which events are published to a queue."""
+
+    def __init__(self, p: Cqrs, scenario: Scenario, seed: int, messages: int) -> None:
+        super().__init__(p, scenario, seed, messages)
+        env = self.env
         self.connections = simpy.Resource(env, p.connections)
         credit = simpy.Container(env, p.prefetch, p.prefetch)
         self.broker = Broker(simpy.Resource(env), simpy.PriorityStore(env), credit, simpy.Store(env))
-        self.level, self.made = scenario.stock().tolist(), [0] * len(scenario.stock())
         self.keys: dict[int, Answer] = {}
         self.projected: set[int] = set()
-        self.replicas = [Replica(env, scenario.stock()) for _ in range(p.replicas)]
-        self.tokens: dict[tuple[int, int], int] = {}
-        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
-        self.response, self.attempts, self.deliveries, self.duplicates, self.parked = np.zeros((5, messages), int)
-        self.version, self.answer = np.full((2, messages), -1)
-        self.done: set[tuple[int, str]] = set()
         env.process(self.dispatch())
         for _ in range(p.consumers):
             env.process(self.project())
-        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
-        for message, kind in enumerate(self.arrivals.kind.tolist()):
-            env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
-
-    # --- what a visit costs
-
-    def drawn(self, distribution: Distribution, stream: str, place: int) -> float:
-        return distribution.draw(draws.stream_key(self.seed, stream))(place)
-
-    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
-        return self.env.timeout(self.drawn(distribution, stream, place))
-
-    def uniform(self, stream: str, place: int) -> float:
-        return draws.uniform(draws.stream_key(self.seed, stream), place)
-
-    def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
-        """Work on one of the cores that both sides and the database share."""
-        with self.cores.request() as core:
-            yield core
-            yield self.time(distribution, stream, place)
-
-    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
-        with side.cpu.request() as turn:
-            yield turn
-            yield from self.on_a_core(distribution, stream, place)
-
-    def ask_database(self, side: Side, stream: str, place: int, commits: bool) -> Story:
-        with side.database.request() as connection:
-            yield connection
-            yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
-            yield from self.on_a_core(self.p.read, stream, place)
-            if commits:
-                with self.log.request() as turn:
-                    yield turn
-                    yield self.time(self.p.commit, f"{stream}.flush", place)
-            yield from self.work(side, self.p.database_client, f"{stream}.took", place)
-
-    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
-        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
-        place = draws.fold(draws.fold(0, message), attempt - 1)
-        yield from self.work(side, self.scenario.handler_work, stream, place)
-        return self.uniform(f"handler_failure.{stream}", place) >= self.scenario.handler_failure
+        self.begin()
 
     # --- commands
 
@@ -226,7 +213,7 @@ class Simulation:
         if self.p.idempotency and message in self.keys:
             return self.keys[message]
         answer = Answer(REFUSED)
-        if self.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]:
+        if self.accounting.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]:
             event = self.change(message, -1)
             answer = Answer(OK, event.level, event.version)
             self.happened(message, TAKEN)
@@ -237,10 +224,10 @@ class Simulation:
     def change(self, message: int, sign: int) -> Event:
         """Accounting's stock changes by the message's quantity; the event of it."""
         sku = self.arrivals.sku[message]
-        self.level[sku] += sign * int(self.arrivals.quantity[message])
-        self.made[sku] += 1
-        self.version[message] = self.made[sku]
-        return Event(message, self.level[sku], self.made[sku], self.env.event())
+        self.accounting.level[sku] += sign * int(self.arrivals.quantity[message])
+        self.accounting.version[sku] += 1
+        self.version[message] = self.accounting.version[sku]
+        return Event(message, self.accounting.level[sku], self.accounting.version[sku], self.env.event())
 
     # --- events
 
@@ -323,7 +310,7 @@ class Simulation:
             delivery = yield self.broker.inbox.get()
             event, place = delivery.of, delivery.place
             yield from self.work(self.shop, self.p.consume_client, "updates.take", place)
-            work = ANNOUNCEMENT if self.announced(event.message) else HANDLER
+            work = ANNOUNCEMENT if self.ordered(event.message) else HANDLER
             done = yield from self.handle(self.shop, work, event.message, delivery.number)
             if done:
                 yield from self.ask_database(self.shop, "updates.shop.commit", place, commits=True)
@@ -334,10 +321,6 @@ class Simulation:
             if self.p.manual_ack:
                 self.env.process(self.tell(delivery, event.settled if done else delivery.refused))
 
-    def announced(self, message: int) -> bool:
-        """Whether it is an order whose change of stock is told."""
-        return KINDS[self.arrivals.kind[message]] == ORDER
-
     def write(self, event: Event) -> None:
         """Into the first replica, where the event was not handled before."""
         if event.message in self.projected and self.p.idempotent_receiver:
@@ -345,15 +328,7 @@ class Simulation:
         self.projected.add(event.message)
         sku = int(self.arrivals.sku[event.message])
         if self.replicas[0].write(sku, event.level, event.version, self.p.write_if_newer):
-            self.happened(event.message, ANNOUNCED if self.announced(event.message) else COPIED)
-
-    def replicate(self, event: Event, place: int) -> Story:
-        """Each further replica gets it from the one before."""
-        for k in range(1, self.p.replicas):
-            yield self.time(self.p.replication, f"replica.{k}", place)
-            yield from self.ask_database(self.shop, f"replica.{k}.write.commit", place, commits=True)
-            sku = int(self.arrivals.sku[event.message])
-            self.replicas[k].write(sku, event.level, event.version, self.p.write_if_newer)
+            self.happened(event.message, ANNOUNCED if self.ordered(event.message) else COPIED)
 
     def tell(self, delivery: Delivery, what: simpy.Event) -> Story:
         yield self.time(self.p.uplink, "updates.settle.from.shop", delivery.place)
@@ -368,47 +343,21 @@ class Simulation:
         response = yield from self.publish("update", self.change(message, +1), place)
         yield from self.leave("update", self.accounting, message, place, response)
 
-    def order(self, message: int, place: int) -> Story:
-        yield from self.enter("order", self.shop, message, place)
-        answer = yield from self.command(message, place)
-        sku, session = int(self.arrivals.sku[message]), int(self.arrivals.session[message])
-        if answer.response == OK and self.p.read_your_writes == "token":
-            self.tokens[session, sku] = answer.version
-        if answer.response == OK and self.p.read_your_writes == "sticky":
-            yield from self.ask_database(self.shop, "order.shop.remember.commit", place, commits=True)
-            own = self.replicas[session % self.p.replicas]
-            own.write(sku, answer.level, answer.version, self.p.write_if_newer)
-        yield from self.leave("order", self.shop, message, place, answer.response)
 
-    def query(self, message: int, place: int) -> Story:
-        yield from self.enter("query", self.shop, message, place)
-        response = FAILED
-        if (yield from self.handle(self.shop, HANDLER, message, 1)):
-            sku, session = int(self.arrivals.sku[message]), int(self.arrivals.session[message])
-            replica = self.replicas[int(self.uniform("copy.replica", place) * self.p.replicas)]
-            if self.p.read_your_writes == "token":
-                new = self.env.process(replica.until(sku, self.tokens.get((session, sku), 0)))
-                yield new | self.env.timeout(self.p.patience)
-            elif self.p.read_your_writes == "sticky" and self.uniform("query.affinity", place) < self.p.affinity:
-                replica = self.replicas[session % self.p.replicas]
-            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
-            response, self.answer[message], self.version[message] = OK, replica.level[sku], replica.version[sku]
-        yield from self.leave("query", self.shop, message, place, response)
+class Sourced(ReadModel, EventSourcing):
+    """One run in which accounting keeps its events, and the projection subscribes to them."""
 
-    def enter(self, label: str, side: Side, message: int, place: int) -> Story:
-        yield self.env.timeout(self.issued[message])
-        yield self.time(self.p.edge, f"{label}.edge.there", place)
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
+    p: Cqrs
 
-    def leave(self, label: str, side: Side, message: int, place: int, response: int) -> Story:
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.answer", place)
-        yield self.time(self.p.edge, f"{label}.edge.back", place)
-        self.responded[message], self.response[message] = self.env.now, response
+    def command(self, message: int, place: int) -> Story:
+        response = yield from EventSourcing.command(self, message, place)
+        return Answer(response, *self.left.get(message, (-1, -1)))
 
-    def happened(self, message: int, effect: str) -> None:
-        self.duplicates[message] += (message, effect) in self.done
-        self.done.add((message, effect))
-        self.applied[message] = np.fmin(self.applied[message], self.env.now)
+    def write_copy(self, event: Appended, place: int) -> None:
+        sku = int(self.arrivals.sku[event.message])
+        if self.replicas[0].write(sku, event.level, event.version, self.p.write_if_newer):
+            self.projected(event)
+        self.env.process(self.replicate(event, place))
 
 
 def run(parameters: Cqrs, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
@@ -419,9 +368,5 @@ def run(parameters: Cqrs, scenario: Scenario, seed: int, messages: int) -> dict[
     saw), -1 for none; `attempts` of the caller; `deliveries`; `duplicates`, effects that happened again; `parked`, 1
     where it was parked.
     """
-    simulation = Simulation(parameters, scenario, seed, messages)
-    simulation.env.run()
-    names = (
-        "issued", "responded", "applied", "response", "version", "answer", "attempts", "deliveries", "duplicates", "parked",
-    )  # fmt: skip
-    return {name: getattr(simulation, name) for name in names}
+    kind = Sourced if parameters.event_sourcing else Simulation
+    return kind(parameters, scenario, seed, messages).run("attempts", "deliveries", "parked")

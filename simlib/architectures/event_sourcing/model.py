@@ -9,7 +9,7 @@ from pydantic import Field as Parameter
 from simlib.architectures.copied import Copied
 from simlib.architectures.parameters import Count, Retries, Time, Truth
 from simlib.architectures.rest.model import Caller, request
-from simlib.architectures.sides import Side, arrive, group_commit, leave
+from simlib.architectures.sides import arrive, group_commit, leave
 from simlib.domain import ISSUED, STOCK, STOCK_UPDATE, TAKEN
 from simlib.flow import (
     LEVEL,
@@ -17,9 +17,8 @@ from simlib.flow import (
     Backoff,
     Field,
     Flow,
-    Queue,
+    Link,
     Steps,
-    Table,
     ack,
     apply,
     branch,
@@ -37,8 +36,8 @@ from simlib.quantities import Duration, Whole
 from simlib.scenario import Scenario
 
 
-class EventSourcing(Caller):
-    """Parameters of event sourcing; orders are sent to accounting as those of direct REST are."""
+class Sourced(Caller):
+    """Parameters of a side that keeps events, and of the subscription to them; orders are sent as those of direct REST are."""
 
     recording: Time = Parameter(
         "0.1 ms", validate_default=True, description="CPU to make a stream of its events, and as much to record one"
@@ -61,23 +60,28 @@ class EventSourcing(Caller):
     conflict_retries: Retries = Parameter(10, description="further tries of an append that another was faster than")
     conflict_backoff: Duration = Parameter(0.002, description="before the first of them, doubled each time, s")
     group_commit: Truth = Parameter(False, description="whether one flush serves all appends that wait for it")
-    dispatch: Time = Parameter(
-        "0.25 ms", validate_default=True, description="from when an event is stored until the subscription hands it out"
-    )
     subscription_client: Time = Parameter(
         "0.1 ms", validate_default=True, description="CPU to take an event from the subscription"
     )
-    prefetch: Count = Parameter(50, description="events that are under way to the projection")
     session_timeout: Duration = Parameter(
         0.005, description="after which accounting notices that the subscription is closed, s"
     )
     event_retries: Retries = Parameter(5, description="further tries of an event that the projection failed on")
     event_backoff: Duration = Parameter(0.05, description="before each of them, s")
     set_aside: Truth = Parameter(True, description="whether an event is then set aside, or holds up those behind it")
-    write_if_newer: Truth = Parameter(True, description="whether the copy refuses a version older than its own")
     rebuild_every: Duration = Parameter(
         0.0, description="between two rebuilds of the projection from the first event on, none where it is 0, s"
     )
+
+
+class EventSourcing(Sourced):
+    """Parameters of event sourcing."""
+
+    dispatch: Time = Parameter(
+        "0.25 ms", validate_default=True, description="from when an event is stored until the subscription hands it out"
+    )
+    prefetch: Count = Parameter(50, description="events that are under way to the projection")
+    write_if_newer: Truth = Parameter(True, description="whether the copy refuses a version older than its own")
 
 
 def build(p: EventSourcing, scenario: Scenario) -> Flow:
@@ -87,42 +91,27 @@ def build(p: EventSourcing, scenario: Scenario) -> Flow:
     accounting, shop = between.accounting, between.shop
     network = flow.link(accounting.part, shop.part, p.network)
     to_accounting = shop.part.pool("connections", capacity=p.connections)
-    store = EventStore(flow, p, scenario, accounting, between.stock)
-
-    flow.source(STOCK_UPDATE, at=accounting.part, steps=[
-        *arrive(p, "update"), *accounting.receive("update.accounting"),
-        *store.append("update", store.event("update", +1, ISSUED), otherwise=[]),
-        *accounting.answer("update.accounting"), *leave(p, "update"),
-    ])  # fmt: skip
-    taken = [*store.event("order", -1, TAKEN), *between.onward()]
-    one_unit = between.tasks[0].unless_refused([branch(LEVEL.at_least(Field("quantity")), taken, [reject()])])
-    decide = [between.handled_here.once(one_unit)] if p.idempotency else one_unit
-    appended = [*accounting.handle(scenario), *store.append("order", decide, otherwise=[fail()])]
-    between.accept_orders([
-        *request(p, "order", shop, to_accounting, network, accounting, appended), *between.answer_order()
-    ])  # fmt: skip
+    store = EventStore(p, between)
+    store.accept_updates()
+    asked = request(p, "order", shop, to_accounting, network, accounting, store.take())
+    between.accept_orders([*asked, *between.answer_order()])
     between.accept_queries()
-
-    [subscription] = store.events.group(
-        "subscription", link=network, dispatch=p.dispatch, prefetch=p.prefetch, detected_after=p.session_timeout
-    )
-    project(p, between, subscription)
-    if p.rebuild_every:
-        flow.actor("rebuild", accounting.part, [every(p.rebuild_every), seek(subscription)])
+    store.project(network, p.dispatch, p.prefetch)
     return flow
 
 
 class EventStore:
     """Accounting's events: a stream for each SKU, and how many there are since its snapshot."""
 
-    def __init__(self, flow: Flow, p: EventSourcing, scenario: Scenario, side: Side, stock: Table) -> None:
-        self.p, self.side, self.stock, part = p, side, stock, side.part
-        self.events = part.log("events", streams=stock)
+    def __init__(self, p: Sourced, between: Copied) -> None:
+        self.p, self.between, self.side, self.stock = p, between, between.accounting, between.stock
+        part = self.side.part
+        self.events = part.log("events", streams=self.stock)
         self.since, self.none = part.table("events_since_snapshot"), part.table("no_events")
         if p.concurrency == "lock":
-            self.locks = part.pool("streams", capacity=1, members=scenario.goods.skus, select="key")
+            self.locks = part.pool("streams", capacity=1, members=between.scenario.goods.skus, select="key")
         if p.group_commit:
-            self.flushed = group_commit(part, side.machine.log, p.commit, "events")
+            self.flushed = group_commit(part, self.side.machine.log, p.commit, "events")
 
     def append(self, label: str, decide: Steps, otherwise: Steps) -> Steps:
         """Read a stream, write what it leads to, decide; where another was faster all of it again, and in the end the others."""
@@ -149,29 +138,51 @@ class EventStore:
         return self.side.transact(label, [machine.cores.serve(insert, stream=label), flush])
 
     def event(self, label: str, sign: Literal[-1, 1], effect: str) -> Steps:
-        """One more event of a stream, and beside it a snapshot, when there are many since the last."""
+        """One more event of a stream, whose level and version are then in the registers; beside it a snapshot, when there are many
+        since the last."""
         optimistic = self.p.concurrency == "optimistic"
         steps: Steps = [
             publish(self.events, sign, expect=optimistic, otherwise=[fail("conflict")] if optimistic else []),
-            apply(effect, STOCK, sign=sign), self.since.add(),
+            apply(effect, STOCK, sign=sign), self.since.add(), self.stock.read(),
         ]  # fmt: skip
         if not self.p.snapshot_every:
             return steps
         written = [*self.write(f"{label}.snapshot", self.p.snapshot), self.none.read(), self.since.write()]
         return [*steps, branch(self.since.version.at_least(self.p.snapshot_every), [spawn(written)])]
 
+    def accept_updates(self) -> None:
+        """Accounting records a change, and answers."""
+        p, side = self.p, self.side
+        side.part.flow.source(STOCK_UPDATE, at=side.part, steps=[
+            *arrive(p, "update"), *side.receive("update.accounting"),
+            *self.append("update", self.event("update", +1, ISSUED), otherwise=[]),
+            *side.answer("update.accounting"), *leave(p, "update"),
+        ])  # fmt: skip
 
-def project(p: EventSourcing, between: Copied, subscription: Queue) -> None:
-    """The shop writes its copy, one event after the other; what it fails on it tries again before it goes on."""
-    shop, flow = between.shop, between.flow
-    attempt = [*between.handle_change(), *shop.commit("events.shop"), *between.write_change()]
-    settle: Steps = [nack()]
-    if p.set_aside:
-        aside = shop.part.queue("set_aside", max_deliveries=1)
-        flow.consumers(aside, at=shop.part, count=1, steps=[nack()])
-        settle = [publish(aside), ack()]
-    policy = Backoff(retries=p.event_retries if p.set_aside else 100, base=p.event_backoff, factor=1.0)
-    flow.consumers(subscription, at=shop.part, count=1, steps=[
-        *shop.work(p.subscription_client, "events.take"), point("event.delivered"),
-        retry(policy, [*attempt, point("event.projected"), ack()], otherwise=settle),
-    ])  # fmt: skip
+    def take(self) -> Steps:
+        """Accounting's work for an order: by what the stream leads to, the units are taken or the order is rejected."""
+        between = self.between
+        taken = [*self.event("order", -1, TAKEN), *between.onward()]
+        one_unit = between.tasks[0].unless_refused([branch(LEVEL.at_least(Field("quantity")), taken, [reject()])])
+        decide = [between.handled_here.once(one_unit)] if self.p.idempotency else one_unit
+        return [*self.side.handle(between.scenario), *self.append("order", decide, otherwise=[fail()])]
+
+    def project(self, network: Link, dispatch: Time, prefetch: int) -> None:
+        """The shop subscribes, and writes its copy one event after the other; what it fails on it tries again before it goes on."""
+        p, between, shop, flow = self.p, self.between, self.between.shop, self.between.flow
+        [subscription] = self.events.group(
+            "subscription", link=network, dispatch=dispatch, prefetch=prefetch, detected_after=p.session_timeout
+        )
+        attempt = [*between.handle_change(), *shop.commit("events.shop"), *between.write_change()]
+        settle: Steps = [nack()]
+        if p.set_aside:
+            aside = shop.part.queue("set_aside", max_deliveries=1)
+            flow.consumers(aside, at=shop.part, count=1, steps=[nack()])
+            settle = [publish(aside), ack()]
+        policy = Backoff(retries=p.event_retries if p.set_aside else 100, base=p.event_backoff, factor=1.0)
+        flow.consumers(subscription, at=shop.part, count=1, steps=[
+            *shop.work(p.subscription_client, "events.take"), point("event.delivered"),
+            retry(policy, [*attempt, point("event.projected"), ack()], otherwise=settle),
+        ])  # fmt: skip
+        if p.rebuild_every:
+            flow.actor("rebuild", self.side.part, [every(p.rebuild_every), seek(subscription)])

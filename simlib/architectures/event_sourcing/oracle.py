@@ -17,18 +17,26 @@ import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.architectures.ground import GroupCommit, Story
+from simlib.architectures.ground import (
+    ANNOUNCEMENT,
+    FAILED,
+    HANDLER,
+    OK,
+    REFUSED,
+    TIMED_OUT,
+    Ground,
+    GroupCommit,
+    Story,
+)
 from simlib.distributions import Distribution
-from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, TAKEN
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
+    from simlib.architectures.cqrs.model import Cqrs
     from simlib.architectures.event_sourcing.model import EventSourcing
 
-OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 CONFLICT = -1
-HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
-"""Streams of the handlers' work, which all architectures share."""
 Decide = Callable[[int, int, int], int]
 """What follows from the level and version of a stream, with the place of the draws: a response, or a conflict."""
 
@@ -43,85 +51,27 @@ class Event:
     number: int
 
 
-class Side:
-    """A service: one event loop, its connections to its database, its view of the goods."""
-
-    def __init__(self, env: simpy.Environment, name: str, p: EventSourcing, units: np.ndarray) -> None:
-        self.name = name
-        self.cpu = simpy.Resource(env)
-        self.database = simpy.Resource(env, p.database_connections)
-        self.level, self.version = units.tolist(), [0] * len(units)
-
-
-class Simulation:
+class Simulation(Ground):
     """One run."""
 
-    def __init__(self, p: EventSourcing, scenario: Scenario, seed: int, messages: int) -> None:
-        self.p, self.scenario, self.seed = p, scenario, seed
-        self.env = env = simpy.Environment()
-        self.arrivals = scenario.draw(seed, messages)
-        self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
-        self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
+    p: EventSourcing | Cqrs
+
+    def __init__(self, p: EventSourcing | Cqrs, scenario: Scenario, seed: int, messages: int) -> None:
+        super().__init__(p, scenario, seed, messages)
+        env = self.env
         self.connections = simpy.Resource(env, p.connections)
-        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
-        self.response, self.attempts, self.duplicates, self.parked, self.deliveries = np.zeros((5, messages), int)
-        self.version, self.answer = np.full((2, messages), -1)
-        self.done: set[tuple[int, str]] = set()
         self.taken: dict[int, int] = {}
         self.since = [0] * scenario.goods.skus
         self.locks = [simpy.Resource(env) for _ in range(scenario.goods.skus)]
         flushes = draws.stream_key(seed, "events.flush")
         self.together = GroupCommit(env, self.log, p.commit, flushes, 0, self.deliveries) if p.group_commit else None
         self.appended: list[int] = [0] * messages
+        self.left: dict[int, tuple[int, int]] = {}
         self.published, self.window = simpy.Store(env), simpy.Container(env, init=p.prefetch, capacity=p.prefetch)
         self.inbox = simpy.Store(env)
         for process in (self.subscription(), self.projection()):
             env.process(process)
-        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
-        for message, kind in enumerate(self.arrivals.kind.tolist()):
-            env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
-
-    # --- what a visit costs
-
-    def drawn(self, distribution: Distribution, stream: str, place: int) -> float:
-        return distribution.draw(draws.stream_key(self.seed, stream))(place)
-
-    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
-        return self.env.timeout(self.drawn(distribution, stream, place))
-
-    def uniform(self, stream: str, place: int) -> float:
-        return draws.uniform(draws.stream_key(self.seed, stream), place)
-
-    def on_a_core(self, time: float) -> Story:
-        """Work on one of the cores that both sides and the database share."""
-        with self.cores.request() as core:
-            yield core
-            yield self.env.timeout(time)
-
-    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
-        with side.cpu.request() as turn:
-            yield turn
-            yield from self.on_a_core(self.drawn(distribution, stream, place))
-
-    def transaction(self, side: Side, stream: str, place: int, *server: Story) -> Story:
-        """A connection, and what the database's client does around the work of the server."""
-        with side.database.request() as connection:
-            yield connection
-            yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
-            for story in server:
-                yield from story
-            yield from self.work(side, self.p.database_client, f"{stream}.took", place)
-
-    def flush(self, stream: str, place: int) -> Story:
-        with self.log.request() as turn:
-            yield turn
-            yield self.time(self.p.commit, stream, place)
-
-    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
-        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
-        place = draws.fold(draws.fold(0, message), attempt - 1)
-        yield from self.work(side, self.scenario.handler_work, stream, place)
-        return self.uniform(f"handler_failure.{stream}", place) >= self.scenario.handler_failure
+        self.begin()
 
     # --- the event store
 
@@ -169,7 +119,7 @@ class Simulation:
     def write(self, label: str, message: int, insert: Distribution, place: int) -> Story:
         """A row, which is flushed alone or with all that wait."""
         flushed = self.together.flush(message) if self.together else self.flush(f"{label}.flush", place)
-        inserted = self.on_a_core(self.drawn(insert, label, place))
+        inserted = self.on_a_core(insert, label, place)
         yield from self.transaction(self.accounting, label, place, inserted, flushed)
 
     def happens(self, label: str, message: int, sign: int, place: int, seen: int) -> bool:
@@ -181,6 +131,7 @@ class Simulation:
         goods.level[sku] += sign * int(self.arrivals.quantity[message])
         goods.version[sku] += 1
         self.version[message] = goods.version[sku]
+        self.left[message] = goods.level[sku], goods.version[sku]
         self.published.put(Event(message, goods.level[sku], goods.version[sku], self.appended[message]))
         self.appended[message] += 1
         self.since[sku] += 1
@@ -204,8 +155,12 @@ class Simulation:
         yield from self.leave("update", self.accounting, message, place, response)
 
     def order(self, message: int, place: int) -> Story:
-        """Ask accounting, again where that fails."""
         yield from self.enter("order", self.shop, message, place)
+        response = yield from self.command(message, place)
+        yield from self.leave("order", self.shop, message, place, response)
+
+    def command(self, message: int, place: int) -> Story:
+        """Ask accounting, again where that fails. The response."""
         response, unheard = FAILED, False
         for attempt in range(self.p.retries + 1):
             self.attempts[message] += 1
@@ -222,7 +177,7 @@ class Simulation:
             if attempt < self.p.retries:
                 wait = min(self.p.backoff * 2.0**attempt, 60.0)
                 yield self.env.timeout(wait * self.uniform("order.backoff", at) if self.p.jitter else wait)
-        yield from self.leave("order", self.shop, message, place, response)
+        return response
 
     def ask(self, message: int, place: int, attempt: int) -> Story:
         try:
@@ -270,21 +225,10 @@ class Simulation:
         yield from self.enter("query", self.shop, message, place)
         response = FAILED
         if (yield from self.handle(self.shop, HANDLER, message, 1)):
-            read = self.on_a_core(self.drawn(self.p.read, "query.shop.read", place))
-            yield from self.transaction(self.shop, "query.shop.read", place, read)
+            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
             sku, response = self.arrivals.sku[message], OK
             self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
         yield from self.leave("query", self.shop, message, place, response)
-
-    def enter(self, label: str, side: Side, message: int, place: int) -> Story:
-        yield self.env.timeout(self.issued[message])
-        yield self.time(self.p.edge, f"{label}.edge.there", place)
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
-
-    def leave(self, label: str, side: Side, message: int, place: int, response: int) -> Story:
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.answer", place)
-        yield self.time(self.p.edge, f"{label}.edge.back", place)
-        self.responded[message], self.response[message] = self.env.now, response
 
     # --- the projection
 
@@ -319,31 +263,30 @@ class Simulation:
             self.env.process(self.acknowledge(place))
 
     def project(self, event: Event, place: int) -> Story:
-        order = KINDS[self.arrivals.kind[event.message]] == ORDER
         for attempt in range(self.p.event_retries + 1):
             at = draws.fold(place, attempt)
-            stream = ANNOUNCEMENT if order else HANDLER
+            stream = ANNOUNCEMENT if self.ordered(event.message) else HANDLER
             if (yield from self.handle(self.shop, stream, event.message, attempt + 1)):
-                read = self.on_a_core(self.drawn(self.p.read, "events.shop.commit", at))
-                flushed = self.flush("events.shop.commit.flush", at)
-                yield from self.transaction(self.shop, "events.shop.commit", at, read, flushed)
-                sku = self.arrivals.sku[event.message]
-                if event.version > self.shop.version[sku] or not self.p.write_if_newer:
-                    self.shop.level[sku], self.shop.version[sku] = event.level, event.version
-                    self.happened(event.message, ANNOUNCED if order else COPIED)
+                yield from self.ask_database(self.shop, "events.shop.commit", at, commits=True)
+                self.write_copy(event, at)
                 return True
             if attempt < self.p.event_retries:
                 yield self.env.timeout(self.p.event_backoff)
         return False
 
+    def write_copy(self, event: Event, place: int) -> None:
+        """Into the copy, where that is newer."""
+        sku = self.arrivals.sku[event.message]
+        if event.version > self.shop.version[sku] or not self.p.write_if_newer:
+            self.shop.level[sku], self.shop.version[sku] = event.level, event.version
+            self.projected(event)
+
+    def projected(self, event: Event) -> None:
+        self.happened(event.message, ANNOUNCED if self.ordered(event.message) else COPIED)
+
     def acknowledge(self, place: int) -> Story:
         yield self.time(self.p.network, "subscription.settle.from.shop", place)
         yield self.window.put(1)
-
-    def happened(self, message: int, effect: str) -> None:
-        self.duplicates[message] += (message, effect) in self.done
-        self.done.add((message, effect))
-        self.applied[message] = np.fmin(self.applied[message], self.env.now)
 
 
 def run(parameters: EventSourcing, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
@@ -354,9 +297,4 @@ def run(parameters: EventSourcing, scenario: Scenario, seed: int, messages: int)
     saw), -1 for none; `attempts` of the caller; `deliveries`; `duplicates`, effects that happened again; `parked`, 1
     where its event was set aside.
     """
-    simulation = Simulation(parameters, scenario, seed, messages)
-    simulation.env.run()
-    names = (
-        "issued", "responded", "applied", "response", "version", "answer", "attempts", "deliveries", "duplicates", "parked",
-    )  # fmt: skip
-    return {name: getattr(simulation, name) for name in names}
+    return Simulation(parameters, scenario, seed, messages).run("attempts", "deliveries", "parked")
