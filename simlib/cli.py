@@ -429,8 +429,8 @@ def _broker_at(
         raise BadInput("--url names the broker: name the architectures that stand on it, and leave out --set")
     broker = own.at(url)
     for name in _twins(names):
-        if broker.kind not in (kinds := architectures.get(name).brokers):
-            known = " or ".join(str(kind) for kind in kinds if kind) or "no broker"
+        if broker.kind not in (kinds := architectures.get(name).kinds):
+            known = " or ".join(kinds) or "no broker"
             raise BadInput(f"architecture '{name}' stands on {known}, got the URL of {broker.kind}: name another")
     own.keep(called, broker)
     with own.standing(url):
@@ -484,9 +484,11 @@ def _calibrate_from(
     if len(names or ()) != 1:
         raise BadInput("times measured elsewhere are of one architecture: name it")
     (name,) = _architectures(names)
-    kind = architectures.get(name).broker(chosen)
-    if kind is None:
+    known = architectures.get(name)
+    if not known.kinds:
         raise BadInput(f"architecture '{name}' stands on no broker that could be your own: name another")
+    known.broker(chosen)
+    kind = own.kind(str(chosen.get("broker", known.kinds[0])))
     estimates = calibration.from_elsewhere(source, name, kind)
     own.keep(called, own.Own(kind=kind))
     row = calibration.calibrate_from(source, name, called)

@@ -197,7 +197,7 @@ def variant_on(architecture: str, broker: str | None) -> type[Parameters]:
 def to_run(architecture: str, broker: str | None) -> tuple[str, ...]:
     """The processes that a twin is made of: real parts, programs, what stands beside them."""
     twin, variant = architectures.get(architecture).live, variant_on(architecture, broker)
-    brokers = [str(broker)] if "broker" in variant.model_fields else []
+    brokers = [broker] if broker and "broker" in variant.model_fields else []
     own = [part for part in live.parts(twin, variant().model_dump(mode="json")) if part != "broker"]
     also = [name for name, on in stated()[architecture].get("also", {}).items() if on == broker]
     return tuple(dict.fromkeys([*twin.PARTS, *brokers, *own, *also]))

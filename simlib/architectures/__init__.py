@@ -42,6 +42,12 @@ class Architecture:
         """The kinds of broker that it may stand on, the default first; None for one that stands on none."""
         return list(dict.fromkeys(variant.stands_on() for variant in self.variants))
 
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of broker that may be the user's own, the default first."""
+        fields = [variant.model_fields for variant in self.variants]
+        return list(dict.fromkeys(each["broker"].default for each in fields if "broker" in each))
+
     def broker(self, values: Mapping[str, Any]) -> str | None:
         """The broker that these values choose; None for one that stands on none. Raises BadInput for an unknown one."""
         from simlib.architectures.parameters import broker_of

@@ -90,6 +90,8 @@ ATTEMPTS = 8
 """Attempts whose handler work, failure and refusal are drawn ahead; later ones repeat the last."""
 ANNOUNCEMENT_WORK = "announcement_work"
 SIDES = ("accounting", "shop")
+COUNTING = ("nats", "rabbitmq")
+"""Brokers that say how often they have handed out a message."""
 _ENTRY = {STOCK_UPDATE: ("accounting", "/updates"), ORDER: ("shop", "/orders"), STOCK_QUERY: ("shop", "/queries")}
 _STORE = {ISSUED: STOCK, COPIED: COPY, ANNOUNCED: COPY, RESTOCKED: COPY}
 _STORE |= {name: store for effect, store in DONE_BY.values() for name in (effect, undone(effect))}
@@ -107,11 +109,10 @@ _RESPONSES = {200: "ok", 409: "refused", 504: "timed_out", -2: "timed_out"}
 class Twin(Protocol):
     """What the engine needs of an architecture's module `live`, which it runs as the program of both sides.
 
-    It may also have `BROKER`, which of its parts is the model's broker, where no parameter names one; `MEASURED`, the parameters
-    that it is measured with where those are not the defaults; `UNDER_WAY`, how many messages keep it busy all the time;
-    `drains_within`, a function of the parameters: see the constants of these names. Where some of its programs run with some
-    parameters only, `programs` is a function of them that names those; `FURTHER` are programs that run as well where orders go
-    through several steps.
+    It may also have `MEASURED`, the parameters that it is measured with where those are not the defaults; `UNDER_WAY`, how many
+    messages keep it busy all the time; `drains_within`, a function of the parameters: see the constants of these names. Where
+    some of its programs run with some parameters only, `programs` is a function of them that names those; `FURTHER` are programs
+    that run as well where orders go through several steps.
 
     Where servers stand beside each process, `BESIDE` names them as the model's parts are ("sidecar"), and `beside(folder, ports,
     parameters)` is a context in which they run beside the processes on these ports: servers by name ("shop.sidecar").
@@ -153,7 +154,7 @@ class Bench:
         if "broker" in self.parameters:
             own.require(self.parameters["broker"])
             self.parameters["broker"] = own.kind(self.parameters["broker"])
-        self.broker = broker_of(twin, self.parameters)
+        self.broker = broker_of(self.parameters)
         self.drains_within: float = getattr(twin, "drains_within", lambda _: DRAINS_WITHIN)(self.parameters)
         self.services: dict[str, Service] = {}
         self.servers: dict[str, Server] = {}
@@ -488,7 +489,7 @@ class Bench:
                         at = max(min(committed, default=at), newest[side, sku])
                         newest[side, sku] = at
                         rows.append((at, i, effect, sku, version, change, delivery))
-                        if effect != ISSUED and "broker" in self.parameters:
+                        if effect != ISSUED and self.broker in COUNTING:
                             handed[i, side] = max(handed[i, side], delivery)
                     else:
                         records.noted[i] |= REJECTED if effect == "rejected" else SUPERSEDED
@@ -729,16 +730,16 @@ def running(twin: Twin, parameters: Mapping[str, Any], process: str = "simple") 
     return [*named, *(f"{side}.{number}" for side in SIDES for number in range(2, count + 1))]
 
 
-def broker_of(twin: Twin, parameters: Mapping[str, Any]) -> str | None:
-    """The real part that is the model's broker: of the kind that the parameters name, or the twin's only one."""
-    return own.kind(parameters["broker"]) if "broker" in parameters else getattr(twin, "BROKER", None)
+def broker_of(parameters: Mapping[str, Any]) -> str | None:
+    """The real part that is the model's broker, of the kind that the parameters name; None where there is none."""
+    return own.kind(parameters["broker"]) if "broker" in parameters else None
 
 
 def parts(twin: Twin, parameters: Mapping[str, Any], process: str = "simple") -> list[str]:
     """The parts of the model that can be killed live."""
     names = running(twin, parameters, process)
     beside = [f"{name}.{what}" for name in names for what in getattr(twin, "BESIDE", ())]
-    return [*names, *beside, *(["broker"] if broker_of(twin, parameters) else [])]
+    return [*names, *beside, *(["broker"] if broker_of(parameters) else [])]
 
 
 def _crashes(scenario: Scenario, parts: Sequence[str]) -> list[tuple[float, Crash]]:

@@ -144,11 +144,21 @@ def test_a_server_that_is_too_old_is_refused_with_the_version_that_is_needed(cap
         assert own.at(url).kind == "nats"
 
 
-def test_an_architecture_that_cannot_stand_on_the_broker_is_refused(capsys):
+@pytest.mark.parametrize(("name", "stands_on"), [("rest", "no broker"), ("streaming", "kafka")])
+def test_an_architecture_that_cannot_stand_on_the_broker_is_refused(capsys, name, stands_on):
     with a_nats_of_version("2.10.0") as url:
-        said = refused(capsys, f"measure rest --url {url} --as mine")
-    assert "architecture 'rest' stands on no broker, got the URL of nats: name another" in said
+        said = refused(capsys, f"measure {name} --url {url} --as mine")
+    assert f"architecture '{name}' stands on {stands_on}, got the URL of nats: name another" in said
     assert own.names() == []
+
+
+def test_streaming_stands_on_kafka_or_on_ones_own_of_that_kind():
+    own.keep("mine", own.Own(kind="kafka", at="127.0.0.1:1"))
+    own.keep("queue", own.Own(kind="nats", at="127.0.0.1:1"))
+    streaming = architectures.get("streaming")
+    assert [streaming.broker({"broker": name}) for name in ("kafka", "mine")] == [None, "mine"]
+    with pytest.raises(BadInput, match="unknown broker 'queue'"):
+        streaming.load_parameters({"broker": "queue"})
 
 
 def test_a_broker_of_ones_own_is_run_live_only_where_it_is_the_one_that_is_named(capsys, monkeypatch):

@@ -63,7 +63,7 @@ def bench(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManage
     def make(name: str, own_broker: bool = False, process: str = "simple", **parameters: Any) -> Iterator[Bench]:
         architecture = architectures.get(name)
         loaded = architecture.load_parameters(parameters)
-        broker = broker_of(architecture.live, loaded.model_dump())
+        broker = broker_of(loaded.model_dump())
         with pytest.MonkeyPatch.context() as environment:
             for part, variable in NAMED.items():
                 environment.delenv(variable, raising=False)

@@ -6,14 +6,18 @@ import json
 import shutil
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from simlib import cli, paths
-from simlib.brokers import answers, processes
+from simlib.brokers import address, answers, processes
+from simlib.brokers import kafka as kafka_part
 from simlib.brokers import nats as nats_part
 from simlib.brokers import postgres as postgres_part
+from simlib.brokers import rabbitmq as rabbitmq_part
 from tests.conftest import require_part
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
@@ -28,6 +32,26 @@ accuracy: {p50: 1.0, p95: 1.0, p99: 1.0}
 stated_up_to_load: 0.1
 effort: {pace: 1, idle: 80, idle_rate: 25/s, bursts: 8, saturations: 1, saturating: 150, tries: 1, latest: 10 s, busiest: 64}
 """
+
+PARTS = {"nats": nats_part, "rabbitmq": rabbitmq_part, "kafka": kafka_part}
+STANDS_ON = {"nats": "message_queue", "rabbitmq": "message_queue", "kafka": "streaming"}
+"""An architecture for each kind of broker."""
+
+
+@pytest.fixture
+def server(request):
+    """The session's server of a kind; a test names it before `home`, in whose folder it would start else."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def mortal(request, monkeypatch):
+    """A server of a kind, to be killed; a test names it before `home`."""
+    part = PARTS[request.param]
+    monkeypatch.delenv(part.URL, raising=False)
+    require_part(part.found() is not None, part.INSTALL)
+    with getattr(part, request.param)() as server:
+        yield server
 
 
 @pytest.fixture
@@ -45,7 +69,8 @@ def home(tmp_path, monkeypatch, postgres):
     started.chmod(0o777)
     monkeypatch.setattr(tempfile, "tempdir", str(started))
     monkeypatch.setenv(postgres_part.URL, postgres.url)
-    monkeypatch.delenv(nats_part.URL, raising=False)
+    for part in PARTS.values():
+        monkeypatch.delenv(part.URL, raising=False)
     return tmp_path
 
 
@@ -57,29 +82,41 @@ def said(capsys, command: str, status: int) -> str:
     return printed.out if status == 0 else printed.err.splitlines()[-1]
 
 
-def test_a_broker_of_ones_own_is_measured_calibrated_validated_and_simulated_under_its_name(capsys, home, nats):
-    measure = f"measure message_queue --url {nats.url} --as mine --plan plan.yaml --json"
-    (row,) = json.loads(said(capsys, measure, 0))["rows"]
+@pytest.mark.parametrize("server", PARTS, indirect=True)
+def test_a_broker_of_ones_own_is_measured_calibrated_validated_and_simulated_under_its_name(server, capsys, home):
+    kind, name = server.part.name, STANDS_ON[server.part.name]
+    host, port = address(server.url)
+    (row,) = json.loads(said(capsys, f"measure {name} --url {server.url} --as mine --plan plan.yaml --json", 0))["rows"]
     assert row["broker"] == "mine" and row["saturation"] > 0 and row["missing"] == []
-    (row,) = json.loads(said(capsys, "calibrate message_queue --set broker=mine --json", 0))["rows"]
+    (row,) = json.loads(said(capsys, f"calibrate {name} --set broker=mine --json", 0))["rows"]
     assert row["parameters"]["uplink"]["provenance"] == "measured"
-    (row, *_) = json.loads(said(capsys, "validate message_queue --set broker=mine --plan plan.yaml --json", 0))["rows"]
+    (row, *_) = json.loads(said(capsys, f"validate {name} --set broker=mine --plan plan.yaml --json", 0))["rows"]
     assert row["broker"] == "mine"
-    ran = json.loads(said(capsys, "run message_queue --set broker=mine --messages 200 --json", 0))
-    assert set(ran["calibration"]) == {"system.yaml", "message_queue.mine.yaml"}
+    ran = json.loads(said(capsys, f"run {name} --set broker=mine --messages 200 --json", 0))
+    assert set(ran["calibration"]) == {"system.yaml", f"{name}.mine.yaml"}
     assert ran["parameters"]["broker"] == "mine"
-    assert "password" not in (paths.BROKERS / "mine.yaml").read_text()
+    assert YAML(typ="safe").load(paths.BROKERS / "mine.yaml") == {"kind": kind, "at": f"{host}:{port}"}, "no password"
     assert list((home / "started").iterdir()) == []
 
 
-def test_a_broker_that_dies_while_it_is_measured_is_said_and_nothing_is_left(capsys, home):
-    require_part(nats_part.found() is not None, nats_part.INSTALL)
-    with nats_part.nats() as server:
-        threading.Timer(5.0, server.program.kill).start()
-        line = said(capsys, f"measure message_queue --url {server.url} --as mine --plan plan.yaml", 1)
-    assert line.startswith("error: ") and "nats must run for as long as the run lasts" in line
+@pytest.mark.parametrize("mortal", PARTS, indirect=True)
+def test_a_broker_that_dies_while_it_is_measured_is_said_and_what_was_finished_is_kept(mortal, capsys, home):
+    kind = mortal.part.name
+    killed = threading.Thread(target=kill_when, args=(mortal, "*/idle-stock_update"))
+    killed.start()
+    line = said(capsys, f"measure {STANDS_ON[kind]} --url {mortal.url} --as mine --plan plan.yaml", 1)
+    killed.join()
+    assert line.startswith("error: ") and f"{kind} must run for as long as the run lasts" in line
+    assert list(paths.MEASUREMENTS.glob("*/idle-stock_update/meta.json"))
     assert not list(paths.MEASUREMENTS.glob("*/saturation.json"))
     assert list((home / "started").iterdir()) == []
+
+
+def kill_when(server, finished):
+    """Kill a server as soon as so much of a measurement is finished."""
+    while not list(paths.MEASUREMENTS.glob(f"{finished}/meta.json")):
+        time.sleep(0.02)
+    server.program.kill()
 
 
 def test_on_a_machine_that_is_too_busy_points_are_invalid_and_named(capsys, home, nats):
@@ -107,3 +144,25 @@ def test_a_broker_that_takes_no_messages_or_lets_nobody_in_is_said(capsys, home,
         line = said(capsys, f"measure message_queue --url {url} --as mine --plan plan.yaml", status)
     assert words in line.replace("'", "")
     assert list((home / "started").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("amqp://simlib:wrong@{rabbitmq}", "ACCESS_REFUSED"),
+        ("amqp://{nats}", "it does not speak AMQP 0-9-1"),
+        ("nats://{rabbitmq}", "timed out"),
+        ("kafka://{nats}", "must name a Kafka server"),
+        ("amqp://{nobody}", "Connection refused"),
+        ("nats://{nobody}", "Connection refused"),
+        ("kafka://{nobody}", "Connection refused"),
+    ],
+)
+def test_who_is_no_such_broker_or_lets_nobody_in_is_said_before_anything_starts(
+    capsys, home, nats, rabbitmq, at, words
+):
+    there = {name: "{}:{}".format(*address(server.url)) for name, server in (("nats", nats), ("rabbitmq", rabbitmq))}
+    url = at.format(**there, nobody=f"127.0.0.1:{processes.free_port()}")
+    line = said(capsys, f"measure message_queue --url {url} --as mine --plan plan.yaml", 2)
+    assert line.startswith("error: --url must name a ") and line.endswith(": correct it") and words in line
+    assert not paths.BROKERS.exists() and list((home / "started").iterdir()) == []

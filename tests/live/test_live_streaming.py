@@ -170,3 +170,11 @@ def test_windows_count_each_order_once_though_their_program_is_killed_and_restor
     messages = columns(history)
     bought = sorted((i, order["quantity"]) for _, order in records if (i := order["message"] - first) >= 0)
     assert bought == list(zip(messages["message"], messages["quantity"], strict=True)), "the orders say the same"
+
+
+def test_a_run_that_was_not_over_leaves_no_positions_to_the_next_whose_log_is_new(bench, workload):
+    unfinished = workload(80.0, only="stock_update", handler_work=Constant(0.05), horizon=0.2)
+    with bench("streaming", guarantee="exactly_once", session_timeout=5.0) as ready:
+        assert not ready.run(unfinished, 1, 40).meta["quiet"]
+        history = ready.run(workload(40.0, only="stock_update"), 2, 20)
+    assert history.meta["quiet"] and set(columns(history)["outcome"]) <= {"applied", "superseded"}

@@ -27,8 +27,6 @@ from simlib.domain import COPY, TAKEN
 
 PARTS = ("postgres", "kafka")
 """Real parts that this architecture stands on."""
-BROKER = "kafka"
-"""Which of them is the model's broker."""
 PROGRAMS = ("accounting", "shop", "windows")
 """Processes of its own that it runs as, each with a database."""
 READ_FROM = COPY

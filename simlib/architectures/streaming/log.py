@@ -100,6 +100,8 @@ class Log(Generic[Body]):
         await asyncio.gather(*self.members, self.reporter)
         self.watcher.close()
         await self.aside(self.topics.delete, map(self.topics.name, TOPICS))
+        async with self.side.database.connection() as connection:
+            await connection.execute("TRUNCATE log.positions")
         self.threads.shutdown()
 
     # Writing.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simlib.architectures.copied import Copied
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
 from simlib.architectures.sides import Side
+from simlib.brokers import own
+from simlib.errors import unknown
 from simlib.flow import (
     BATCH,
     RESULT,
@@ -45,6 +47,7 @@ NEVER = 10**9
 class Streaming(Parameters):
     """Parameters of streaming; they are named after Kafka's where they are its own."""
 
+    broker: str = Field("kafka", description="whose times the log has")
     uplink: Time = Field("0.1 ms", validate_default=True, description="between a side and the broker, each way")
     publish_client: Time = Field(
         "0.1 ms", validate_default=True, description="CPU to publish, and as much to take the confirm"
@@ -99,6 +102,23 @@ class Streaming(Parameters):
     )
     write_if_newer: Truth = Field(True, description="whether the copy refuses a version older than its own")
     window: Duration = Field(0.0, description="in which the orders of each SKU are counted; 0: nobody counts, s")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        """A broker of the user's own has the semantics of Kafka."""
+        if own.kind(self.broker) != "kafka":
+            raise unknown("broker", self.broker, ["kafka", *own.names("kafka")])
+        return self
+
+    @classmethod
+    def stands_on(cls) -> str | None:
+        """None: there is no other kind, so that its times are simply the architecture's."""
+        return None
+
+    @property
+    def profile(self) -> str | None:
+        """The broker of the user's own whose times these are."""
+        return self.broker if self.broker in own.names() else None
 
 
 def build(p: Streaming, scenario: Scenario) -> Flow:

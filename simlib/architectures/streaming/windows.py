@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import quixstreams
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaException
 from fastapi import FastAPI
 from quixstreams.dataframe.windows.aggregations import Count, Sum
 from quixstreams.sinks import BatchingSink, SinkBatch
@@ -49,8 +49,11 @@ def application(side: Side) -> FastAPI:
         counting.stop()
         await run
         watcher.close()
-        known = topics.admin.list_topics(timeout=2).topics
-        await asyncio.to_thread(topics.delete, [name for name in known if name.startswith(f"changelog__{group}--")])
+        async with side.database.connection() as connection:
+            await connection.execute("TRUNCATE log.windows")
+        with suppress(KafkaException):
+            known = topics.admin.list_topics(timeout=2).topics
+            await asyncio.to_thread(topics.delete, [name for name in known if name.startswith(f"changelog__{group}--")])
 
     async def pending() -> int:
         """Records that are not counted yet; raises what ended the count, where something did."""

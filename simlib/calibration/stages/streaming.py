@@ -36,16 +36,17 @@ _LATER = (
 
 
 def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
-    """`publish_client`, `consume_client`; `commit_position`, `write_batch`, `flush`, `fetch`; and what is assumed: `uplink`,
-    `replicate`."""
+    """`publish_client`, `consume_client`; `commit_position`, `write_batch`, `flush`, `fetch`; and what is assumed: `replicate`, and
+    `uplink` where the way to the broker was not measured."""
     updates = walks(idle[STOCK_UPDATE])
     publish, consume = log_cpu(idle, busy, known)
+    uplink = known.get("uplink", UPLINK)
     position = times(length(updates, "shop.commit") - consume)
-    append = max(float(np.median(position)) - 2 * UPLINK, SHORTEST)
-    ways = 2 * publish + 2 * UPLINK
+    append = max(float(np.median(position)) - 2 * uplink, SHORTEST)
+    ways = 2 * publish + 2 * uplink
     set_to = idle[STOCK_UPDATE].meta["parameters"]
     flush = length(updates, "accounting.publish") - ways - set_to["linger"] - append - set_to["per_record"]
-    later = start(updates, "shop.delivery") - end(updates, "accounting.publish") + publish + UPLINK
+    later = start(updates, "shop.delivery") - end(updates, "accounting.publish") + publish + uplink
     return {
         "publish_client": Estimate(publish, _CPU),
         "consume_client": Estimate(consume, _CPU),
@@ -53,7 +54,7 @@ def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
         "write_batch": Estimate(append, _APPEND),
         "flush": Estimate(times(flush), WAIT),
         "fetch": Estimate(max(float(np.nanmedian(later)), SHORTEST), _LATER),
-        "uplink": Estimate(UPLINK, "a hop over the loopback interface", measured=False),
+        "uplink": Estimate(uplink, "a hop over the loopback interface", measured=False),
         "replicate": Estimate(0.0, "one node: there are no followers", measured=False),
     }
 
