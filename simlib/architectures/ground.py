@@ -14,8 +14,8 @@ import simpy
 
 from simlib import draws
 from simlib.distributions import Distribution
-from simlib.domain import KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE
-from simlib.scenario import Scenario
+from simlib.domain import DONE_AT, DONE_BY, KINDS, ORDER, RESERVE, RESPONSES, STOCK_QUERY, STOCK_UPDATE
+from simlib.scenario import STEP_REFUSED, STEP_UNHEARD, Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.parameters import Parameters
@@ -47,13 +47,16 @@ class Ground:
         self.arrivals = scenario.draw(seed, messages)
         self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
         self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
+        others = {name: Side(env, name, p, scenario.stock()) for name in ("payment", "shipping")}
+        named = {"accounting": self.accounting, **others}
+        self.at = {step: named[DONE_AT[step]] for step in scenario.steps}
         self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
         self.response, self.attempts, self.deliveries, self.duplicates, self.parked = np.zeros((5, messages), int)
         self.version, self.answer = np.full((2, messages), -1)
         self.done: set[tuple[int, str]] = set()
 
-    def begin(self) -> None:
-        """Messages come, after all that waits for them."""
+    def issue(self) -> None:
+        """Messages come, to what is there by now."""
         starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
         for message, kind in enumerate(self.arrivals.kind.tolist()):
             self.env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
@@ -116,14 +119,62 @@ class Ground:
         yield from self.work(side, self.scenario.handler_work, stream, place)
         return self.uniform(f"handler_failure.{stream}", place) >= self.scenario.handler_failure
 
+    def meets(self, probability: float, stream: str, message: int, attempt: int) -> bool:
+        """Whether a chance falls on a message: every architecture meets the same at the same attempt."""
+        return self.uniform(stream, draws.fold(draws.fold(0, message), attempt - 1)) < probability
+
+    def refuses(self, step: str, message: int, attempt: int) -> bool:
+        """Whether the service refuses a step of an order."""
+        return self.meets(self.scenario.step_refused, f"{STEP_REFUSED}.{step}", message, attempt)
+
+    def unheard(self, step: str, message: int, attempt: int) -> bool:
+        """Whether nobody is to hear of a step that was done."""
+        return self.meets(self.scenario.step_timed_out, f"{STEP_UNHEARD}.{step}", message, attempt)
+
+    def work_of(self, step: str) -> str:
+        """The shared stream of the handler's work for a step."""
+        return HANDLER if step == RESERVE else f"{HANDLER}.{step}"
+
+    def call_services(self, message: int, attempt: int, place: int) -> Story:
+        """Accounting calls one service after the other for the further steps of an order, once each, as long as each is done."""
+        for step in self.scenario.steps[1:]:
+            side = self.at[step]
+            serve = self.do_step if side is self.accounting else self.call_service
+            if (yield from serve(step, side, message, attempt, place)) != OK:
+                return
+
+    def call_service(self, step: str, side: Side, message: int, attempt: int, place: int) -> Story:
+        here, way = self.accounting, f"{step}.network"
+        yield from self.work(here, self.p.http_client, f"{step}.client.send", place)
+        yield self.time(self.p.network, f"{way}.there.from.{here.name}", place)
+        yield from self.work(side, self.p.http_server, f"{step}.server.receive", place)
+        response = yield from self.do_step(step, side, message, attempt, place)
+        if response == OK and self.unheard(step, message, attempt):
+            return TIMED_OUT
+        page, end = ("failed", "failed") if response == FAILED else ("server", "back")
+        yield from self.work(side, self.p.http_server, f"{step}.{page}.answer", place)
+        yield self.time(self.p.network, f"{way}.{end}.from.{side.name}", place)
+        if response != FAILED:
+            yield from self.work(here, self.p.http_client, f"{step}.client.took", place)
+        return response
+
+    def do_step(self, step: str, side: Side, message: int, attempt: int, place: int) -> Story:
+        if not (yield from self.handle(side, self.work_of(step), message, attempt)):
+            return FAILED
+        yield from self.ask_database(side, f"{step}.{side.name}.commit", place, commits=True)
+        if self.refuses(step, message, attempt):
+            return REFUSED
+        self.happened(message, DONE_BY[step][0])
+        return OK
+
     def enter(self, label: str, side: Side, message: int, place: int) -> Story:
         yield self.env.timeout(self.issued[message])
         yield self.time(self.p.edge, f"{label}.edge.there", place)
         yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
 
-    def leave(self, label: str, side: Side, message: int, place: int, response: int) -> Story:
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.answer", place)
-        yield self.time(self.p.edge, f"{label}.edge.back", place)
+    def leave(self, label: str, side: Side, message: int, place: int, response: int, variant: str = "") -> Story:
+        yield from self.work(side, self.p.http_server, f"{label}.{side.name}{variant}.answer", place)
+        yield self.time(self.p.edge, f"{label}{variant}.edge.back", place)
         self.responded[message], self.response[message] = self.env.now, response
 
     def ordered(self, message: int) -> bool:

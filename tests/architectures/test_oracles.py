@@ -75,6 +75,7 @@ def told_twice(name, scenario, seed, messages, **changes):
     return rows, story
 
 
+ROUGH = FULFILMENT | {"step_refused": 0.2, "step_timed_out": 0.1}
 SAGA = {
     "at low load": (20, FULFILMENT, {}),
     "at moderate load": (60, FULFILMENT, {}),
@@ -168,6 +169,9 @@ EQUAL = {
             {"consumers": 1, "prefetch": 1, "answered_on": "reply", "at_limit": "refuse", "max_length": 1},
         ),
         "when messages expire": (110, FLAKY, SLOW | {"expire": True, "time_to_live": 0.04}),
+        "of four steps": (30, FULFILMENT, {}),
+        "of four steps that fail": (30, ROUGH | FLAKY, {}),
+        "of four steps on RabbitMQ": (30, ROUGH | FLAKY, RABBITMQ | {"answered_on": "reply", "confirm_timeout": 0.2}),
         "when one flush serves all who wait": (150, FLAKY, {"group_commit": True}),
         "when one flush serves all who wait on three nodes": (100, {}, {"group_commit": True, "nodes": 3}),
         "on RabbitMQ when one flush serves all who wait for their queues": (
@@ -211,6 +215,13 @@ EQUAL = {
         "when few events are under way": (80, FLAKY, CONSTANT | {"network": 0.005, "prefetch": 2}),
         "when the copy takes any version": (80, {}, CONSTANT | {"write_if_newer": False}),
         "when goods are sold out": (100, {"goods": SCARCE}, CONSTANT),
+        "of four steps": (30, FULFILMENT | FLAKY, CONSTANT),
+        "of four steps that many want": (
+            30,
+            ROUGH | {"goods": Goods(skus=3, zipf=0.0)},
+            CONSTANT
+            | {"snapshot_every": 0},  # a snapshot and the next step would contend for the processor within an instant
+        ),
     },
     "service_mesh": {
         "at low load": (20, {}, {}),
@@ -286,6 +297,9 @@ EQUAL = {
         "when acknowledgements come late": (80, FLAKY, {"ack_wait": 0.01, "idempotent_receiver": False}),
         "without confirms and acknowledgements": (80, FLAKY, {"confirm": False, "manual_ack": False}),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
+        "of four steps": (30, ROUGH | FLAKY, {}),
+        "tailing the log, of four steps": (30, ROUGH | FLAKY, TAILING),
+        "without an outbox, of four steps": (30, ROUGH | FLAKY, DUAL),
         "tailing the log at low load": (20, {}, TAILING),
         "tailing the log at moderate load": (150, {}, TAILING),
         "tailing the log when handlers fail": (80, FLAKY, TAILING),
@@ -346,6 +360,8 @@ EQUAL = {
             TOKEN | {"replication": "exponential(200 ms)", "patience": 0.1},
         ),
         "with sticky reads": (80, FLAKY | FEW, STICKY | {"replicas": 3, "affinity": 0.7}),
+        "of four steps": (30, ROUGH | FLAKY, {}),
+        "with event sourcing, of four steps": (30, ROUGH | FLAKY, SOURCED),
         "with event sourcing": (60, FLAKY | FEW, SOURCED),
         "with event sourcing and tokens": (60, FLAKY | FEW, SOURCED | TOKEN | {"replicas": 3}),
         "with event sourcing and sticky reads": (

@@ -18,7 +18,7 @@ from simlib import draws
 from simlib.architectures.event_sourcing.oracle import Event as Appended
 from simlib.architectures.event_sourcing.oracle import Simulation as EventSourcing
 from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, REFUSED, TIMED_OUT, Ground, Story
-from simlib.domain import ANNOUNCED, COPIED, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, RESERVE, TAKEN
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Simulation(ReadModel):
         env.process(self.dispatch())
         for _ in range(p.consumers):
             env.process(self.project())
-        self.begin()
+        self.issue()
 
     # --- commands
 
@@ -203,21 +203,23 @@ class Simulation(ReadModel):
         answer, page, way = Answer(FAILED), "failed", "failed"
         if (yield from self.handle(accounting, HANDLER, message, attempt)):
             yield from self.ask_database(accounting, "order.accounting.commit", place, commits=True)
-            answer, page, way = self.take(message, place), "server", "back"
+            answer, page, way = self.take(message, attempt, place), "server", "back"
         yield from self.work(accounting, self.p.http_server, f"order.{page}.answer", place)
         yield self.time(self.p.network, f"order.network.{way}.from.accounting", place)
         answered.succeed(answer)
 
-    def take(self, message: int, place: int) -> Answer:
+    def take(self, message: int, attempt: int, place: int) -> Answer:
         """The units are taken, and an event says so; or the order is refused. A known key gets its first answer."""
         if self.p.idempotency and message in self.keys:
             return self.keys[message]
         answer = Answer(REFUSED)
-        if self.accounting.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]:
+        enough = self.accounting.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]
+        if enough and not self.refuses(RESERVE, message, attempt):
             event = self.change(message, -1)
             answer = Answer(OK, event.level, event.version)
             self.happened(message, TAKEN)
             self.env.process(self.publish("announce", event, place))
+            self.env.process(self.call_services(message, attempt, place))
         self.keys[message] = answer
         return answer
 

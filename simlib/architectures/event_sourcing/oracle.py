@@ -29,7 +29,7 @@ from simlib.architectures.ground import (
     Story,
 )
 from simlib.distributions import Distribution
-from simlib.domain import ANNOUNCED, COPIED, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, RESERVE, TAKEN
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from simlib.architectures.event_sourcing.model import EventSourcing
 
 CONFLICT = -1
-Decide = Callable[[int, int, int], int]
-"""What follows from the level and version of a stream, with the place of the draws: a response, or a conflict."""
+Decide = Callable[[int, int, int, int], int]
+"""What follows from the level and version of a stream, with the try and the place of its draws: a response, or a conflict."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Simulation(Ground):
         self.inbox = simpy.Store(env)
         for process in (self.subscription(), self.projection()):
             env.process(process)
-        self.begin()
+        self.issue()
 
     # --- the event store
 
@@ -84,9 +84,9 @@ class Simulation(Ground):
             if p.concurrency == "lock":
                 with self.locks[sku].request() as turn:
                     yield turn
-                    response = yield from self.try_to_append(label, message, at, decide)
+                    response = yield from self.try_to_append(label, message, attempt + 1, at, decide)
             else:
-                response = yield from self.try_to_append(label, message, at, decide)
+                response = yield from self.try_to_append(label, message, attempt + 1, at, decide)
             if response != CONFLICT:
                 return response
             if attempt < p.conflict_retries:
@@ -94,7 +94,7 @@ class Simulation(Ground):
                 yield self.env.timeout(wait * self.uniform(f"{label}.conflict", at))
         return FAILED
 
-    def try_to_append(self, label: str, message: int, place: int, decide: Decide) -> Story:
+    def try_to_append(self, label: str, message: int, attempt: int, place: int, decide: Decide) -> Story:
         p, side, sku = self.p, self.accounting, self.arrivals.sku[message]
         seen: list[int] = []
 
@@ -114,7 +114,7 @@ class Simulation(Ground):
                 yield self.env.timeout(drawn + p.per_event * self.since[sku])
         yield from self.work(side, p.recording, f"{label}.record", place)
         yield from self.write(f"{label}.append", message, p.append, place)
-        return decide(place, *seen)
+        return decide(attempt, place, *seen)
 
     def write(self, label: str, message: int, insert: Distribution, place: int) -> Story:
         """A row, which is flushed alone or with all that wait."""
@@ -148,7 +148,7 @@ class Simulation(Ground):
     def update(self, message: int, place: int) -> Story:
         yield from self.enter("update", self.accounting, message, place)
 
-        def decide(at: int, level: int, version: int) -> int:
+        def decide(attempt: int, at: int, level: int, version: int) -> int:
             return OK if self.happens("update", message, +1, at, version) else CONFLICT
 
         response = yield from self.append("update", message, place, decide, counts=True)
@@ -201,8 +201,8 @@ class Simulation(Ground):
         response = FAILED
         if (yield from self.handle(side, HANDLER, message, attempt)):
 
-            def decide(at: int, level: int, version: int) -> int:
-                return self.take(message, at, level, version)
+            def decide(attempt: int, at: int, level: int, version: int) -> int:
+                return self.take(message, attempt, at, level, version)
 
             response = yield from self.append("order", message, place, decide, counts=False)
         page, way = ("failed", "failed") if response == FAILED else ("server", "back")
@@ -210,16 +210,21 @@ class Simulation(Ground):
         yield self.time(p.network, f"order.network.{way}.from.accounting", place)
         answered.succeed(response)
 
-    def take(self, message: int, place: int, level: int, version: int) -> int:
+    def take(self, message: int, attempt: int, place: int, level: int, version: int) -> int:
         """A unit, or a refusal, by what was seen; a known key gets its first answer."""
         if self.p.idempotency and message in self.taken:
             return self.taken[message]
-        if level >= 1 and not self.happens("order", message, -1, place, version):
-            return CONFLICT
-        if level >= 1:
+        if self.scenario.step_refused:  # what is drawn from where a service may refuse is drawn by the attempt
+            place = draws.fold(draws.fold(0, message), attempt - 1)
+        response = REFUSED
+        if level >= self.arrivals.quantity[message] and not self.refuses(RESERVE, message, attempt):
+            if not self.happens("order", message, -1, place, version):
+                return CONFLICT
+            response = OK
             self.happened(message, TAKEN)
-        self.taken[message] = OK if level >= 1 else REFUSED
-        return self.taken[message]
+            self.env.process(self.call_services(message, attempt, place))
+        self.taken[message] = response
+        return response
 
     def query(self, message: int, place: int) -> Story:
         yield from self.enter("query", self.shop, message, place)

@@ -13,27 +13,38 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.architectures.ground import GroupCommit, Story
-from simlib.distributions import Distribution
-from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.architectures.ground import (
+    ANNOUNCEMENT,
+    FAILED,
+    HANDLER,
+    OK,
+    REFUSED,
+    TIMED_OUT,
+    Ground,
+    GroupCommit,
+    Side,
+    Story,
+)
+from simlib.domain import ANNOUNCED, COPIED, DONE_BY, RESERVE
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.message_queue.model import MessageQueue
 
-OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 RETURNED = -1
 """What a publisher hears of a message that comes back."""
-HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
-"""Streams of the handlers' work, which all architectures share."""
 DRAINED = 60.0
 """So long after the last message was issued nobody publishes any more, s."""
+
+Known = tuple[int, int, int]
+"""What a service remembers of a message: the result, and the level and version that went on with it."""
 
 
 @dataclass
@@ -67,6 +78,7 @@ class Delivery:
 class Plain:
     """What a queue is like where nothing else is chosen."""
 
+    answered_on: str = "confirm"
     sharing: str = "competing"
     orders_first: bool = False
     at_limit: str = "unlimited"
@@ -124,19 +136,10 @@ class Queue:
         return inbox
 
 
-class Side:
-    """A service: one event loop, its connections to its database, its goods, and what it remembers to have handled."""
-
-    def __init__(self, env: simpy.Environment, name: str, p: MessageQueue, units: np.ndarray) -> None:
-        self.name = name
-        self.cpu = simpy.Resource(env)
-        self.database = simpy.Resource(env, p.database_connections)
-        self.level, self.version = units.tolist(), [0] * len(units)
-        self.handled: dict[int, tuple[int, int, int]] = {}
-
-
-class Simulation:
+class Simulation(Ground):
     """One run."""
+
+    p: MessageQueue
 
     def __init__(
         self,
@@ -146,80 +149,41 @@ class Simulation:
         messages: int,
         limits: MessageQueue | Plain = PLAIN,
     ) -> None:
-        self.p, self.scenario, self.seed, self.limits = p, scenario, seed, limits
-        self.env = env = simpy.Environment()
-        self.arrivals = scenario.draw(seed, messages)
-        self.cores, self.log = simpy.Resource(self.env, p.cores), simpy.Resource(self.env)
-        self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
-        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
-        self.response, self.deliveries, self.duplicates, self.parked = np.zeros((4, messages), int)
-        self.version, self.answer = np.full((2, messages), -1)
-        self.done: set[tuple[int, str]] = set()
+        super().__init__(p, scenario, seed, messages)
+        self.limits, env = limits, self.env
+        self.known: dict[str, dict[int, Known]] = {step: {} for step in scenario.steps}
+        self.seen: set[int] = set()
         active = p.consumers if limits.sharing == "competing" else 1
         hashed = [f"updates.{k}" for k in range(p.consumers)] if limits.sharing == "by_sku" else ["updates"]
         self.updates = [Queue(env, name, p, "updates", active, limits.nodes) for name in hashed]
         self.orders = Queue(env, "orders", p, nodes=limits.nodes)
+        further = {step: Queue(env, step, p, nodes=limits.nodes) for step in scenario.steps[1:]}
+        self.queues = {RESERVE: self.orders, **further}
         if limits.group_commit:
             self.flush_together()
-        for queue, side, body in (
-            *((queue, self.shop, self.write_copy) for queue in self.updates),
-            (self.orders, self.accounting, self.take),
-        ):
-            env.process(self.dispatch(queue, side))
-            for k in range(queue.consumers):
-                env.process(self.consume(queue, queue.inboxes[k % len(queue.inboxes)], side, body))
+        for queue in self.updates:
+            self.read(queue, self.shop, self.write_copy)
+        for step, queue in self.queues.items():
+            self.read(queue, self.at[step], partial(self.do, step))
         self.unconnected: list[tuple[int, simpy.Event]] = []
         if limits.at_limit == "refuse" or limits.unbound != "none":
             self.connect_until(self.issued[-1] + DRAINED)
-        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
-        for message, kind in enumerate(self.arrivals.kind.tolist()):
-            env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
+        self.issue()
+
+    def read(self, queue: Queue, side: Side, body: Callable[[Delivery], Story]) -> None:
+        """A side reads a queue."""
+        self.env.process(self.dispatch(queue, side))
+        for k in range(queue.consumers):
+            self.env.process(self.consume(queue, queue.inboxes[k % len(queue.inboxes)], side, body))
 
     def flush_together(self) -> None:
         """Every disk has a process that flushes for all who wait."""
         number = itertools.count()
-        for queue in (*self.updates, self.orders):
+        for queue in (*self.updates, *self.queues.values()):
             for k, disk in enumerate(queue.disks):
                 stream = draws.stream_key(self.seed, f"{queue.name}.node{k}.flush")
                 flusher = GroupCommit(self.env, disk, self.p.store, stream, next(number), self.deliveries)
                 queue.together.append(flusher)
-
-    # --- what a visit costs
-
-    def drawn(self, distribution: Distribution, stream: str, place: int) -> float:
-        return distribution.draw(draws.stream_key(self.seed, stream))(place)
-
-    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
-        return self.env.timeout(self.drawn(distribution, stream, place))
-
-    def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
-        """Work on one of the cores that both sides and the database share."""
-        with self.cores.request() as core:
-            yield core
-            yield self.time(distribution, stream, place)
-
-    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
-        with side.cpu.request() as turn:
-            yield turn
-            yield from self.on_a_core(distribution, stream, place)
-
-    def ask_database(self, side: Side, stream: str, place: int, commits: bool) -> Story:
-        with side.database.request() as connection:
-            yield connection
-            yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
-            yield from self.on_a_core(self.p.read, stream, place)
-            if commits:
-                with self.log.request() as turn:
-                    yield turn
-                    yield self.time(self.p.commit, f"{stream}.flush", place)
-            yield from self.work(side, self.p.database_client, f"{stream}.took", place)
-
-    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
-        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
-        place = draws.fold(draws.fold(0, message), attempt - 1)
-        yield from self.work(side, self.scenario.handler_work, stream, place)
-        failure = draws.stream_key(self.seed, f"handler_failure.{stream}")
-        return draws.uniform(failure, place) >= self.scenario.handler_failure
 
     # --- the broker
 
@@ -415,12 +379,12 @@ class Simulation:
         yield from self.ask_database(self.accounting, "update.accounting.commit", place, commits=True)
         it = Published(message, self.env.event(), *self.change(message, +1))
         response = yield from self.publish("update", self.accounting, self.changes(message), it, place)
-        yield from self.leave("update", "", self.accounting, message, place, response)
+        yield from self.leave("update", self.accounting, message, place, response)
 
     def order(self, message: int, place: int) -> Story:
         yield from self.enter("order", self.shop, message, place)
         it, variant = Published(message, self.env.event()), ""
-        if self.p.answered_on == "reply":
+        if self.limits.answered_on == "reply":
             it.replied = self.env.event()
             response = yield from self.await_reply(it, place)
         else:
@@ -431,7 +395,7 @@ class Simulation:
             else:
                 self.shop.level[sku] -= quantity
                 response = yield from self.publish("order", self.shop, self.orders, it, place)
-        yield from self.leave("order", variant, self.shop, message, place, response)
+        yield from self.leave("order", self.shop, message, place, response, variant)
 
     def await_reply(self, it: Published, place: int) -> Story:
         assert it.replied is not None
@@ -453,53 +417,63 @@ class Simulation:
             yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
             sku, response = self.arrivals.sku[message], OK
             self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
-        yield from self.leave("query", "", self.shop, message, place, response)
-
-    def enter(self, label: str, side: Side, message: int, place: int) -> Story:
-        yield self.env.timeout(self.issued[message])
-        yield self.time(self.p.edge, f"{label}.edge.there", place)
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
-
-    def leave(self, label: str, variant: str, side: Side, message: int, place: int, response: int) -> Story:
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}{variant}.answer", place)
-        yield self.time(self.p.edge, f"{label}{variant}.edge.back", place)
-        self.responded[message], self.response[message] = self.env.now, response
+        yield from self.leave("query", self.shop, message, place, response)
 
     # --- what the consumers do; whether it is done
 
     def write_copy(self, delivery: Delivery) -> Story:
         """Shop: write the copy, where the version is newer and the message was not handled before."""
         it, shop = delivery.of, self.shop
-        announced = KINDS[self.arrivals.kind[it.message]] == ORDER
+        announced = self.ordered(it.message)
         if not (yield from self.handle(shop, ANNOUNCEMENT if announced else HANDLER, it.message, delivery.number)):
             return False
         yield from self.ask_database(shop, "updates.shop.commit", delivery.place, commits=True)
-        sku, again = self.arrivals.sku[it.message], it.message in shop.handled and self.p.idempotent_receiver
+        sku, again = self.arrivals.sku[it.message], it.message in self.seen and self.p.idempotent_receiver
         if not again and (it.version > shop.version[sku] or not self.p.write_if_newer):
             shop.level[sku], shop.version[sku] = it.level, it.version
             self.happened(it.message, ANNOUNCED if announced else COPIED)
-        shop.handled[it.message] = OK, it.level, it.version
+        self.seen.add(it.message)
         return True
 
-    def take(self, delivery: Delivery) -> Story:
-        """Accounting: take the units or reject the order, reply where someone waits, announce the new level."""
-        it, accounting, place = delivery.of, self.accounting, delivery.place
-        if not (yield from self.handle(accounting, HANDLER, it.message, delivery.number)):
+    def do(self, step: str, delivery: Delivery) -> Story:
+        """A step of an order: done, or refused, or what it came to before; then what is told of it."""
+        it, side, queue = delivery.of, self.at[step], self.queues[step]
+        if not (yield from self.handle(side, self.work_of(step), it.message, delivery.number)):
             return False
-        yield from self.ask_database(accounting, "orders.accounting.commit", place, commits=True)
-        if it.message not in accounting.handled or not self.p.idempotent_receiver:
-            result, level, version = REFUSED, -1, -1
-            if accounting.level[self.arrivals.sku[it.message]] >= self.arrivals.quantity[it.message]:
-                result, (level, version) = OK, self.change(it.message, -1)
-                self.happened(it.message, TAKEN)
-            accounting.handled[it.message] = result, level, version
-        result, level, version = accounting.handled[it.message]
+        yield from self.ask_database(side, f"{queue.name}.{side.name}.commit", delivery.place, commits=True)
+        known = self.known[step]
+        if it.message not in known or not self.p.idempotent_receiver:
+            known[it.message] = self.perform(step, it, delivery.number)
+        return (yield from self.after(step, delivery, *known[it.message]))
+
+    def perform(self, step: str, it: Published, attempt: int) -> Known:
+        """The units are taken, or what else the step does; or it is refused."""
+        level, version = it.level, it.version
+        if self.refuses(step, it.message, attempt):
+            return REFUSED, level, version
+        if step == RESERVE:
+            if self.accounting.level[self.arrivals.sku[it.message]] < self.arrivals.quantity[it.message]:
+                return REFUSED, level, version
+            level, version = self.change(it.message, -1)
+        self.happened(it.message, DONE_BY[step][0])
+        return OK, level, version
+
+    def after(self, step: str, delivery: Delivery, result: int, level: int, version: int) -> Story:
+        """Reply where someone waits, announce the new level, ask for the next step."""
+        it, side, place = delivery.of, self.at[step], delivery.place
         if it.replied:
             self.env.process(self.reply(it.replied, result, place))
         if result != OK:
             return True
-        news = Published(it.message, self.env.event(), level, version, urgent=self.limits.orders_first)
-        return (yield from self.publish("announce", accounting, self.changes(it.message), news, place)) == OK
+        if step == RESERVE:
+            news = Published(it.message, self.env.event(), level, version, urgent=self.limits.orders_first)
+            if (yield from self.publish("announce", side, self.changes(it.message), news, place)) != OK:
+                return False
+        further = self.scenario.steps[self.scenario.steps.index(step) + 1 :]
+        if not further or self.unheard(step, it.message, delivery.number):
+            return True
+        asked = Published(it.message, self.env.event(), level, version)
+        return (yield from self.publish(further[0], side, self.queues[further[0]], asked, place)) == OK
 
     def reply(self, replied: simpy.Event, result: int, place: int) -> Story:
         yield self.time(self.p.uplink, "orders.reply.there.from.accounting", place)
@@ -519,11 +493,6 @@ class Simulation:
         self.version[message] = goods.version[sku]
         return goods.level[sku], goods.version[sku]
 
-    def happened(self, message: int, effect: str) -> None:
-        self.duplicates[message] += (message, effect) in self.done
-        self.done.add((message, effect))
-        self.applied[message] = np.fmin(self.applied[message], self.env.now)
-
 
 def run(parameters: MessageQueue, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
     """One run, to the time when nothing is under way any more.
@@ -532,7 +501,4 @@ def run(parameters: MessageQueue, scenario: Scenario, seed: int, messages: int) 
     `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
     saw), -1 for none; `deliveries`; `duplicates`, effects that happened again; `parked`, 1 where it was parked.
     """
-    simulation = Simulation(parameters, scenario, seed, messages, limits=parameters)
-    simulation.env.run()
-    names = ("issued", "responded", "applied", "response", "version", "answer", "deliveries", "duplicates", "parked")
-    return {name: getattr(simulation, name) for name in names}
+    return Simulation(parameters, scenario, seed, messages, limits=parameters).run("deliveries", "parked")

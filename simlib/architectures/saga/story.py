@@ -12,27 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import simpy
 
-from simlib import draws
-from simlib.architectures.message_queue.oracle import (
-    HANDLER,
-    OK,
-    REFUSED,
-    TIMED_OUT,
-    Delivery,
-    Published,
-    Queue,
-    Side,
-    Simulation,
-    Story,
-)  # fmt: skip
-from simlib.domain import DONE_BY, RESERVE, RESTOCKED
-from simlib.scenario import Scenario
+from simlib.architectures.ground import OK, REFUSED, TIMED_OUT, Side, Story
+from simlib.architectures.message_queue.oracle import Delivery, Known, Published, Queue, Simulation
+from simlib.domain import RESERVE, RESTOCKED
+from simlib.scenario import UNDOING_FAILED, Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.saga.base import Saga
-
-Known = tuple[int, int, int]
-"""What a service remembers of a message: the result, and the level and version that went on with it."""
 
 
 class Sagas(Simulation):
@@ -41,17 +27,9 @@ class Sagas(Simulation):
     def __init__(self, p: Saga, scenario: Scenario, seed: int, messages: int) -> None:
         super().__init__(p, scenario, seed, messages)  # type: ignore[arg-type]
         self.saga, self.steps = p, scenario.steps
-        others = {"pay": "payment", "ship": "shipping"}
-        self.at = {step: self.accounting for step in self.steps}
-        for step in (step for step in self.steps if step in others):
-            self.at[step] = Side(self.env, others[step], self.p, scenario.stock())
-        self.queues = {RESERVE: self.orders}
-        for step in self.steps[1:]:
-            self.queues[step] = self.queue(step, self.at[step], partial(self.do, step))
         self.undo_queues = {
             step: self.queue(f"{step}.undo", self.at[step], partial(self.undo, step)) for step in self.steps
         }
-        self.known: dict[str, dict[int, Known]] = {step: {} for step in self.steps}
         self.undone: dict[str, dict[int, Known]] = {step: {} for step in self.steps}
         self.balance: dict[tuple[int, str], int] = {}
         self.taken_back = np.zeros(messages, int)
@@ -61,14 +39,8 @@ class Sagas(Simulation):
     def queue(self, name: str, side: Side, body: Callable[[Delivery], Story]) -> Queue:
         """A further queue, with its consumers."""
         queue = Queue(self.env, name, self.p)
-        self.env.process(self.dispatch(queue, side))
-        for k in range(self.p.consumers):
-            self.env.process(self.consume(queue, queue.inboxes[k % len(queue.inboxes)], side, body))
+        self.read(queue, side, body)
         return queue
-
-    def happens(self, probability: float, stream: str, message: int, attempt: int) -> bool:
-        place = draws.fold(draws.fold(0, message), attempt - 1)
-        return draws.uniform(draws.stream_key(self.seed, stream), place) < probability
 
     def order(self, message: int, place: int) -> Story:
         """A customer waits for the end of the saga, as long as that is."""
@@ -76,7 +48,7 @@ class Sagas(Simulation):
         saga = self.env.process(self.begin(message, place))
         ended = yield saga | self.env.timeout(self.saga.answer_timeout)
         response = ended[saga] if saga in ended else TIMED_OUT
-        yield from self.leave("order", "", self.shop, message, place, response)
+        yield from self.leave("order", self.shop, message, place, response)
 
     def begin(self, message: int, place: int) -> Story:
         """The saga of an order; what is answered."""
@@ -105,38 +77,15 @@ class Sagas(Simulation):
 
     # --- what the services do
 
-    def take(self, delivery: Delivery) -> Story:
-        return (yield from self.do(RESERVE, delivery))
-
-    def do(self, step: str, delivery: Delivery) -> Story:
-        """A step: done, or refused, or what it came to before; then what the style does about that."""
-        it, side, name = delivery.of, self.at[step], self.queues[step].name
-        work = HANDLER if step == RESERVE else f"{HANDLER}.{step}"
-        if not (yield from self.handle(side, work, it.message, delivery.number)):
-            return False
-        yield from self.ask_database(side, f"{name}.{side.name}.commit", delivery.place, commits=True)
-        known = self.known[step]
-        if it.message not in known or not self.p.idempotent_receiver:
-            known[it.message] = self.perform(step, it, delivery.number)
-        return (yield from self.after(step, delivery, *known[it.message]))
-
     def perform(self, step: str, it: Published, attempt: int) -> Known:
-        message = it.message
-        if self.happens(self.scenario.step_refused, f"step_refused.{step}", message, attempt):
-            return REFUSED, it.level, it.version
-        level, version = it.level, it.version
-        if step == RESERVE:
-            if self.accounting.level[self.arrivals.sku[message]] < self.arrivals.quantity[message]:
-                return REFUSED, level, version
-            level, version = self.change(message, -1)
-        self.happened(message, DONE_BY[step][0])
-        self.balance[message, step] = self.balance.get((message, step), 0) + 1
-        return OK, level, version
+        known = super().perform(step, it, attempt)
+        if known[0] == OK:
+            self.balance[it.message, step] = self.balance.get((it.message, step), 0) + 1
+        return known
 
     def heard(self, step: str, message: int, attempt: int, result: int) -> int:
         """What is heard of the result of a step."""
-        unheard = self.happens(self.scenario.step_timed_out, f"step_timed_out.{step}", message, attempt)
-        return TIMED_OUT if result == OK and unheard else result
+        return TIMED_OUT if result == OK and self.unheard(step, message, attempt) else result
 
     def announce(self, delivery: Delivery, level: int, version: int) -> Story:
         news = Published(delivery.of.message, self.env.event(), level, version)
@@ -145,10 +94,9 @@ class Sagas(Simulation):
     def undo(self, step: str, delivery: Delivery) -> Story:
         """The undoing of a step that was done; of another one, which then is never done."""
         it, side = delivery.of, self.at[step]
-        work = HANDLER if step == RESERVE else f"{HANDLER}.{step}"
-        if not (yield from self.handle(side, f"{work}.undo", it.message, delivery.number)):
+        if not (yield from self.handle(side, f"{self.work_of(step)}.undo", it.message, delivery.number)):
             return False
-        if self.happens(self.scenario.undoing_failed, f"undoing_failed.{step}", it.message, delivery.number):
+        if self.meets(self.scenario.undoing_failed, f"{UNDOING_FAILED}.{step}", it.message, delivery.number):
             return False
         yield from self.ask_database(side, f"{step}.undo.{side.name}.commit", delivery.place, commits=True)
         done = self.known[step].setdefault(it.message, (REFUSED, it.level, it.version))
@@ -170,20 +118,9 @@ class Sagas(Simulation):
     def told(self) -> dict[str, np.ndarray]:
         """The run, to the time when nothing is under way any more: as the message queue's, and `compensated`, 1 where something
         was undone and nothing of what was done is left."""
-        self.env.run()
-        names = (
-            "issued",
-            "responded",
-            "applied",
-            "response",
-            "version",
-            "answer",
-            "deliveries",
-            "duplicates",
-            "parked",
-        )
+        told = self.run("deliveries", "parked")
         left = np.zeros(len(self.issued), int)
         for (message, _), times in self.balance.items():
             left[message] += times != 0
         compensated = (self.taken_back > 0) & (left == 0)
-        return {**{name: getattr(self, name) for name in names}, "compensated": compensated.astype(int)}
+        return {**told, "compensated": compensated.astype(int)}
