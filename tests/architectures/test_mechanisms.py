@@ -1430,6 +1430,40 @@ def test_streaming_acks_of_all_wait_for_the_followers():
     assert everybody["delivery_time_p50"] == pytest.approx(leader["delivery_time_p50"], rel=0.05)
 
 
+def test_streaming_records_are_read_and_confirmed_when_the_followers_have_fetched_them():
+    """Each fetch takes 5 ms: so much later than when the leader has a record it is confirmed, and read; without followers it
+    is confirmed as late, but read at once."""
+    updates, fetched = workload(5, only="stock_update", handler_work=Constant(0.002)), {"replicate": "5 ms"}
+    times = {}
+    for followers, acks in ((0, "leader"), (0, "all"), (1, "all"), (3, "all")):
+        made = columns("streaming", updates, 60, followers=followers, acks=acks, **fetched)
+        times[followers, acks] = (made["responded"] - made["issued"]).median(), late(made).median()
+    confirmed, read = times[0, "leader"]
+    assert times[0, "all"] == pytest.approx((confirmed + 0.005, read), rel=1e-9)
+    assert times[1, "all"] == pytest.approx((confirmed + 0.005, read + 0.005), rel=1e-9)
+    assert times[3, "all"] == pytest.approx(times[1, "all"], rel=1e-9)
+
+
+def test_streaming_a_dead_follower_holds_up_the_confirms_until_it_is_out_of_sync_and_too_few_in_sync_refuse():
+    """One of two followers is dead from 2.0 to 3.5 s; the leader waits half a second for it."""
+    dead = Crash(part="follower.0", at=(2.0,), restart=1.5)
+    updates = workload(40, only="stock_update", faults=(dead,), goods=MANY_SKUS, handler_work=Constant(0.002))
+    replicated = {"followers": 2, "replicate": "5 ms", "replica_lag": 0.5, "confirm_retries": 0, "in_flight": 100}
+    replicated |= {"publish_client": 0}  # or the first answer would wait until all confirms are taken
+    enough, few = (columns("streaming", updates, 200, min_insync_replicas=n, **replicated) for n in (2, 3))
+    stalled = enough[(enough["issued"] > 2.0) & (enough["issued"] < 2.49)]
+    assert len(stalled) > 10 and stalled["responded"].max() - stalled["responded"].min() < 0.02, "all at once"
+    waits = enough["responded"] - enough["issued"]
+    assert waits[stalled.index[0]] == pytest.approx(0.5 + waits.median() - 0.005, abs=1e-4)
+    assert waits[(enough["issued"] > 2.6) & (enough["issued"] < 3.4)].max() < 0.03, "those in sync are soon enough"
+    assert set(enough["response"]) == {"ok"} and set(enough["outcome"]) == {"applied"}
+    without = (few["issued"] > 2.6) & (few["issued"] < 3.4)
+    assert set(few[without]["response"]) == {"failed"} and set(few[without]["outcome"]) == {"failed"}
+    assert set(few[few["issued"] > 3.6]["response"]) == {"ok"} == set(few[few["issued"] < 1.9]["response"])
+    appended = few[few["issued"].between(2.0, 2.49) & (few["response"] == "failed")]
+    assert len(appended) > 0 and set(appended["outcome"]) == {"applied"}, "refused when it was in the log"
+
+
 def test_streaming_page_cache_is_lost_with_the_power_and_a_flush_is_not():
     dark = PowerLoss(part="broker", at=(2.0, 4.0), restart=0.1)
     backlog = {"read": "20 ms", "cores": 8, "members": 1}

@@ -269,6 +269,16 @@ EQUAL = {
         ),
         "without confirms": (80, {}, {"acks": "none"}),
         "confirmed by the leader, from its page cache": (80, {}, {"acks": "leader", "flush_every": 1.0}),
+        "fetched by followers": (
+            120,
+            FLAKY,
+            {"followers": 2, "replicate": "exponential(3 ms)", "handler_backoff": 0.01},
+        ),
+        "fetched by followers when confirms come late": (
+            80,
+            {},
+            {"followers": 1, "confirm_timeout": 0.004, "confirm_retries": 1, "retry_backoff": 0.01},
+        ),
         "committed before": (80, FLAKY, {"guarantee": "at_most_once", "handler_backoff": 0.01}),
         "committed with the effects": (80, FLAKY, {"guarantee": "exactly_once", "handler_backoff": 0.01}),
         "committed by the clock": (80, FLAKY, {"auto_commit_interval": 0.5, "handler_backoff": 0.01}),

@@ -18,6 +18,8 @@ from simlib.flow import (
     Backoff,
     Flow,
     Link,
+    Log,
+    Part,
     Pool,
     Steps,
     ack,
@@ -31,6 +33,7 @@ from simlib.flow import (
     publish,
     receive,
     reply,
+    rescue,
     retry,
     seek,
     spawn,
@@ -68,6 +71,15 @@ class Streaming(Parameters):
         "all", description="who has a batch before it is confirmed; none: no confirm is waited for"
     )
     replicate: Time = Field("0.5 ms", validate_default=True, description="until enough followers have a batch")
+    followers: Retries = Field(
+        0, description="brokers that fetch what the leader has appended; 0: acks of all wait for the time alone"
+    )
+    min_insync_replicas: Count = Field(
+        1, description="the leader and followers in sync, below which acks of all are refused"
+    )
+    replica_lag: PositiveDuration = Field(
+        30.0, description="after which the leader takes a follower that has not fetched a batch for out of sync, s"
+    )
     flush: Time = Field("1 ms", validate_default=True, description="the broker's flush of a batch to disk")
     flush_every: Duration = Field(
         0.0, description="between two flushes of the page cache; 0: each batch is flushed before its confirm, s"
@@ -148,6 +160,7 @@ class Topic:
         self.p, self.name, self.link, broker = p, name, link, link.ends[1]
         self.log = broker.log(name, partitions=p.partitions, flush_every=p.flush_every or None)
         self.batch = broker.queue(f"{name}.batch", detected_after=0.0)
+        self.followers = Followers(p, name, broker) if p.followers and p.acks == "all" else None
         self.next, self.io = (
             broker.pool(f"{name}.next_batch", capacity=1, lock=True),
             broker.pool(f"{name}.io", capacity=1),
@@ -175,18 +188,29 @@ class Topic:
         when that is known."""
         p, name, batch = self.p, self.name, self.batch
         fill = [timeout(p.linger, [wait_until(batch, at_least=p.batch_records)], [])] if p.linger else []
+        followers = self.followers
         write = delay(Affine(p.write_batch, p.per_record, of=BATCH), stream=f"{name}.append")
         flush = [delay(p.flush, stream=f"{name}.flush")] if not p.flush_every else []
-        stored: Steps = [publish(self.log)]
-        if p.idempotent_producer:
-            stored = [self.log.at.table(f"{name}.sequence", key="message").once(stored)]
+        stored = self.once("sequence", [publish(self.log)])
         confirm = spawn([self.link.send(stream=f"{name}.confirm"), reply("ok")])
         replicated = [delay(p.replicate, stream=f"{name}.replication")] if p.acks == "all" else []
         known = [delay(p.uplink, stream=f"{name}.known"), delay(p.uplink, stream=f"{name}.next")]
-        work = [
-            self.io.seize(), write, *flush, for_each(stored), self.io.release(),
-            *replicated, for_each([confirm]), ack(), *known,
-        ]  # fmt: skip
+        if followers is None:
+            written = [
+                self.io.seize(), write, *flush, for_each(stored), self.io.release(),
+                *replicated, for_each([confirm]),
+            ]  # fmt: skip
+        else:
+            refuse = spawn([self.link.send(stream=f"{name}.refusal"), reply("failed")])
+            appended = self.once("appended", [publish(followers.log)])
+            work = [
+                for_each(followers.enough([], otherwise=[fail()])),
+                self.io.seize(), write, *flush, for_each(appended), self.io.release(),
+                followers.watermark.seize(), for_each(followers.fetched()), for_each(stored), followers.watermark.release(),
+                for_each(followers.enough([confirm], otherwise=[refuse])),
+            ]  # fmt: skip
+            written = [rescue(work, otherwise=[for_each([refuse])])]
+        work = [*written, ack(), *known]
         return [
             self.next.seize(),
             wait_until(batch),
@@ -195,6 +219,12 @@ class Topic:
             self.next.release(),
             *work,
         ]
+
+    def once(self, what: str, steps: Steps) -> Steps:
+        """The steps once for each message, where the producer is idempotent."""
+        if not self.p.idempotent_producer:
+            return steps
+        return [self.log.at.table(f"{self.name}.{what}", key="message").once(steps)]
 
     def consume(self, side: Side, handled: Steps, restored: bool = False) -> None:
         """The side's members read the partitions, each those that are its own, in turn; and, where their state is to be restored,
@@ -236,3 +266,55 @@ class Topic:
             retry(policy, handled, otherwise=dead_letter), *each, point(f"{name}.applied"),
         ])  # fmt: skip
         return [member.seize(), *polled, *before, work, *after, member.release()]
+
+
+class Followers:
+    """The followers of a topic's leader. Each fetches what was appended since it did last, as long as it lives; those that are in
+    sync hold up the high watermark, before which no record is read or confirmed."""
+
+    def __init__(self, p: Streaming, name: str, leader: Part) -> None:
+        self.p = p
+        self.log = leader.log(f"{name}.appended")
+        self.watermark = leader.pool(f"{name}.watermark", capacity=1, lock=True)
+        self.all = [Follower(p, f"{name}.follower.{i}", self.log, at) for i, at in enumerate(brokers(p, leader))]
+
+    def fetched(self) -> Steps:
+        """Wait until those that are in sync have a record, or are so no longer."""
+        return [
+            branch(one.in_sync, [timeout(self.p.replica_lag, [one.has.wait_until(1)], otherwise=[one.falls_out])])
+            for one in self.all
+        ]
+
+    def enough(self, then: Steps, otherwise: Steps) -> Steps:
+        """What is done where so many are in sync as must be, and where they are not."""
+        return enough(self.all, self.p.min_insync_replicas - 1, then, otherwise)
+
+
+class Follower:
+    """A follower of a topic at a broker of its own: what it `has`, and how often it fell out of sync and was back."""
+
+    def __init__(self, p: Streaming, name: str, log: Log, at: Part) -> None:
+        leader = log.at
+        self.has = leader.table(f"{name}.has", key="message")
+        out, back = leader.table(f"{name}.out", key=None), leader.table(f"{name}.back", key=None)
+        self.in_sync, self.falls_out = out.version.equals(back.version), out.add()
+        [appended] = log.group(name)
+        fetch = [receive(appended), delay(p.replicate, stream=f"{name}.fetch")]
+        kept = for_each([self.has.add(), branch(out.version.differs(back.version), [back.add()])])
+        at.flow.actor(f"{name}.fetches", at, [wait_until(appended), *fetch, kept, ack()])
+
+
+def brokers(p: Streaming, leader: Part) -> list[Part]:
+    """The parts of the followers, which both topics share."""
+    flow, names = leader.flow, [f"follower.{i}" for i in range(p.followers)]
+    return [flow.parts.get(name) or flow.part(name, replica_of=leader) for name in names]
+
+
+def enough(followers: list[Follower], needed: int, then: Steps, otherwise: Steps) -> Steps:
+    """The steps where so many of the followers are in sync; the others where they are not."""
+    if needed <= 0:
+        return then
+    if needed > len(followers):
+        return otherwise
+    first, *rest = followers
+    return [branch(first.in_sync, enough(rest, needed - 1, then, otherwise), enough(rest, needed, then, otherwise))]

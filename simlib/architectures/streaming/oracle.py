@@ -90,6 +90,17 @@ class Shelf:
         return taken
 
 
+class Follower:
+    """A follower: what it has not fetched yet, and who waits until it has a message."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self.env, self.missing = env, Shelf(env)
+        self.arrivals: dict[int, simpy.Event] = {}
+
+    def has(self, message: int) -> simpy.Event:
+        return self.arrivals.setdefault(message, self.env.event())
+
+
 class Topic:
     """A topic: what waits to be written, its disk, its partitions, what it has written before."""
 
@@ -97,7 +108,9 @@ class Topic:
         self.name, self.batch, self.next, self.io = name, Shelf(env), simpy.Resource(env), simpy.Resource(env)
         self.partitions = [Shelf(env) for _ in range(p.partitions)]
         self.members = [simpy.Resource(env) for _ in range(min(p.members, p.partitions))]
-        self.written: set[int] = set()
+        self.written, self.appended = set[int](), set[int]()
+        self.watermark = simpy.Resource(env)
+        self.followers = [Follower(env) for _ in range(p.followers if p.acks == "all" else 0)]
 
 
 class Simulation:
@@ -116,6 +129,9 @@ class Simulation:
         self.updates, self.orders = (Topic(env, name, p) for name in ("updates", "orders"))
         number = 0
         for topic in (self.updates, self.orders):
+            for i, follower in enumerate(topic.followers):
+                env.process(self.fetch(f"{topic.name}.follower.{i}", follower, number))
+                number += 1
             for _ in range(p.in_flight):
                 env.process(self.write_batches(topic, number))
                 number += 1
@@ -215,20 +231,62 @@ class Simulation:
                 yield self.env.timeout(self.drawn(p.write_batch, f"{name}.append", place) + p.per_record * len(batch))
                 if not p.flush_every:
                     yield self.time(p.flush, f"{name}.flush", place)
-                for record in batch:
-                    if record.message not in topic.written or not p.idempotent_producer:
-                        partition = topic.partitions[self.arrivals.sku[record.message] % p.partitions]
-                        partition.put(record.message, record.level, record.version)
-                    topic.written.add(record.message)
-            if p.acks == "all":
+                if topic.followers:
+                    self.append(topic, batch)
+                else:
+                    self.store(topic, batch)
+            if topic.followers:
+                yield from self.replicate(topic, batch)
+            elif p.acks == "all":
                 yield self.time(p.replicate, f"{name}.replication", place)
             for record in batch:
-                self.env.process(self.confirm(name, record))
+                self.env.process(self.confirm(name, record, passes=5 if topic.followers else 2))
             for way in ("known", "next"):
                 yield self.time(p.uplink, f"{name}.{way}", place)
 
-    def confirm(self, name: str, record: Record) -> Story:
-        yield self.time(self.p.uplink, f"{name}.confirm.from.broker", draws.fold(record.place, 1))
+    def append(self, topic: Topic, batch: list[Record]) -> None:
+        """The leader has a batch, which its followers may fetch."""
+        for record in batch:
+            if record.message not in topic.appended or not self.p.idempotent_producer:
+                for follower in topic.followers:
+                    follower.missing.put(record.message, record.level, record.version)
+            topic.appended.add(record.message)
+
+    def store(self, topic: Topic, batch: list[Record]) -> None:
+        """A batch may be read."""
+        for record in batch:
+            if record.message not in topic.written or not self.p.idempotent_producer:
+                partition = topic.partitions[self.arrivals.sku[record.message] % self.p.partitions]
+                partition.put(record.message, record.level, record.version)
+            topic.written.add(record.message)
+
+    def replicate(self, topic: Topic, batch: list[Record]) -> Story:
+        """Batch after batch may be read when all followers have it."""
+        with topic.watermark.request() as turn:
+            yield turn
+            for record in batch:
+                for follower in topic.followers:
+                    yield follower.has(record.message)
+            self.store(topic, batch)
+
+    def fetch(self, name: str, follower: Follower, number: int) -> Story:
+        """For ever: wait until there is something, and fetch all of it."""
+        turn = 0
+        while True:
+            place = draws.fold(draws.fold(0, -1 - number), turn)
+            turn += 1
+            yield from follower.missing.until(1)
+            batch = follower.missing.take(len(follower.missing.records))
+            for record in batch:
+                self.deliveries[record.message] += 1
+            yield self.time(self.p.replicate, f"{name}.fetch", place)
+            for record in batch:
+                if not follower.has(record.message).triggered:
+                    follower.has(record.message).succeed()
+
+    def confirm(self, name: str, record: Record, passes: int) -> Story:
+        """In the broker's last of so many passes through the batch."""
+        yield self.time(self.p.uplink, f"{name}.confirm.from.broker", draws.fold(record.place, passes - 1))
         assert record.confirmed is not None
         record.confirmed.succeed()
 
