@@ -46,7 +46,8 @@ def draw_all(
 ) -> list[Path]:
     """Draw and save every figure in each language; the paths of the PNGs.
 
-    `validation` is the file that `simlib validate` writes; without it its figure is left out.
+    `validation` is the file that `simlib validate` writes, of which the architectures among the points are drawn; without it
+    its figure is left out.
     """
     drawn: dict[str, Callable[[Language], Figure]] = {
         "response_time": lambda language: charts.response_time(points, language),
@@ -59,6 +60,12 @@ def draw_all(
     }
     if validation:
         found = json.loads(Path(validation).read_text(encoding="utf-8"))
+        candidates = [f"{candidate}/" for candidate in points["candidate"].unique()]
+        found["rows"] = [
+            row
+            for row in found["rows"]
+            if any(candidate.startswith(f"{row['architecture']}/") for candidate in candidates)
+        ]
         drawn["validation"] = lambda language: charts.validation(found, language)
     return [
         save(draw(language), name, language, Path(folder) if folder else None)

@@ -93,8 +93,9 @@ class _Results:
 
     def __init__(self, plan: experiments.Plan, validation: Mapping[str, Any]) -> None:
         self.plan = plan
-        self.validation = validation
         self.names = list(dict.fromkeys(candidate.architecture for candidate in plan.architectures))
+        compared = [row for row in validation["rows"] if row["architecture"] in self.names]
+        self.validation = {**validation, "rows": compared}
         stored = store.read(paths.RESULTS / plan.name)
         self.points = comparison.points(stored)
         self.saturation = comparison.saturation(stored)

@@ -85,6 +85,13 @@ def test_the_template_finds_all_that_it_asks_for(context):
     assert {"response_time.svg", "validation.svg"} <= set(source.pictures)
 
 
+def test_of_the_validation_the_report_tells_the_architectures_that_it_compares(stored, plan, validation):
+    others = [{**row, "architecture": "outbox"} for row in validation["rows"]]
+    context = results.context(plan, {**validation, "rows": [*validation["rows"], *others]})
+    assert set(context.tables["validation"].frame["Архитектура"]) == {"вызовы REST", "очередь сообщений (nats)"}
+    assert context.numbers["validation.points"].value == 2
+
+
 @pytest.mark.parametrize("invented_results", [{"overloaded": True}], indirect=True)
 def test_where_every_point_is_overloaded_the_report_says_so(stored, plan, validation):
     source = reporting.markdown.fill(results.context(plan, validation), paths.REPORT_SOURCE)
