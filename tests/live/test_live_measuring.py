@@ -29,6 +29,7 @@ repeats: 1
 messages: 100
 warm_up: 10
 accuracy: {p50: 1.0, p95: 1.0, p99: 1.0}
+saturation_accuracy: 1.0
 stated_up_to_load: 0.1
 effort: {pace: 1, idle: 80, idle_rate: 25/s, bursts: 8, saturations: 1, saturating: 150, tries: 1, latest: 10 s, busiest: 64}
 """
