@@ -59,6 +59,7 @@ def test_positions_committed_before_lose_those_after_double_and_those_with_the_e
     assert history.faults.to_pylist()[0]["part"] == "shop"
 
 
+@pytest.mark.long
 def test_positions_committed_by_the_clock_double_what_was_done_since_the_last(run, workload):
     """The shop, which has nothing in hand for most of the time, is killed after what it would commit in a minute."""
     struck = workload(40.0, only="stock_update", faults=(Crash(part="shop", at=(1.5,), restart=0.1),))
@@ -124,6 +125,7 @@ def paused(ready, broker, scenario, seconds):
     return history
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("idempotent", [False, True])
 def test_records_that_are_sent_again_are_there_twice_unless_the_producer_is_idempotent(
     bench, workload, kafka, idempotent
