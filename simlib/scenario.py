@@ -379,6 +379,15 @@ class Arrivals:
     def __len__(self) -> int:
         return self.issued.size
 
+    def windows(self, length: float) -> np.ndarray:
+        """Which of the windows of so many seconds each message is issued in, 0 the first; shape (n,).
+
+        Raises BadInput where a population issues them: nobody knows when.
+        """
+        if self.population:
+            raise BadInput("a population issues its messages nobody knows when, in no window: let messages arrive")
+        return np.floor(self.issued / length).astype(np.int64)
+
     def closed(self, population: int) -> Arrivals:
         """The same messages, always so many of them under way."""
         return replace(self, issued=np.full(len(self), math.nan), population=population)

@@ -272,7 +272,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
     cells = _cells(flow, lowered, arrivals, scenario, lists, numberings)
     credits: list[Any] = []
     for i, credit in enumerate(flow.credits.values(), len(flow.pools) + len(flow.queues)):
-        key, numbers = _numbering(numberings, arrivals, credit.key)
+        key, numbers = _numbering(numberings, arrivals, credit.key, None)
         credits.append((len(members), NOWHERE if credit.key is None else key))
         for _ in range(int(numbers.max()) + 1):
             members.append((credit.tokens, NOWHERE, 0, 0, i, len(lists), 1, NOWHERE, 0, -math.inf, 0, 0, 0))
@@ -305,11 +305,13 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
     }
 
 
-def _numbering(numberings: dict[Any, tuple[int, np.ndarray]], arrivals: Arrivals, key: Any) -> tuple[int, np.ndarray]:
-    """Which of the numberings of messages goes by a key, and the numbers; shape (messages,)."""
-    if key not in numberings:
-        numberings[key] = len(numberings), numbered(arrivals, key)
-    return numberings[key]
+def _numbering(
+    numberings: dict[Any, tuple[int, np.ndarray]], arrivals: Arrivals, key: Any, window: float | None
+) -> tuple[int, np.ndarray]:
+    """Which of the numberings of messages goes by a key and a window, and the numbers; shape (messages,)."""
+    if (key, window) not in numberings:
+        numberings[key, window] = len(numberings), numbered(arrivals, key, window)
+    return numberings[key, window]
 
 
 def _cells(
@@ -327,7 +329,7 @@ def _cells(
     for i, table in enumerate(flow.tables.values()):
         key = size = 0
         if i in lowered.celled:
-            key, numbers = _numbering(numberings, arrivals, table.key)
+            key, numbers = _numbering(numberings, arrivals, table.key, table.window)
             size = max(int(numbers.max()) + 1, units.size * (table.key == "sku"))
         memory, first = lowered.memories.get(i, NOWHERE), sum(map(len, stock))
         watchers = len(lists) if i in lowered.awaited else NOWHERE
@@ -345,14 +347,16 @@ def _cells(
     return {"tables": tables, "stock": initial, "cells": cells, "memories": memories}
 
 
-def numbered(arrivals: Arrivals, key: Key | tuple[Key, ...] | None) -> np.ndarray:
+def numbered(arrivals: Arrivals, key: Key | tuple[Key, ...] | None, window: float | None = None) -> np.ndarray:
     """The number of each message's cell in a replica of a table: by SKU the SKU itself, else in the order of what keys it."""
     columns = {"sku": arrivals.sku, "session": arrivals.session, "message": np.arange(len(arrivals))}
-    if key == "sku":
+    if key == "sku" and window is None:
         return arrivals.sku
-    if key is None:
+    keys = [columns[one] for one in ((key,) if isinstance(key, str) else key or ())]
+    if window is not None:
+        keys.append(arrivals.windows(window))
+    if not keys:
         return np.zeros(len(arrivals), np.int64)
-    keys = [columns[one] for one in ((key,) if isinstance(key, str) else key)]
     return np.unique(np.stack(keys), axis=1, return_inverse=True)[1].ravel()
 
 

@@ -177,6 +177,8 @@ def _refuse(flow: Flow, lowered: Lowered, scenario: Scenario | None, meta: dict[
             raise BadInput(f"log '{queue.name}' keeps every message, whose history {what}")
         raise BadInput(f"queue '{queue.name}' may hand out again what was settled, whose history {what}")
     for i, table in enumerate(flow.tables.values()):
+        if i in lowered.celled and table.window is not None:
+            raise BadInput(f"table '{table.name}' has cells for each window of time, whose history {what}")
         if i in lowered.celled and table.key not in ("sku", None):
             raise BadInput(f"table '{table.name}' has a cell for each {table.key}, whose history {what}")
     for credit in flow.credits.values():

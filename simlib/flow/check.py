@@ -250,8 +250,10 @@ class Checker:
                 if key not in get_args(Key):
                     raise unknown(f"key of {what} '{noun.name}'", str(key), get_args(Key))
         for table in flow.tables.values():
-            if table.stocked and table.key != "sku":
-                raise self.bad(f"table '{table.name}' is stocked, but not by SKU: leave its key or its stock out")
+            if table.stocked and (table.key != "sku" or table.window is not None):
+                raise self.bad(f"table '{table.name}' is stocked, but not by SKU: leave its key, window or stock out")
+            if table.window is not None:
+                self.number(table.window, f"window of table '{table.name}'", above=True)
             self.number(table.replicas, f"replicas of table '{table.name}'", least=1, whole=True)
         for source in flow.sources.values():
             if source.population is not None:

@@ -222,7 +222,8 @@ class Queue:
 @dataclass(frozen=True, eq=False)
 class Table:
     """Cells with a level and a version, by what messages have: their SKU, their session, themselves, or several of these; or
-    (None) one cell for all.
+    (None) one cell for all. `window`: of each of these one for every so many seconds, from the start of the run on, by when the
+    message was issued (a tumbling window).
 
     `replicas` have cells of their own, which know of each other what steps write. Durable tables outlive a crash of
     their part.
@@ -231,6 +232,7 @@ class Table:
     name: str
     at: Part
     key: Key | tuple[Key, ...] | None = "sku"
+    window: float | None = None
     stocked: bool = False
     durable: bool = True
     replicas: int = 1

@@ -127,7 +127,7 @@ class Composer:
         self.stores.append(
             self.parts[0].table(
                 "copies", key=random.choice(("sku", "session", ("session", "sku"), None)), replicas=random.choice((1, 3)),
-                durable=random.random() < 0.5,
+                window=random.choice((None, None, 2.0)), durable=random.random() < 0.5,
             )
         )  # fmt: skip
         self.credits = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+import simlib
+from simlib.errors import BadInput
 from simlib.flow import (
     LEVEL,
     SKU,
@@ -54,6 +56,22 @@ def test_cells_are_those_of_a_sku_a_session_both_or_one_for_all(run_at, key, ver
     sessions, skus = [1, 1, 2, 1, 1, 2, 2], [0, 1, 0, 0, 2, 0, 2]
     made = run_at(reads(flow, table.read()), range(7), kinds, skus=skus, sessions=sessions)
     assert seen(made) == versions
+
+
+@pytest.mark.parametrize(("key", "versions"), [("sku", [2, 0, 1, 0]), (None, [2, 2, 2, 2])])
+def test_cells_of_a_window_are_those_of_messages_issued_in_it(run_at, key, versions) -> None:
+    """Three are written before 10 s, two after; who reads, however late, reads in the window of its own issue."""
+    flow, table = kept(key=key, window=10.0)
+    kinds, skus = ["write"] * 2 + ["read"] * 2 + ["write"] * 2 + ["read"] * 2, [0, 0, 0, 2, 0, 1, 0, 2]
+    made = run_at(reads(flow, delay(5.0), table.read()), [0, 3, 8, 9.9, 10, 11, 12, 19.9], kinds, skus=skus)
+    assert seen(made) == versions
+
+
+def test_messages_of_a_population_are_in_no_window() -> None:
+    flow = Flow("customers")
+    flow.source("k", population=2, think=1, steps=[flow.part("host").table("t", window=1.0).add(), respond("ok")])
+    with pytest.raises(BadInput, match="in no window: let messages arrive"):
+        simlib.simulate(flow, 5)
 
 
 def test_replicas_have_cells_of_their_own_and_a_session_sticks_to_one(run_at) -> None:

@@ -575,6 +575,11 @@ NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "an unknown key": (lambda w: w.here.table("t", key=("sku", "sesion")), "did you mean 'session'"),
     "a stock that is not by SKU": (lambda w: w.here.table("t", key="session", stocked=True), "stocked, but not by SKU"),
+    "a stock of each window": (lambda w: w.here.table("t", window=1.0, stocked=True), "stocked, but not by SKU"),
+    "a window that lasts no time": (
+        lambda w: w.here.table("t", window=0.0),
+        "window of table 't' must be above 0, got 0.0",
+    ),
     "no replica": (
         lambda w: w.here.table("t", replicas=0),
         "replicas of table 't' must be a whole number of at least 1",

@@ -1,4 +1,4 @@
-"""Tables: cells by what messages have, and the rows that wait until one is new enough."""
+"""Tables: cells by what messages have and when they were issued, and the rows that wait until one is new enough."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ class TableState:
         self.table = table
         self.stock: list[int] | None = engine.stock if table.stocked else None
         self.key = keyed(engine, table.key)
+        if table.window is not None:
+            self.key = list(zip(self.key, engine.arrivals.windows(table.window).tolist(), strict=True))
         self.replicas: list[dict[Hashable, Cell]] = [{} for _ in range(table.replicas)]
         self.results: dict[int, tuple[int, int, int]] = {}
 
