@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,19 @@ import simpy
 
 from simlib import draws
 from simlib.distributions import Distribution
-from simlib.domain import DONE_AT, DONE_BY, KINDS, ORDER, RESERVE, RESPONSES, STOCK_QUERY, STOCK_UPDATE
+from simlib.domain import (
+    ANNOUNCED,
+    COPIED,
+    DONE_AT,
+    DONE_BY,
+    KINDS,
+    ORDER,
+    RESERVE,
+    RESPONSES,
+    STOCK_QUERY,
+    STOCK_UPDATE,
+    TAKEN,
+)
 from simlib.scenario import STEP_REFUSED, STEP_UNHEARD, Scenario
 
 if TYPE_CHECKING:
@@ -24,16 +37,19 @@ OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refu
 HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
 """Streams of the handlers' work, which all architectures share."""
 Story = Generator[simpy.Event, Any, Any]
+Known = tuple[int, int, int]
+"""What a service remembers of a message: the result, and the level and version that went on with it."""
 
 
+@dataclass(eq=False)
 class Side:
     """A service: one event loop, its connections to its database, its goods or its copy of them."""
 
-    def __init__(self, env: simpy.Environment, name: str, p: Parameters, units: np.ndarray) -> None:
-        self.name = name
-        self.cpu = simpy.Resource(env)
-        self.database = simpy.Resource(env, p.database_connections)
-        self.level, self.version = units.tolist(), [0] * len(units)
+    name: str
+    cpu: simpy.Resource
+    database: simpy.Resource
+    level: list[int]
+    version: list[int]
 
 
 class Ground:
@@ -46,14 +62,20 @@ class Ground:
         self.env = env = simpy.Environment()
         self.arrivals = scenario.draw(seed, messages)
         self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
-        self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
-        others = {name: Side(env, name, p, scenario.stock()) for name in ("payment", "shipping")}
+        self.accounting, self.shop = (self.side(name) for name in ("accounting", "shop"))
+        others = {name: self.side(name) for name in ("payment", "shipping")}
         named = {"accounting": self.accounting, **others}
         self.at = {step: named[DONE_AT[step]] for step in scenario.steps}
         self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
         self.response, self.attempts, self.deliveries, self.duplicates, self.parked = np.zeros((5, messages), int)
         self.version, self.answer = np.full((2, messages), -1)
         self.done: set[tuple[int, str]] = set()
+
+    def side(self, name: str) -> Side:
+        """A service with a database of its own."""
+        cpu, database = simpy.Resource(self.env), simpy.Resource(self.env, self.p.database_connections)
+        units = self.scenario.stock().tolist()
+        return Side(name, cpu, database, units, [0] * len(units))
 
     def issue(self) -> None:
         """Messages come, to what is there by now."""
@@ -70,8 +92,56 @@ class Ground:
         raise NotImplementedError
 
     def query(self, message: int, place: int) -> Story:
-        """A visitor asks the shop."""
-        raise NotImplementedError
+        """A visitor asks the shop, which looks at its copy."""
+        yield from self.enter("query", self.shop, message, place)
+        response = FAILED
+        if (yield from self.handle(self.shop, HANDLER, message, 1)):
+            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
+            sku, response = self.arrivals.sku[message], OK
+            self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
+        yield from self.leave("query", self.shop, message, place, response)
+
+    # --- the goods
+
+    def change(self, message: int, sign: int) -> tuple[int, int]:
+        """Accounting's stock changes by the message's quantity; the new level and version."""
+        sku, goods = self.arrivals.sku[message], self.accounting
+        goods.level[sku] += sign * int(self.arrivals.quantity[message])
+        goods.version[sku] += 1
+        self.version[message] = goods.version[sku]
+        return goods.level[sku], goods.version[sku]
+
+    def promise(self, message: int) -> bool:
+        """The shop promises the units, if its copy shows them."""
+        sku, quantity = self.arrivals.sku[message], int(self.arrivals.quantity[message])
+        if self.shop.level[sku] < quantity:
+            return False
+        self.shop.level[sku] -= quantity
+        return True
+
+    def reserve(self, message: int, attempt: int) -> Known:
+        """Accounting takes the units, if it has them and does not refuse."""
+        if self.refuses(RESERVE, message, attempt):
+            return REFUSED, -1, -1
+        if self.accounting.level[self.arrivals.sku[message]] < self.arrivals.quantity[message]:
+            return REFUSED, -1, -1
+        level, version = self.change(message, -1)
+        self.happened(message, TAKEN)
+        return OK, level, version
+
+    def perform(self, step: str, message: int, attempt: int) -> int:
+        """A service does a further step of an order, if it does not refuse."""
+        if self.refuses(step, message, attempt):
+            return REFUSED
+        self.happened(message, DONE_BY[step][0])
+        return OK
+
+    def show(self, message: int, level: int, version: int, if_newer: bool) -> None:
+        """The shop's copy gets a level."""
+        sku, shop = self.arrivals.sku[message], self.shop
+        if version > shop.version[sku] or not if_newer:
+            shop.level[sku], shop.version[sku] = level, version
+            self.happened(message, ANNOUNCED if self.ordered(message) else COPIED)
 
     # --- what a visit takes
 
@@ -131,6 +201,10 @@ class Ground:
         """Whether nobody is to hear of a step that was done."""
         return self.meets(self.scenario.step_timed_out, f"{STEP_UNHEARD}.{step}", message, attempt)
 
+    def decided(self, message: int, attempt: int, place: int) -> int:
+        """Where the draws of what a service does stand: by the attempt, where it may refuse to."""
+        return draws.fold(draws.fold(0, message), attempt - 1) if self.scenario.step_refused else place
+
     def work_of(self, step: str) -> str:
         """The shared stream of the handler's work for a step."""
         return HANDLER if step == RESERVE else f"{HANDLER}.{step}"
@@ -162,10 +236,7 @@ class Ground:
         if not (yield from self.handle(side, self.work_of(step), message, attempt)):
             return FAILED
         yield from self.ask_database(side, f"{step}.{side.name}.commit", place, commits=True)
-        if self.refuses(step, message, attempt):
-            return REFUSED
-        self.happened(message, DONE_BY[step][0])
-        return OK
+        return self.perform(step, message, attempt)
 
     def enter(self, label: str, side: Side, message: int, place: int) -> Story:
         yield self.env.timeout(self.issued[message])

@@ -115,6 +115,10 @@ EQUAL = {
         "when a backlog is full": (150, {}, {"backlog": 2, "processes": 2}),
         "when the budget of retries is spent": (80, {"handler_failure": 0.4}, {"retry_budget": 0.2}),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
+        "of four steps": (30, FULFILMENT, {}),
+        "of four steps that fail": (30, ROUGH | FLAKY, {}),
+        "of four steps when requests carry no key": (30, ROUGH, {"timeout": 0.02, "idempotency": False}),
+        "of four steps on several processes": (60, ROUGH, {"processes": 3, "breaker": 2, "retry_budget": 0.2}),
     },
     "message_queue": {
         "at low load": (20, {}, {}),
@@ -245,6 +249,8 @@ EQUAL = {
             {"proxy": "haproxy", "processes": 2, "ejection": 2, "ejection_lasts": 0.05},
         ),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
+        "of four steps": (30, FULFILMENT, {}),
+        "of four steps that fail": (30, ROUGH | FLAKY, {"processes": 2}),
     },
     "streaming": {
         "at low load": (20, {}, {}),
@@ -283,6 +289,13 @@ EQUAL = {
         "committed with the effects": (80, FLAKY, {"guarantee": "exactly_once", "handler_backoff": 0.01}),
         "committed by the clock": (80, FLAKY, {"auto_commit_interval": 0.5, "handler_backoff": 0.01}),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
+        "of four steps": (30, FULFILMENT, {}),
+        "of four steps that fail": (30, ROUGH | FLAKY, {"handler_backoff": 0.01}),
+        "of four steps when nothing drops the copies": (
+            30,
+            ROUGH,
+            {"confirm_timeout": 0.004, "idempotent_producer": False, "idempotent_receiver": False},
+        ),
     },
     "outbox": {
         "at low load": (20, {}, {}),
@@ -346,6 +359,9 @@ EQUAL = {
             },
         ),
         "when goods are sold out": (100, {"goods": SCARCE}, {"interval": 0.5}),
+        "of four steps": (30, FULFILMENT, {"interval": 0.5}),
+        "of four steps whose records fail their file": (30, ROUGH | {"handler_failure": 0.02}, {"interval": 0.5}),
+        "of four steps whose records fail alone": (30, ROUGH | FLAKY, {"interval": 0.5, "transaction": "record"}),
     },
     "cqrs": {
         "at low load": (20, {}, {}),

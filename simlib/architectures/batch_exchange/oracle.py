@@ -8,28 +8,23 @@ poison) are left out. Numbers are drawn from the model's streams at the model's 
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.distributions import Distribution
-from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.architectures.ground import ANNOUNCEMENT, HANDLER, OK, REFUSED, Ground, Side, Story
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.batch_exchange.model import BatchExchange
 
-OK, REFUSED, FAILED = (RESPONSES.index(name) for name in ("ok", "refused", "failed"))
-HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
-"""Streams of the handlers' work, which all architectures share."""
 DRAINED = 60.0
 """For so long after the last arrival runs begin, s."""
-Story = Generator[simpy.Event, Any, Any]
 
 
 @dataclass
@@ -49,192 +44,147 @@ class Record:
         return draws.fold(place, self.copy) if self.copy else place
 
 
-class Side:
-    """A service: one event loop, its connections to its database, its goods, what it remembers to have handled; what is
-    registered for the next file, the files that the other side has not read, and who waits for a run or for files."""
+@dataclass
+class Outgoing:
+    """What a side has for the other: what is registered for the next file, files that are not read, who waits for a run or for
+    files; what the other has handled."""
 
-    def __init__(self, env: simpy.Environment, name: str, p: BatchExchange, units: np.ndarray) -> None:
-        self.name = name
-        self.cpu = simpy.Resource(env)
-        self.database = simpy.Resource(env, p.database_connections)
-        self.level, self.version = units.tolist(), [0] * len(units)
-        self.handled: set[int] = set()
-        self.copies: dict[int, int] = {}
-        self.registered: list[Record] = []
-        self.files: list[Record] = []
-        self.idle: dict[int, simpy.Event] = {}
-        self.readers: list[simpy.Event] = []
+    side: Side
+    registered: list[Record] = field(default_factory=list)
+    files: list[Record] = field(default_factory=list)
+    copies: dict[int, int] = field(default_factory=dict)
+    idle: dict[int, simpy.Event] = field(default_factory=dict)
+    readers: list[simpy.Event] = field(default_factory=list)
+    handled: set[int] = field(default_factory=set)
 
 
-class Simulation:
+class Simulation(Ground):
     """One run."""
 
+    p: BatchExchange
+
     def __init__(self, p: BatchExchange, scenario: Scenario, seed: int, messages: int) -> None:
-        self.p, self.scenario, self.seed = p, scenario, seed
-        self.env = env = simpy.Environment()
-        self.arrivals = scenario.draw(seed, messages)
-        self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
-        self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
-        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
-        self.response, self.deliveries, self.duplicates, self.parked = np.zeros((4, messages), int)
-        self.version, self.answer = np.full((2, messages), -1)
-        self.done: set[tuple[int, str]] = set()
+        super().__init__(p, scenario, seed, messages)
+        env = self.env
+        self.changes, self.orders = Outgoing(self.accounting), Outgoing(self.shop)
         numbers = count()
-        for side in (self.accounting, self.shop):
+        for out in (self.changes, self.orders):
             for _ in range(p.runs):
-                env.process(self.export(side, next(numbers)))
-        for here, there in ((self.shop, self.accounting), (self.accounting, self.shop)):
+                env.process(self.export(out, next(numbers)))
+        for here, out in ((self.shop, self.changes), (self.accounting, self.orders)):
             for _ in range(p.runs):
-                env.process(self.read_files(here, there, next(numbers)))
+                env.process(self.read_files(here, out, next(numbers)))
         for k in range(1, int((self.issued[-1] + DRAINED) / p.interval)):
             env.process(self.begin_runs(k * p.interval))
-        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
-        for message, kind in enumerate(self.arrivals.kind.tolist()):
-            env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
-
-    # --- what a visit costs
-
-    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
-        return self.env.timeout(distribution.draw(draws.stream_key(self.seed, stream))(place))
-
-    def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
-        """Work on one of the cores that both sides and the database share."""
-        with self.cores.request() as core:
-            yield core
-            yield self.time(distribution, stream, place)
-
-    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
-        with side.cpu.request() as turn:
-            yield turn
-            yield from self.on_a_core(distribution, stream, place)
-
-    def ask_database(self, side: Side, stream: str, place: int, commits: bool, registers: str = "") -> Story:
-        """A transaction; `registers` names the work to register what it did."""
-        with side.database.request() as connection:
-            yield connection
-            yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
-            yield from self.on_a_core(self.p.read, stream, place)
-            if registers:
-                yield from self.on_a_core(self.p.registration, registers, place)
-            if commits:
-                with self.log.request() as turn:
-                    yield turn
-                    yield self.time(self.p.commit, f"{stream}.flush", place)
-            yield from self.work(side, self.p.database_client, f"{stream}.took", place)
-
-    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
-        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
-        place = draws.fold(draws.fold(0, message), attempt - 1)
-        yield from self.work(side, self.scenario.handler_work, stream, place)
-        failure = draws.stream_key(self.seed, f"handler_failure.{stream}")
-        return draws.uniform(failure, place) >= self.scenario.handler_failure
+        self.issue()
 
     # --- the runs
 
     def begin_runs(self, time: float) -> Story:
         """Whoever has nothing to do begins a run, in the order of their numbers."""
         yield self.env.timeout(time)
-        for side in (self.accounting, self.shop):
-            for _, event in sorted(side.idle.items()):
+        for out in (self.changes, self.orders):
+            for _, event in sorted(out.idle.items()):
                 event.succeed()
-            side.idle.clear()
-
-    def rouse(self, side: Side) -> None:
-        """Whoever waits for files looks, in the order in which they came."""
-        for event in side.readers:
-            event.succeed()
-        side.readers.clear()
+            out.idle.clear()
 
     @staticmethod
-    def turns(number: int) -> Generator[int, None, None]:
+    def rouse(out: Outgoing) -> None:
+        """Whoever waits for files looks, in the order in which they came."""
+        for event in out.readers:
+            event.succeed()
+        out.readers.clear()
+
+    @staticmethod
+    def turns(number: int) -> Iterator[int]:
         """Where the draws of the turns of a loop stand."""
         for turn in count():
             yield draws.fold(draws.fold(0, -1 - number), turn)
 
-    def register(self, side: Side, message: int, level: int = -1, version: int = -1) -> None:
+    def register(self, out: Outgoing, message: int, level: int = -1, version: int = -1) -> None:
         """In the transaction that has just been committed; of a SKU only the last is kept."""
-        copy = side.copies.get(message, 0)
-        side.copies[message] = copy + 1
-        if side is self.accounting and (self.p.coalesce or self.p.exchange == "full"):
+        copy = out.copies.get(message, 0)
+        out.copies[message] = copy + 1
+        if out is self.changes and (self.p.coalesce or self.p.exchange == "full"):
             skus = self.arrivals.sku
-            side.registered = [one for one in side.registered if skus[one.message] != skus[message]]
-        side.registered.append(Record(message, level, version, copy))
+            out.registered = [one for one in out.registered if skus[one.message] != skus[message]]
+        out.registered.append(Record(message, level, version, copy))
 
-    def records(self, side: Side, to_shop: bool, records: int) -> Story:
+    def records(self, side: Side, out: Outgoing, records: int) -> Story:
         """Write, or read, the records of a file."""
-        full = to_shop and self.p.exchange == "full"
+        full = out is self.changes and self.p.exchange == "full"
         with side.cpu.request() as turn:
             yield turn
             with self.cores.request() as core:
                 yield core
                 yield self.env.timeout(self.p.record * (self.scenario.goods.skus if full else records))
 
-    def export(self, side: Side, number: int) -> Story:
+    def export(self, out: Outgoing, number: int) -> Story:
         """For ever: make a file of what is registered when a run is due."""
-        name = f"{side.name}.export"
+        side, name = out.side, f"{out.side.name}.export"
         for place in self.turns(number):
-            side.idle[number] = self.env.event()
-            yield side.idle[number]
+            out.idle[number] = self.env.event()
+            yield out.idle[number]
             yield from self.ask_database(side, f"{name}.read", place, commits=False)
-            taken, side.registered = side.registered, []
+            taken, out.registered = out.registered, []
             if not taken:
                 continue
             for record in taken:
                 self.deliveries[record.message] += 1
             yield from self.work(side, self.p.file, f"{name}.file", place)
-            yield from self.records(side, side is self.accounting, len(taken))
+            yield from self.records(side, out, len(taken))
             yield from self.ask_database(side, f"{name}.mark.commit", place, commits=True)
-            side.files += taken
-            self.rouse(side)
+            out.files += taken
+            self.rouse(out)
 
-    def read_files(self, here: Side, there: Side, number: int) -> Story:
+    def read_files(self, here: Side, out: Outgoing, number: int) -> Story:
         """For ever: fetch the files that lie on the other side, and read them; again where that failed."""
         for place in self.turns(number):
-            while not there.files:
-                there.readers.append(self.env.event())
-                yield there.readers[-1]
-            taken, there.files = there.files, []
+            while not out.files:
+                out.readers.append(self.env.event())
+                yield out.readers[-1]
+            taken, out.files = out.files, []
             for record in taken:
                 record.tries += 1
                 self.deliveries[record.message] += 1
-            if not (yield from self.read(here, there, taken, place)):
+            if not (yield from self.read(here, out, taken, place)):
                 yield self.env.timeout(self.p.retry_after)
-                self.put_back(there, taken)
+                self.put_back(out, taken)
 
-    def read(self, here: Side, there: Side, taken: list[Record], place: int) -> Story:
+    def read(self, here: Side, out: Outgoing, taken: list[Record], place: int) -> Story:
         """Read what was fetched; whether all of it, and the other side knows."""
         name, first = f"{here.name}.import", taken[0].place
-        if not (yield from self.ask(f"{name}.fetch", here, there, first)):
+        if not (yield from self.ask(f"{name}.fetch", here, out.side, first)):
             return False
         yield from self.work(here, self.p.file, f"{name}.file", place)
-        yield from self.records(here, here is self.shop, len(taken))
+        yield from self.records(here, out, len(taken))
         if self.p.transaction == "file":
             for record in taken:
                 if not (yield from self.handle_record(here, record)):
                     return False
             yield from self.ask_database(here, f"{name}.commit", place, commits=True)
             for record in taken:
-                self.write(here, record)
+                self.write(here, record, draws.fold(record.place, 2))
         else:
             for record in list(taken):
                 if (yield from self.handle_record(here, record)):
                     at = draws.fold(record.place, 1)
                     yield from self.ask_database(here, f"{name}.commit", at, commits=True)
-                    self.write(here, record)
+                    self.write(here, record, at)
                 else:
                     taken.remove(record)
-                    self.put_back(there, [record])
+                    self.put_back(out, [record])
         passed = 3 if self.p.transaction == "file" else 2
-        return (yield from self.ask(f"{name}.confirm", here, there, draws.fold(first, passed)))
+        return (yield from self.ask(f"{name}.confirm", here, out.side, draws.fold(first, passed)))
 
-    def put_back(self, there: Side, records: list[Record]) -> None:
+    def put_back(self, out: Outgoing, records: list[Record]) -> None:
         """To be read again, before the rest; or set aside after the last try."""
         again = [record for record in records if record.tries < self.p.max_deliveries]
         for record in records:
             self.parked[record.message] |= self.p.park and record.tries >= self.p.max_deliveries
-        there.files[:0] = again
+        out.files[:0] = again
         if again:
-            self.rouse(there)
+            self.rouse(out)
 
     def ask(self, label: str, here: Side, there: Side, place: int) -> Story:
         """Ask the other side; whether it answers in time."""
@@ -255,89 +205,54 @@ class Simulation:
         answered.succeed()
 
     def handle_record(self, here: Side, record: Record) -> Story:
-        announced = here is self.shop and KINDS[self.arrivals.kind[record.message]] == ORDER
+        announced = here is self.shop and self.ordered(record.message)
         return (yield from self.handle(here, ANNOUNCEMENT if announced else HANDLER, record.message, record.tries))
 
-    # --- the three kinds of message
+    # --- the messages
 
     def update(self, message: int, place: int) -> Story:
         yield from self.enter("update", self.accounting, message, place)
-        yield from self.ask_database(self.accounting, "update.accounting.commit", place, True, "update.registration")
-        level, version = self.change(message, +1)
-        self.register(self.accounting, message, level, version)
-        yield from self.leave("update", "", self.accounting, message, place, OK)
+        yield from self.commit("update", self.accounting, place)
+        self.register(self.changes, message, *self.change(message, +1))
+        yield from self.leave("update", self.accounting, message, place, OK)
 
     def order(self, message: int, place: int) -> Story:
         yield from self.enter("order", self.shop, message, place)
-        yield from self.ask_database(self.shop, "order.shop.commit", place, True, "order.registration")
-        sku, quantity = self.arrivals.sku[message], int(self.arrivals.quantity[message])
-        response, variant = OK, ""
-        if self.shop.level[sku] < quantity:
-            response, variant = REFUSED, ".refused"
-        else:
-            self.shop.level[sku] -= quantity
-            self.register(self.shop, message)
-        yield from self.leave("order", variant, self.shop, message, place, response)
+        yield from self.commit("order", self.shop, place)
+        response, variant = REFUSED, ".refused"
+        if self.promise(message):
+            response, variant = OK, ""
+            self.register(self.orders, message)
+        yield from self.leave("order", self.shop, message, place, response, variant)
 
-    def query(self, message: int, place: int) -> Story:
-        yield from self.enter("query", self.shop, message, place)
-        response = FAILED
-        if (yield from self.handle(self.shop, HANDLER, message, 1)):
-            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
-            sku, response = self.arrivals.sku[message], OK
-            self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
-        yield from self.leave("query", "", self.shop, message, place, response)
-
-    def enter(self, label: str, side: Side, message: int, place: int) -> Story:
-        yield self.env.timeout(self.issued[message])
-        yield self.time(self.p.edge, f"{label}.edge.there", place)
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
-
-    def leave(self, label: str, variant: str, side: Side, message: int, place: int, response: int) -> Story:
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}{variant}.answer", place)
-        yield self.time(self.p.edge, f"{label}{variant}.edge.back", place)
-        self.responded[message], self.response[message] = self.env.now, response
+    def commit(self, label: str, side: Side, place: int) -> Story:
+        """A transaction that also registers what it did."""
+        stream = f"{label}.{side.name}.commit"
+        read, registered = (
+            self.on_a_core(self.p.read, stream, place),
+            self.on_a_core(self.p.registration, f"{label}.registration", place),
+        )
+        yield from self.transaction(side, stream, place, read, registered, self.flush(f"{stream}.flush", place))
 
     # --- what the records of a file do
 
-    def write(self, here: Side, record: Record) -> None:
-        if here is self.shop:
-            self.write_copy(record)
-        else:
-            self.take(record)
+    def write(self, here: Side, record: Record, place: int) -> None:
+        """What a record says is done: once, where the receiver is idempotent."""
+        out = self.changes if here is self.shop else self.orders
+        if record.message not in out.handled or not self.p.idempotent_receiver:
+            if here is self.shop:
+                self.show(record.message, record.level, record.version, self.p.write_if_newer)
+            else:
+                self.take(record, place)
+        out.handled.add(record.message)
 
-    def write_copy(self, record: Record) -> None:
-        """Shop: write the copy, where the version is newer and the message was not handled before."""
-        message, shop = record.message, self.shop
-        sku, again = self.arrivals.sku[message], message in shop.handled and self.p.idempotent_receiver
-        if not again and (record.version > shop.version[sku] or not self.p.write_if_newer):
-            shop.level[sku], shop.version[sku] = record.level, record.version
-            self.happened(message, ANNOUNCED if KINDS[self.arrivals.kind[message]] == ORDER else COPIED)
-        shop.handled.add(message)
-
-    def take(self, record: Record) -> None:
-        """Accounting: take the units or reject the order; register the new level, in the same transaction."""
-        message, accounting = record.message, self.accounting
-        if message in accounting.handled and self.p.idempotent_receiver:
-            return
-        accounting.handled.add(message)
-        if accounting.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]:
-            level, version = self.change(message, -1)
-            self.happened(message, TAKEN)
-            self.register(accounting, message, level, version)
-
-    def change(self, message: int, sign: int) -> tuple[int, int]:
-        """Accounting's stock changes by the message's quantity; the new level and version."""
-        sku, goods = self.arrivals.sku[message], self.accounting
-        goods.level[sku] += sign * int(self.arrivals.quantity[message])
-        goods.version[sku] += 1
-        self.version[message] = goods.version[sku]
-        return goods.level[sku], goods.version[sku]
-
-    def happened(self, message: int, effect: str) -> None:
-        self.duplicates[message] += (message, effect) in self.done
-        self.done.add((message, effect))
-        self.applied[message] = np.fmin(self.applied[message], self.env.now)
+    def take(self, record: Record, place: int) -> None:
+        """Accounting: take the units or reject the order; register the new level, in the same transaction; call for the rest."""
+        message, attempt = record.message, record.tries
+        response, level, version = self.reserve(message, attempt)
+        if response == OK:
+            self.register(self.changes, message, level, version)
+            self.env.process(self.call_services(message, attempt, self.decided(message, attempt, place)))
 
 
 def run(parameters: BatchExchange, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
@@ -347,7 +262,4 @@ def run(parameters: BatchExchange, scenario: Scenario, seed: int, messages: int)
     `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
     saw), -1 for none; `deliveries`; `duplicates`, effects that happened again; `parked`, 1 where it was set aside.
     """
-    simulation = Simulation(parameters, scenario, seed, messages)
-    simulation.env.run()
-    names = ("issued", "responded", "applied", "response", "version", "answer", "deliveries", "duplicates", "parked")
-    return {name: getattr(simulation, name) for name in names}
+    return Simulation(parameters, scenario, seed, messages).run("deliveries", "parked")

@@ -17,8 +17,8 @@ import simpy
 from simlib import draws
 from simlib.architectures.event_sourcing.oracle import Event as Appended
 from simlib.architectures.event_sourcing.oracle import Simulation as EventSourcing
-from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, REFUSED, TIMED_OUT, Ground, Story
-from simlib.domain import ANNOUNCED, COPIED, RESERVE, TAKEN
+from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, TIMED_OUT, Ground, Story
+from simlib.domain import ANNOUNCED, COPIED
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -212,24 +212,16 @@ class Simulation(ReadModel):
         """The units are taken, and an event says so; or the order is refused. A known key gets its first answer."""
         if self.p.idempotency and message in self.keys:
             return self.keys[message]
-        answer = Answer(REFUSED)
-        enough = self.accounting.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]
-        if enough and not self.refuses(RESERVE, message, attempt):
-            event = self.change(message, -1)
-            answer = Answer(OK, event.level, event.version)
-            self.happened(message, TAKEN)
-            self.env.process(self.publish("announce", event, place))
+        answer = Answer(*self.reserve(message, attempt))
+        if answer.response == OK:
+            self.env.process(self.publish("announce", self.event(message, answer.level, answer.version), place))
             self.env.process(self.call_services(message, attempt, place))
         self.keys[message] = answer
         return answer
 
-    def change(self, message: int, sign: int) -> Event:
-        """Accounting's stock changes by the message's quantity; the event of it."""
-        sku = self.arrivals.sku[message]
-        self.accounting.level[sku] += sign * int(self.arrivals.quantity[message])
-        self.accounting.version[sku] += 1
-        self.version[message] = self.accounting.version[sku]
-        return Event(message, self.accounting.level[sku], self.accounting.version[sku], self.env.event())
+    def event(self, message: int, level: int, version: int) -> Event:
+        """What is to be published."""
+        return Event(message, level, version, self.env.event())
 
     # --- events
 
@@ -342,7 +334,7 @@ class Simulation(ReadModel):
     def update(self, message: int, place: int) -> Story:
         yield from self.enter("update", self.accounting, message, place)
         yield from self.ask_database(self.accounting, "update.accounting.commit", place, commits=True)
-        response = yield from self.publish("update", self.change(message, +1), place)
+        response = yield from self.publish("update", self.event(message, *self.change(message, +1)), place)
         yield from self.leave("update", self.accounting, message, place, response)
 
 
@@ -358,7 +350,7 @@ class Sourced(ReadModel, EventSourcing):
     def write_copy(self, event: Appended, place: int) -> None:
         sku = int(self.arrivals.sku[event.message])
         if self.replicas[0].write(sku, event.level, event.version, self.p.write_if_newer):
-            self.projected(event)
+            self.happened(event.message, ANNOUNCED if self.ordered(event.message) else COPIED)
         self.env.process(self.replicate(event, place))
 
 

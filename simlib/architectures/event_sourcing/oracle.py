@@ -29,7 +29,7 @@ from simlib.architectures.ground import (
     Story,
 )
 from simlib.distributions import Distribution
-from simlib.domain import ANNOUNCED, COPIED, RESERVE, TAKEN
+from simlib.domain import RESERVE, TAKEN
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -125,14 +125,11 @@ class Simulation(Ground):
     def happens(self, label: str, message: int, sign: int, place: int, seen: int) -> bool:
         """One more event of the stream, unless there is one more than were seen; a snapshot, where there are many since the
         last."""
-        sku, goods = self.arrivals.sku[message], self.accounting
-        if self.p.concurrency == "optimistic" and goods.version[sku] != seen:
+        sku = self.arrivals.sku[message]
+        if self.p.concurrency == "optimistic" and self.accounting.version[sku] != seen:
             return False
-        goods.level[sku] += sign * int(self.arrivals.quantity[message])
-        goods.version[sku] += 1
-        self.version[message] = goods.version[sku]
-        self.left[message] = goods.level[sku], goods.version[sku]
-        self.published.put(Event(message, goods.level[sku], goods.version[sku], self.appended[message]))
+        self.left[message] = self.change(message, sign)
+        self.published.put(Event(message, *self.left[message], self.appended[message]))
         self.appended[message] += 1
         self.since[sku] += 1
         if self.p.snapshot_every and self.since[sku] >= self.p.snapshot_every:
@@ -214,8 +211,7 @@ class Simulation(Ground):
         """A unit, or a refusal, by what was seen; a known key gets its first answer."""
         if self.p.idempotency and message in self.taken:
             return self.taken[message]
-        if self.scenario.step_refused:  # what is drawn from where a service may refuse is drawn by the attempt
-            place = draws.fold(draws.fold(0, message), attempt - 1)
+        place = self.decided(message, attempt, place)
         response = REFUSED
         if level >= self.arrivals.quantity[message] and not self.refuses(RESERVE, message, attempt):
             if not self.happens("order", message, -1, place, version):
@@ -225,15 +221,6 @@ class Simulation(Ground):
             self.env.process(self.call_services(message, attempt, place))
         self.taken[message] = response
         return response
-
-    def query(self, message: int, place: int) -> Story:
-        yield from self.enter("query", self.shop, message, place)
-        response = FAILED
-        if (yield from self.handle(self.shop, HANDLER, message, 1)):
-            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
-            sku, response = self.arrivals.sku[message], OK
-            self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
-        yield from self.leave("query", self.shop, message, place, response)
 
     # --- the projection
 
@@ -281,13 +268,7 @@ class Simulation(Ground):
 
     def write_copy(self, event: Event, place: int) -> None:
         """Into the copy, where that is newer."""
-        sku = self.arrivals.sku[event.message]
-        if event.version > self.shop.version[sku] or not self.p.write_if_newer:
-            self.shop.level[sku], self.shop.version[sku] = event.level, event.version
-            self.projected(event)
-
-    def projected(self, event: Event) -> None:
-        self.happened(event.message, ANNOUNCED if self.ordered(event.message) else COPIED)
+        self.show(event.message, event.level, event.version, self.p.write_if_newer)
 
     def acknowledge(self, place: int) -> Story:
         yield self.time(self.p.network, "subscription.settle.from.shop", place)

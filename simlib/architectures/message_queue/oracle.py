@@ -29,10 +29,11 @@ from simlib.architectures.ground import (
     TIMED_OUT,
     Ground,
     GroupCommit,
+    Known,
     Side,
     Story,
 )
-from simlib.domain import ANNOUNCED, COPIED, DONE_BY, RESERVE
+from simlib.domain import RESERVE
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ RETURNED = -1
 """What a publisher hears of a message that comes back."""
 DRAINED = 60.0
 """So long after the last message was issued nobody publishes any more, s."""
-
-Known = tuple[int, int, int]
-"""What a service remembers of a message: the result, and the level and version that went on with it."""
 
 
 @dataclass
@@ -389,12 +387,10 @@ class Simulation(Ground):
             response = yield from self.await_reply(it, place)
         else:
             yield from self.ask_database(self.shop, "order.shop.commit", place, commits=True)
-            sku, quantity = self.arrivals.sku[message], int(self.arrivals.quantity[message])
-            if self.shop.level[sku] < quantity:
-                response, variant = REFUSED, ".refused"
-            else:
-                self.shop.level[sku] -= quantity
+            if self.promise(message):
                 response = yield from self.publish("order", self.shop, self.orders, it, place)
+            else:
+                response, variant = REFUSED, ".refused"
         yield from self.leave("order", self.shop, message, place, response, variant)
 
     def await_reply(self, it: Published, place: int) -> Story:
@@ -410,28 +406,17 @@ class Simulation(Ground):
         yield from self.work(self.shop, self.p.publish_client, "order.publish.took", place)
         return response
 
-    def query(self, message: int, place: int) -> Story:
-        yield from self.enter("query", self.shop, message, place)
-        response = FAILED
-        if (yield from self.handle(self.shop, HANDLER, message, 1)):
-            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
-            sku, response = self.arrivals.sku[message], OK
-            self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
-        yield from self.leave("query", self.shop, message, place, response)
-
     # --- what the consumers do; whether it is done
 
     def write_copy(self, delivery: Delivery) -> Story:
         """Shop: write the copy, where the version is newer and the message was not handled before."""
         it, shop = delivery.of, self.shop
-        announced = self.ordered(it.message)
-        if not (yield from self.handle(shop, ANNOUNCEMENT if announced else HANDLER, it.message, delivery.number)):
+        work = ANNOUNCEMENT if self.ordered(it.message) else HANDLER
+        if not (yield from self.handle(shop, work, it.message, delivery.number)):
             return False
         yield from self.ask_database(shop, "updates.shop.commit", delivery.place, commits=True)
-        sku, again = self.arrivals.sku[it.message], it.message in self.seen and self.p.idempotent_receiver
-        if not again and (it.version > shop.version[sku] or not self.p.write_if_newer):
-            shop.level[sku], shop.version[sku] = it.level, it.version
-            self.happened(it.message, ANNOUNCED if announced else COPIED)
+        if it.message not in self.seen or not self.p.idempotent_receiver:
+            self.show(it.message, it.level, it.version, self.p.write_if_newer)
         self.seen.add(it.message)
         return True
 
@@ -443,20 +428,14 @@ class Simulation(Ground):
         yield from self.ask_database(side, f"{queue.name}.{side.name}.commit", delivery.place, commits=True)
         known = self.known[step]
         if it.message not in known or not self.p.idempotent_receiver:
-            known[it.message] = self.perform(step, it, delivery.number)
+            known[it.message] = self.try_step(step, it, delivery.number)
         return (yield from self.after(step, delivery, *known[it.message]))
 
-    def perform(self, step: str, it: Published, attempt: int) -> Known:
+    def try_step(self, step: str, it: Published, attempt: int) -> Known:
         """The units are taken, or what else the step does; or it is refused."""
-        level, version = it.level, it.version
-        if self.refuses(step, it.message, attempt):
-            return REFUSED, level, version
         if step == RESERVE:
-            if self.accounting.level[self.arrivals.sku[it.message]] < self.arrivals.quantity[it.message]:
-                return REFUSED, level, version
-            level, version = self.change(it.message, -1)
-        self.happened(it.message, DONE_BY[step][0])
-        return OK, level, version
+            return self.reserve(it.message, attempt)
+        return self.perform(step, it.message, attempt), it.level, it.version
 
     def after(self, step: str, delivery: Delivery, result: int, level: int, version: int) -> Story:
         """Reply where someone waits, announce the new level, ask for the next step."""
@@ -484,14 +463,6 @@ class Simulation(Ground):
     def changes(self, message: int) -> Queue:
         """The queue that has the message's SKU."""
         return self.updates[int(self.arrivals.sku[message]) % len(self.updates)]
-
-    def change(self, message: int, sign: int) -> tuple[int, int]:
-        """Accounting's stock changes by the message's quantity; the new level and version."""
-        sku, goods = self.arrivals.sku[message], self.accounting
-        goods.level[sku] += sign * int(self.arrivals.quantity[message])
-        goods.version[sku] += 1
-        self.version[message] = goods.version[sku]
-        return goods.level[sku], goods.version[sku]
 
 
 def run(parameters: MessageQueue, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:

@@ -16,8 +16,8 @@ import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.architectures.ground import OK, Side, Story
-from simlib.architectures.message_queue.oracle import DRAINED, Known, Published, Queue
+from simlib.architectures.ground import OK, Known, Side, Story
+from simlib.architectures.message_queue.oracle import DRAINED, Published, Queue
 from simlib.architectures.message_queue.oracle import Simulation as Queued
 from simlib.domain import RESERVE
 from simlib.scenario import Scenario
@@ -167,8 +167,8 @@ class Simulation(Queued):
             self.insert(self.changes_out if side is self.accounting else self.orders_out, it)
         return OK
 
-    def perform(self, step: str, it: Published, attempt: int) -> Known:
-        known = super().perform(step, it, attempt)
+    def try_step(self, step: str, it: Published, attempt: int) -> Known:
+        known = super().try_step(step, it, attempt)
         if step == RESERVE and known[0] == OK and self.outbox.publisher != "dual_write":
             self.insert(self.changes_out, replace(it, level=known[1], version=known[2]))
         return known

@@ -9,28 +9,25 @@ Numbers are drawn from the model's streams at the model's places, so that equal 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.distributions import Distribution
-from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, REFUSED, TIMED_OUT, Ground, Side, Story
+from simlib.domain import ANNOUNCED, COPIED, DONE_BY, RESERVE
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.rest.model import Rest
 
-OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
-HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
-"""Streams of the handlers' work, which all architectures share."""
-Story = Generator[simpy.Event, Any, Any]
-Serve = Callable[["Process", int, int], Story]
-"""A server's work, by who does it, the number of the caller's attempt and the place of its draws."""
-RESERVE = 100.0
+Serve = Callable[[Side, int, int], Story]
+"""A server's work, by which process does it, the number of the caller's attempt and the place of its draws."""
+SAVED = 100.0
 """Retries that a budget holds at most."""
 
 
@@ -42,117 +39,108 @@ class Answer(NamedTuple):
     version: int = -1
 
 
+@dataclass(eq=False)
 class Peer:
-    """What a caller knows of one whom it calls: its connections there, failures in a row, until when it leaves it alone."""
+    """A process that a caller knows: its connections there, failures in a row, until when it leaves it alone."""
 
-    def __init__(self, env: simpy.Environment, connections: int, breaker: int, lasts: float) -> None:
-        self.env, self.breaker, self.lasts = env, breaker, lasts
-        self.connections = simpy.Resource(env, connections)
-        self.failures, self.out_until = 0, -np.inf
+    process: Side
+    connections: simpy.Resource
+    failures: int = 0
+    out_until: float = -np.inf
 
     @property
     def requests(self) -> int:
         return self.connections.count + len(self.connections.queue)
 
-    @property
-    def out(self) -> bool:
-        return self.env.now < self.out_until
 
-    def came_to(self, failed: bool, others: list[Peer], most: float) -> None:
-        """What a call came to; no more than a share of all are left alone."""
-        self.failures = self.failures + 1 if failed else 0
-        if self.breaker and failed and not self.out and self.failures >= self.breaker:
-            if sum(peer.out for peer in others) < int(most * len(others)):
-                self.out_until = self.env.now + self.lasts
+class Caller:
+    """Who calls a service: the processes that it knows, whose turn it is, what its retries are paid from; a breaker, which leaves
+    alone who failed so often in a row, for so long, and no more than a share of all."""
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        processes: list[Side],
+        connections: int,
+        budget: float = np.inf,
+        breaker: int = 0,
+        lasts: float = 0.0,
+        most: float = 1.0,
+    ) -> None:
+        self.env, self.budget = env, budget
+        self.breaker, self.lasts, self.most = breaker, lasts, most
+        self.peers = [Peer(process, simpy.Resource(env, connections)) for process in processes]
+        self.turn, self.paid = 0, 0.0
+
+    def is_out(self, peer: Peer) -> bool:
+        return self.env.now < peer.out_until
+
+    def hears(self, peer: Peer, failed: bool) -> None:
+        """What a call came to."""
+        peer.failures = peer.failures + 1 if failed else 0
+        if self.breaker and failed and not self.is_out(peer) and peer.failures >= self.breaker:
+            if sum(map(self.is_out, self.peers)) < int(self.most * len(self.peers)):
+                peer.out_until = self.env.now + self.lasts
+
+    def pays_in(self) -> None:
+        """A call pays for the retries of all."""
+        self.paid = min(self.paid + self.budget, SAVED)
+
+    def affords(self, retries: int) -> bool:
+        """Whether a retry is paid for; where each call pays for all that it may need, none is counted."""
+        if self.budget >= retries:
+            return True
+        if self.paid < 1.0:
+            return False
+        self.paid -= 1.0
+        return True
 
 
-class Process:
-    """A process of a side: one event loop, whom it knows of the other side, requests in hand, what its retries are paid from."""
-
-    def __init__(self, env: simpy.Environment, name: str, side: Side, peers: list[Peer]) -> None:
-        self.name, self.side, self.peers = name, side, peers
-        self.cpu = simpy.Resource(env)
-        self.turn = self.in_hand = 0
-        self.paid = 0.0
-
-
-class Side:
-    """A service: its processes, the connections of each to the database, its goods, the keys it has seen."""
-
-    def __init__(self, env: simpy.Environment, name: str, p: Rest, units: np.ndarray) -> None:
-        self.database = simpy.Resource(env, p.database_connections)
-        self.level, self.version = units.tolist(), [0] * len(units)
-        self.received: dict[tuple[int, str], Answer] = {}
-        names = [name, *(f"{name}.{number}" for number in range(2, p.processes + 1))]
-        self.processes = [
-            Process(env, each, self, [Peer(env, p.connections, p.breaker, p.breaker_lasts) for _ in names])
-            for each in names
-        ]
-
-
-class Simulation:
+class Simulation(Ground):
     """One run."""
 
+    p: Rest
+
     def __init__(self, p: Rest, scenario: Scenario, seed: int, messages: int) -> None:
-        self.p, self.scenario, self.seed = p, scenario, seed
-        self.env = simpy.Environment()
-        self.arrivals = scenario.draw(seed, messages)
-        self.cores, self.log = simpy.Resource(self.env, p.cores), simpy.Resource(self.env)
-        self.accounting, self.shop = (Side(self.env, name, p, scenario.stock()) for name in ("accounting", "shop"))
-        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
-        self.response, self.attempts, self.duplicates = np.zeros((3, messages), int)
-        self.version, self.answer = np.full((2, messages), -1)
-        self.done: set[tuple[int, str]] = set()
-        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
-        for message, kind in enumerate(self.arrivals.kind.tolist()):
-            self.env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
+        super().__init__(p, scenario, seed, messages)
+        self.processes = {side: self.replicated(side) for side in (self.accounting, self.shop)}
+        self.callers = {
+            (process, there): self.caller(there)
+            for here, there in ((self.accounting, self.shop), (self.shop, self.accounting))
+            for process in self.processes[here]
+        }
+        for side in self.at.values():
+            if side is not self.accounting:
+                self.callers[self.shop, side] = Caller(self.env, [side], p.connections)
+        self.room = dict.fromkeys(self.at.values(), np.inf)
+        self.room |= {process: p.backlog for processes in self.processes.values() for process in processes}
+        self.received: dict[tuple[int, str], int] = {}
+        self.issue()
 
-    # --- what a visit costs
+    def replicated(self, side: Side) -> list[Side]:
+        """A side's processes, all on its database."""
+        numbers = range(2, self.p.processes + 1)
+        return [side, *(replace(side, name=f"{side.name}.{k}", cpu=simpy.Resource(self.env)) for k in numbers)]
 
-    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
-        return self.env.timeout(distribution.draw(draws.stream_key(self.seed, stream))(place))
+    def caller(self, there: Side) -> Caller:
+        """Who calls the processes of a side."""
+        p = self.p
+        return Caller(self.env, self.known(there), p.connections, p.retry_budget, p.breaker, p.breaker_lasts)
 
-    def uniform(self, stream: str, place: int) -> float:
-        return draws.uniform(draws.stream_key(self.seed, stream), place)
-
-    def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
-        """Work on one of the cores that both sides and the database share."""
-        with self.cores.request() as core:
-            yield core
-            yield self.time(distribution, stream, place)
-
-    def work(self, at: Process, distribution: Distribution, stream: str, place: int) -> Story:
-        with at.cpu.request() as turn:
-            yield turn
-            yield from self.on_a_core(distribution, stream, place)
-
-    def ask_database(self, at: Process, stream: str, place: int, commits: bool) -> Story:
-        with at.side.database.request() as connection:
-            yield connection
-            yield from self.work(at, self.p.database_client, f"{stream}.ask", place)
-            yield from self.on_a_core(self.p.read, stream, place)
-            if commits:
-                with self.log.request() as turn:
-                    yield turn
-                    yield self.time(self.p.commit, f"{stream}.flush", place)
-            yield from self.work(at, self.p.database_client, f"{stream}.took", place)
-
-    def handle(self, at: Process, stream: str, message: int, attempt: int) -> Story:
-        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
-        place = draws.fold(draws.fold(0, message), attempt - 1)
-        yield from self.work(at, self.scenario.handler_work, stream, place)
-        return self.uniform(f"handler_failure.{stream}", place) >= self.scenario.handler_failure
+    def known(self, there: Side) -> list[Side]:
+        """Those of a side's processes that a caller knows."""
+        return self.processes[there]
 
     # --- calls
 
-    def request(self, label: str, here: Process, there: Side, place: int, serve: Serve, message: int = -1) -> Story:
+    def request(self, label: str, here: Side, there: Side, place: int, serve: Serve, message: int = -1) -> Story:
         """Ask the other side, again where that fails; `serve` is its work. Attempts are counted for `message`."""
-        unheard = False
-        here.paid = min(here.paid + self.p.retry_budget, RESERVE)
+        caller, unheard = self.callers[here, there], False
+        caller.pays_in()
         for attempt in range(self.p.retries + 1):
             self.attempts[message] += message >= 0
             at = draws.fold(place, attempt)
-            call = self.env.process(self.attempt(label, here, there, at, attempt + 1, serve))
+            call = self.env.process(self.attempt(label, here, caller, at, attempt + 1, serve))
             ended = yield call | self.env.timeout(self.p.timeout)
             if call not in ended:
                 call.interrupt("timed out")
@@ -161,69 +149,56 @@ class Simulation:
                 return ended[call]
             else:
                 unheard = unheard or ended[call].response == TIMED_OUT
-            if attempt == self.p.retries or not self.affords(here, self.p.retry_budget, self.p.retries):
+            if attempt == self.p.retries or not caller.affords(self.p.retries):
                 break
             wait = min(self.p.backoff * 2.0**attempt, 60.0)
             yield self.env.timeout(wait * self.uniform(f"{label}.backoff", at) if self.p.jitter else wait)
         return Answer(TIMED_OUT if unheard else FAILED)
 
-    @staticmethod
-    def affords(payer: Any, budget: float, retries: int) -> bool:
-        """Whether a retry is paid for; where each call pays for all that it may need, none is counted."""
-        if budget >= retries:
-            return True
-        if payer.paid < 1.0:
-            return False
-        payer.paid -= 1.0
-        return True
-
-    def choose(self, here: Any, peers: list[Peer], stream: str, place: int) -> int | None:
-        """Which of the peers a call from here goes to, in turn or by what is known; None where all are left alone."""
-        there = [number for number, peer in enumerate(peers) if not peer.out]
+    def choose(self, caller: Caller, stream: str, place: int) -> Peer | None:
+        """Whom a call goes to, in turn or by what is known; None where all are left alone."""
+        there = [peer for peer in caller.peers if not caller.is_out(peer)]
         if not there:
             return None
-        if len(peers) == 1:
-            return 0
+        if len(caller.peers) == 1:
+            return there[0]
         if self.p.balancing == "round_robin":
-            here.turn += 1
-            return there[(here.turn - 1) % len(there)]
+            caller.turn += 1
+            return there[(caller.turn - 1) % len(there)]
         if self.p.balancing == "least_requests":
-            return min(there, key=lambda number: peers[number].requests)
+            return min(there, key=lambda peer: peer.requests)
         one = there[int(self.uniform(stream, place) * len(there))]
         if self.p.balancing == "random":
             return one
         other = there[int(self.uniform(stream, draws.fold(place, 1)) * len(there))]
-        return min(one, other, key=lambda number: peers[number].requests)
+        return min(one, other, key=lambda peer: peer.requests)
 
-    def attempt(self, label: str, here: Process, there: Side, place: int, attempt: int, serve: Serve) -> Story:
-        number = self.choose(here, here.peers, f"{label}.balancing.select", place)
-        if number is None:
+    def attempt(self, label: str, here: Side, caller: Caller, place: int, attempt: int, serve: Serve) -> Story:
+        peer, answer = self.choose(caller, f"{label}.balancing.select", place), None
+        if peer is None:
             return Answer(FAILED)
-        peer, answer = here.peers[number], None
         try:
             with peer.connections.request() as connection:
                 yield connection
                 answer = Answer(TIMED_OUT)
                 yield from self.work(here, self.p.http_client, f"{label}.client.send", place)
-                answer = yield from self.ask(label, here, there, number, place, attempt, serve)
+                answer = yield from self.ask(label, here, peer.process, place, attempt, serve)
                 end = "took" if answer.response in (OK, REFUSED) else "failed"
                 yield from self.work(here, self.p.http_client, f"{label}.client.{end}", place)
         except simpy.Interrupt:
             answer = answer and Answer(TIMED_OUT)
         if answer is not None:
-            peer.came_to(answer.response not in (OK, REFUSED), here.peers, 1.0)
+            caller.hears(peer, answer.response not in (OK, REFUSED))
         return answer or Answer(TIMED_OUT)
 
-    def ask(
-        self, label: str, here: Process, there: Side, number: int, place: int, attempt: int, serve: Serve
-    ) -> Generator[simpy.Event, Answer, Answer]:
+    def ask(self, label: str, here: Side, there: Side, place: int, attempt: int, serve: Serve) -> Story:
         """Ask the process to which the connection is."""
         answered = self.env.event()
-        self.env.process(self.server(label, here, there.processes[number], place, attempt, serve, answered))
+        self.env.process(self.server(label, here, there, place, attempt, serve, answered))
         return (yield answered)
 
     def server(
-        self, label: str, here: Process, there: Process, place: int, attempt: int, serve: Serve, answered: simpy.Event
+        self, label: str, here: Side, there: Side, place: int, attempt: int, serve: Serve, answered: simpy.Event
     ) -> Story:
         """The other side's work, which goes on when nobody waits for the answer any more."""
         yield self.time(self.p.network, f"{label}.network.there.from.{here.name}", place)
@@ -232,76 +207,78 @@ class Simulation:
         yield self.time(self.p.network, f"{label}.network.{way}.from.{there.name}", place)
         answered.succeed(answer)
 
-    def serve(self, label: str, there: Process, place: int, attempt: int, serve: Serve) -> Story:
+    def serve(self, label: str, there: Side, place: int, attempt: int, serve: Serve) -> Story:
         """What a request comes to where it is accepted."""
-        if there.in_hand == self.p.backlog:
+        if not self.room[there]:
             return Answer(FAILED)
-        there.in_hand += 1
+        self.room[there] -= 1
         yield from self.work(there, self.p.http_server, f"{label}.server.receive", place)
         answer = yield from serve(there, attempt, place)
         page = "failed" if answer.response == FAILED else "server"
         yield from self.work(there, self.p.http_server, f"{label}.{page}.answer", place)
-        there.in_hand -= 1
+        self.room[there] += 1
         return answer
 
     # --- the three kinds of message
 
     def update(self, message: int, place: int) -> Story:
-        (here, *_) = self.accounting.processes
+        here = self.accounting
         yield from self.enter("update", here, message, place)
         yield from self.ask_database(here, "update.accounting.commit", place, commits=True)
-        level, version = self.change(message, +1)
-        serve = partial(self.write_copy, message, COPIED, HANDLER, "update.shop.commit", level, version)
+        serve = partial(self.write_copy, message, "update", *self.change(message, +1))
         answer = yield from self.request("update", here, self.shop, place, serve, message)
-        yield from self.leave("update", here, message, place, answer)
+        yield from self.leave("update", here, message, place, answer.response)
 
     def order(self, message: int, place: int) -> Story:
-        (here, *_) = self.shop.processes
+        """The shop calls one service after the other, as long as none refuses; nobody undoes anything."""
+        here, answer = self.shop, Answer(OK)
         yield from self.enter("order", here, message, place)
-        serve = partial(self.take, message)
-        answer = yield from self.request("order", here, self.accounting, place, serve, message)
-        yield from self.leave("order", here, message, place, answer)
+        for step in self.scenario.steps:
+            if answer.response == OK:
+                label, serve = self.label(step), partial(self.do, message, step)
+                answer = yield from self.request(label, here, self.at[step], place, serve, message)
+        yield from self.leave("order", here, message, place, answer.response)
 
     def query(self, message: int, place: int) -> Story:
-        (here, *_) = self.shop.processes
+        here = self.shop
         yield from self.enter("query", here, message, place)
         serve = partial(self.read, message)
         answer = yield from self.request("query", here, self.accounting, place, serve, message)
-        yield from self.leave("query", here, message, place, answer)
+        yield from self.leave("query", here, message, place, answer.response)
         if answer.response == OK:
             _, self.answer[message], self.version[message] = answer
 
-    def enter(self, label: str, at: Process, message: int, place: int) -> Story:
-        yield self.env.timeout(self.issued[message])
-        yield self.time(self.p.edge, f"{label}.edge.there", place)
-        yield from self.work(at, self.p.http_server, f"{label}.{at.name}.receive", place)
-
-    def leave(self, label: str, at: Process, message: int, place: int, answer: Answer) -> Story:
-        yield from self.work(at, self.p.http_server, f"{label}.{at.name}.answer", place)
-        yield self.time(self.p.edge, f"{label}.edge.back", place)
-        self.responded[message], self.response[message] = self.env.now, answer.response
-
     # --- what the services do
 
-    def take(self, message: int, at: Process, attempt: int, place: int) -> Story:
-        """Accounting: take the units, or refuse, and announce the new level. A known key gets its first answer."""
-        if not (yield from self.handle(at, HANDLER, message, attempt)):
-            return Answer(FAILED)
-        yield from self.ask_database(at, "order.accounting.commit", place, commits=True)
-        received = self.accounting.received
-        if self.p.idempotency and (message, TAKEN) in received:
-            return received[message, TAKEN]
-        answer = Answer(REFUSED)
-        if self.accounting.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]:
-            answer = Answer(OK)
-            level, version = self.change(message, -1)
-            self.happened(message, TAKEN)
-            serve = partial(self.write_copy, message, ANNOUNCED, ANNOUNCEMENT, "announce.shop.commit", level, version)
-            self.env.process(self.request("announce", at, self.shop, place, serve))
-        received[message, TAKEN] = answer
-        return answer
+    @staticmethod
+    def label(step: str) -> str:
+        """How the visits for a step of an order are told from others."""
+        return "order" if step == RESERVE else step
 
-    def read(self, message: int, at: Process, attempt: int, place: int) -> Story:
+    def do(self, message: int, step: str, at: Side, attempt: int, place: int) -> Story:
+        """A step of an order, or a refusal; a known key gets its first answer, which is late where nobody is to hear of it."""
+        if not (yield from self.handle(at, self.work_of(step), message, attempt)):
+            return Answer(FAILED)
+        yield from self.ask_database(at, f"{self.label(step)}.{self.at[step].name}.commit", place, commits=True)
+        key = message, DONE_BY[step][0]
+        if key not in self.received or not self.p.idempotency:
+            tried = self.take(message, at, attempt, place) if step == RESERVE else self.perform(step, message, attempt)
+            self.received[key] = tried
+        if self.received[key] == OK and self.unheard(step, message, attempt):
+            yield self.env.timeout(self.p.timeout)
+            return Answer(TIMED_OUT)
+        return Answer(self.received[key])
+
+    def take(self, message: int, at: Side, attempt: int, place: int) -> int:
+        """Accounting: take the units, or refuse, and announce the new level."""
+        response, level, version = self.reserve(message, attempt)
+        if response == OK:
+            serve = partial(self.write_copy, message, "announce", level, version)
+            told = self.request("announce", at, self.shop, self.decided(message, attempt, place), serve)
+            self.env.process(told)
+        return response
+
+    def read(self, message: int, at: Side, attempt: int, place: int) -> Story:
         """Accounting: the level and version of a SKU."""
         if not (yield from self.handle(at, HANDLER, message, attempt)):
             return Answer(FAILED)
@@ -310,40 +287,17 @@ class Simulation:
         return Answer(OK, self.accounting.level[sku], self.accounting.version[sku])
 
     def write_copy(
-        self,
-        message: int,
-        effect: str,
-        handler: str,
-        commit: str,
-        level: int,
-        version: int,
-        at: Process,
-        attempt: int,
-        place: int,
+        self, message: int, label: str, level: int, version: int, at: Side, attempt: int, place: int
     ) -> Story:
         """Shop: write the copy where the version is newer, and the key was not seen before."""
-        if not (yield from self.handle(at, handler, message, attempt)):
+        work, effect = (ANNOUNCEMENT, ANNOUNCED) if label == "announce" else (HANDLER, COPIED)
+        if not (yield from self.handle(at, work, message, attempt)):
             return Answer(FAILED)
-        yield from self.ask_database(at, commit, place, commits=True)
-        sku, known = self.arrivals.sku[message], (message, effect) in self.shop.received
-        if version > self.shop.version[sku] and not (known and self.p.idempotency):
-            self.shop.level[sku], self.shop.version[sku] = level, version
-            self.happened(message, effect)
-        self.shop.received[message, effect] = Answer(OK)
+        yield from self.ask_database(at, f"{label}.shop.commit", place, commits=True)
+        if (message, effect) not in self.received or not self.p.idempotency:
+            self.show(message, level, version, if_newer=True)
+        self.received[message, effect] = OK
         return Answer(OK)
-
-    def change(self, message: int, sign: int) -> tuple[int, int]:
-        """Accounting's stock changes by the message's quantity; the new level and version."""
-        sku, goods = self.arrivals.sku[message], self.accounting
-        goods.level[sku] += sign * int(self.arrivals.quantity[message])
-        goods.version[sku] += 1
-        self.version[message] = goods.version[sku]
-        return goods.level[sku], goods.version[sku]
-
-    def happened(self, message: int, effect: str) -> None:
-        self.duplicates[message] += (message, effect) in self.done
-        self.done.add((message, effect))
-        self.applied[message] = np.fmin(self.applied[message], self.env.now)
 
 
 def run(parameters: Rest, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
@@ -353,11 +307,4 @@ def run(parameters: Rest, scenario: Scenario, seed: int, messages: int) -> dict[
     `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
     saw), -1 for none; `attempts` of the caller; `duplicates`, effects that happened again.
     """
-    return told(Simulation(parameters, scenario, seed, messages))
-
-
-def told(simulation: Simulation) -> dict[str, np.ndarray]:
-    """Run it, and say what came of it."""
-    simulation.env.run()
-    names = ("issued", "responded", "applied", "response", "version", "answer", "attempts", "duplicates")
-    return {name: getattr(simulation, name) for name in names}
+    return Simulation(parameters, scenario, seed, messages).run("attempts")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import simpy
 
-from simlib.architectures.ground import OK, REFUSED, TIMED_OUT, Side, Story
-from simlib.architectures.message_queue.oracle import Delivery, Known, Published, Queue, Simulation
+from simlib.architectures.ground import OK, REFUSED, TIMED_OUT, Known, Side, Story
+from simlib.architectures.message_queue.oracle import Delivery, Published, Queue, Simulation
 from simlib.domain import RESERVE, RESTOCKED
 from simlib.scenario import UNDOING_FAILED, Scenario
 
@@ -77,8 +77,8 @@ class Sagas(Simulation):
 
     # --- what the services do
 
-    def perform(self, step: str, it: Published, attempt: int) -> Known:
-        known = super().perform(step, it, attempt)
+    def try_step(self, step: str, it: Published, attempt: int) -> Known:
+        known = super().try_step(step, it, attempt)
         if known[0] == OK:
             self.balance[it.message, step] = self.balance.get((it.message, step), 0) + 1
         return known

@@ -8,15 +8,15 @@ left out. Numbers are drawn from the model's streams at the model's places, so t
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
 
 from simlib import draws
+from simlib.architectures.ground import FAILED, TIMED_OUT, Side, Story
 from simlib.architectures.rest import oracle as rest
-from simlib.architectures.rest.oracle import FAILED, RESERVE, TIMED_OUT, Answer, Peer, Process, Serve, Story
+from simlib.architectures.rest.oracle import Answer, Caller, Serve
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ CONFIGURED = 60.0
 """For so long after the last arrival configurations come, s."""
 
 
-class Sidecar:
-    """Beside a process: its threads, whom it knows of the other side, what its retries are paid from."""
+class Sidecar(Caller):
+    """Beside a process: its threads, and what it knows of the other side's processes."""
 
-    def __init__(self, env: simpy.Environment, name: str, p: ServiceMesh) -> None:
+    def __init__(self, env: simpy.Environment, name: str, p: ServiceMesh, processes: list[Side]) -> None:
+        ejection = p.ejection, p.ejection_lasts, p.policy.max_ejected
+        super().__init__(env, processes, p.proxy_connections, p.policy.budget, *ejection)
         self.name = f"{name}.sidecar"
         self.cpu = simpy.Resource(env, p.workers)
-        self.peers = [Peer(env, p.proxy_connections, p.ejection, p.ejection_lasts) for _ in range(p.processes)]
-        self.turn, self.paid = 0, 0.0
 
 
 class Simulation(rest.Simulation):
@@ -43,12 +43,19 @@ class Simulation(rest.Simulation):
 
     def __init__(self, p: ServiceMesh, scenario: Scenario, seed: int, messages: int) -> None:
         super().__init__(p, scenario, seed, messages)
-        processes = [*self.accounting.processes, *self.shop.processes]
-        self.sidecars = {process: Sidecar(self.env, process.name, p) for process in processes}
-        for number, (process, sidecar) in enumerate(self.sidecars.items()):
-            del process.peers[1:]
+        ways = ((self.accounting, self.shop), (self.shop, self.accounting))
+        self.sidecars = {
+            process: Sidecar(self.env, process.name, p, self.processes[there])
+            for here, there in ways
+            for process in self.processes[here]
+        }
+        for number, sidecar in enumerate(self.sidecars.values()):
             for turn in range(int((self.issued[-1] + CONFIGURED) / p.policy.push_interval)):
                 self.env.process(self.configure(sidecar, number, turn))
+
+    def known(self, there: Side) -> list[Side]:
+        """A process knows its sidecar, which stands for all of the other side."""
+        return [there]
 
     def configure(self, sidecar: Sidecar, number: int, turn: int) -> Story:
         """What the control plane sends."""
@@ -70,64 +77,59 @@ class Simulation(rest.Simulation):
         """Between a process and its sidecar."""
         return self.time(self.p.loopback, f"{label}.from.{name}", place)
 
-    def ask(
-        self, label: str, here: Process, there: rest.Side, number: int, place: int, attempt: int, serve: Serve
-    ) -> Generator[simpy.Event, Answer, Answer]:
-        """Ask the sidecar, which goes on when nobody waits for it any more."""
+    def ask(self, label: str, here: Side, there: Side, place: int, attempt: int, serve: Serve) -> Story:
+        """Ask the sidecar, which goes on when nobody waits for it any more; services that have none are asked directly."""
+        if there not in self.sidecars:
+            return (yield from super().ask(label, here, there, place, attempt, serve))
         answered = self.env.event()
-        self.env.process(self.proxy(label, here, there, place, attempt, serve, answered))
+        self.env.process(self.proxy(label, here, place, attempt, serve, answered))
         return (yield answered)
 
-    def proxy(
-        self, label: str, here: Process, there: rest.Side, place: int, attempt: int, serve: Serve, answered: simpy.Event
-    ) -> Story:
+    def proxy(self, label: str, here: Side, place: int, attempt: int, serve: Serve, answered: simpy.Event) -> Story:
         sidecar = self.sidecars[here]
         yield self.loop(f"{label}.out", here.name, place)
         yield from self.passed(sidecar, f"{label}.out", place)
-        answer = yield from self.tries(label, sidecar, there, place, attempt, serve)
+        answer = yield from self.tries(label, sidecar, place, attempt, serve)
         yield from self.passed(sidecar, f"{label}.home", place)
         yield self.loop(f"{label}.home", sidecar.name, place)
         answered.succeed(answer)
 
-    def tries(self, label: str, sidecar: Sidecar, there: rest.Side, place: int, attempt: int, serve: Serve) -> Story:
+    def tries(self, label: str, sidecar: Sidecar, place: int, attempt: int, serve: Serve) -> Story:
         """One try after the other; each has a number of its own among those of all the application's attempts."""
         p, unheard = self.p, False
         first = (attempt - 1) * (p.proxy_retries + 1) + 1
-        sidecar.paid = min(sidecar.paid + p.policy.budget, RESERVE)
+        sidecar.pays_in()
         for turn in range(p.proxy_retries + 1):
             at = draws.fold(place, turn) if p.proxy_retries else place
-            answer = yield from self.once(label, sidecar, there, at, first + turn, serve)
+            answer = yield from self.once(label, sidecar, at, first + turn, serve)
             if answer.response not in (FAILED, TIMED_OUT):
                 return answer
             unheard = unheard or answer.response == TIMED_OUT
-            if turn == p.proxy_retries or not self.affords(sidecar, p.policy.budget, p.proxy_retries):
+            if turn == p.proxy_retries or not sidecar.affords(p.proxy_retries):
                 break
             wait = min(p.policy.backoff * 2.0**turn, 60.0)
             yield self.env.timeout(wait * self.uniform(f"{label}.sidecar.backoff", at))
         return Answer(TIMED_OUT if unheard else FAILED)
 
-    def once(self, label: str, sidecar: Sidecar, there: rest.Side, place: int, number: int, serve: Serve) -> Story:
+    def once(self, label: str, sidecar: Sidecar, place: int, number: int, serve: Serve) -> Story:
         """One try: a process that is not left out, a connection to it, an answer in time."""
-        which = self.choose(sidecar, sidecar.peers, f"{label}.upstream.select", place)
-        if which is None:
+        peer = self.choose(sidecar, f"{label}.upstream.select", place)
+        if peer is None:
             return Answer(FAILED)
-        peer = sidecar.peers[which]
-        if (
-            peer.requests - peer.connections.count >= self.p.proxy_pending
-            and peer.connections.count == self.p.proxy_connections
-        ):
+        waiting, connected = len(peer.connections.queue), peer.connections.count
+        if waiting >= self.p.proxy_pending and connected == self.p.proxy_connections:
             return Answer(FAILED)
         with peer.connections.request() as connection:
             yield connection
             answered = self.env.event()
-            self.env.process(self.far(label, sidecar, there.processes[which], place, number, serve, answered))
+            self.env.process(self.far(label, sidecar, peer.process, place, number, serve, answered))
             yield answered | self.env.timeout(self.p.proxy_timeout)
         answer: Any = answered.value if answered.triggered else Answer(TIMED_OUT)
-        peer.came_to(answer.response in (FAILED, TIMED_OUT), sidecar.peers, self.p.policy.max_ejected)
+        sidecar.hears(peer, answer.response in (FAILED, TIMED_OUT))
         return answer
 
     def far(
-        self, label: str, sidecar: Sidecar, there: Process, place: int, number: int, serve: Serve, answered: simpy.Event
+        self, label: str, sidecar: Sidecar, there: Side, place: int, number: int, serve: Serve, answered: simpy.Event
     ) -> Story:
         """The other side's sidecar and process."""
         other = self.sidecars[there]
@@ -144,4 +146,4 @@ class Simulation(rest.Simulation):
 
 def run(parameters: ServiceMesh, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
     """One run, to the time when nothing is under way any more: the same arrays as of direct REST's oracle."""
-    return rest.told(Simulation(parameters, scenario, seed, messages))
+    return Simulation(parameters, scenario, seed, messages).run("attempts")

@@ -8,25 +8,19 @@ from the model's streams at the model's places, so that equal stories give equal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.distributions import Distribution
-from simlib.domain import ANNOUNCED, COPIED, KINDS, ORDER, RESPONSES, STOCK_QUERY, STOCK_UPDATE, TAKEN
+from simlib.architectures.ground import ANNOUNCEMENT, HANDLER, OK, REFUSED, TIMED_OUT, Ground, Side, Story
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.streaming.model import Streaming
-
-OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
-HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
-"""Streams of the handlers' work, which all architectures share."""
-Story = Generator[simpy.Event, Any, Any]
 
 
 @dataclass
@@ -44,17 +38,6 @@ class Record:
         """Where the draws of its delivery stand."""
         place = draws.fold(draws.fold(0, self.message), 0)
         return draws.fold(place, self.copy) if self.copy else place
-
-
-class Side:
-    """A service: one event loop, its connections to its database, its goods, what it remembers to have handled."""
-
-    def __init__(self, env: simpy.Environment, name: str, p: Streaming, units: np.ndarray) -> None:
-        self.name = name
-        self.cpu = simpy.Resource(env)
-        self.database = simpy.Resource(env, p.database_connections)
-        self.level, self.version = units.tolist(), [0] * len(units)
-        self.handled: dict[int, tuple[int, int, int]] = {}
 
 
 class Shelf:
@@ -113,19 +96,16 @@ class Topic:
         self.followers = [Follower(env) for _ in range(p.followers if p.acks == "all" else 0)]
 
 
-class Simulation:
+class Simulation(Ground):
     """One run."""
 
+    p: Streaming
+
     def __init__(self, p: Streaming, scenario: Scenario, seed: int, messages: int) -> None:
-        self.p, self.scenario, self.seed = p, scenario, seed
-        self.env = env = simpy.Environment()
-        self.arrivals = scenario.draw(seed, messages)
-        self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
-        self.accounting, self.shop = (Side(env, name, p, scenario.stock()) for name in ("accounting", "shop"))
-        self.issued, (self.responded, self.applied) = self.arrivals.issued, np.full((2, messages), np.nan)
-        self.response, self.deliveries, self.duplicates, self.parked = np.zeros((4, messages), int)
-        self.version, self.answer = np.full((2, messages), -1)
-        self.done: set[tuple[int, str]] = set()
+        super().__init__(p, scenario, seed, messages)
+        env = self.env
+        self.seen: set[int] = set()
+        self.known: dict[int, tuple[int, int, int]] = {}
         self.updates, self.orders = (Topic(env, name, p) for name in ("updates", "orders"))
         number = 0
         for topic in (self.updates, self.orders):
@@ -140,46 +120,7 @@ class Simulation:
             for i in range(p.partitions):
                 env.process(self.poll(topic, i, side, body, number))
                 number += 1
-        starts = {STOCK_UPDATE: self.update, ORDER: self.order, STOCK_QUERY: self.query}
-        for message, kind in enumerate(self.arrivals.kind.tolist()):
-            env.process(starts[KINDS[kind]](message, draws.fold(0, message)))
-
-    # --- what a visit costs
-
-    def drawn(self, distribution: Distribution, stream: str, place: int) -> float:
-        return distribution.draw(draws.stream_key(self.seed, stream))(place)
-
-    def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
-        return self.env.timeout(self.drawn(distribution, stream, place))
-
-    def on_a_core(self, distribution: Distribution, stream: str, place: int) -> Story:
-        """Work on one of the cores that both sides and the database share."""
-        with self.cores.request() as core:
-            yield core
-            yield self.time(distribution, stream, place)
-
-    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
-        with side.cpu.request() as turn:
-            yield turn
-            yield from self.on_a_core(distribution, stream, place)
-
-    def ask_database(self, side: Side, stream: str, place: int, commits: bool) -> Story:
-        with side.database.request() as connection:
-            yield connection
-            yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
-            yield from self.on_a_core(self.p.read, stream, place)
-            if commits:
-                with self.log.request() as turn:
-                    yield turn
-                    yield self.time(self.p.commit, f"{stream}.flush", place)
-            yield from self.work(side, self.p.database_client, f"{stream}.took", place)
-
-    def handle(self, side: Side, stream: str, message: int, attempt: int) -> Story:
-        """The handler's work; whether it succeeds. Every architecture meets the same at the same attempt."""
-        place = draws.fold(draws.fold(0, message), attempt - 1)
-        yield from self.work(side, self.scenario.handler_work, stream, place)
-        failure = draws.stream_key(self.seed, f"handler_failure.{stream}")
-        return draws.uniform(failure, place) >= self.scenario.handler_failure
+        self.issue()
 
     # --- publishing
 
@@ -334,30 +275,26 @@ class Simulation:
     def write_copy(self, record: Record, place: int, attempt: int) -> Story:
         """Shop: write the copy, where the version is newer and the message was not handled before."""
         shop, message = self.shop, record.message
-        announced = KINDS[self.arrivals.kind[message]] == ORDER
-        if not (yield from self.handle(shop, ANNOUNCEMENT if announced else HANDLER, message, attempt)):
+        work = ANNOUNCEMENT if self.ordered(message) else HANDLER
+        if not (yield from self.handle(shop, work, message, attempt)):
             return False
         yield from self.ask_database(shop, "updates.shop.commit", place, commits=True)
-        sku, again = self.arrivals.sku[message], message in shop.handled and self.remembers
-        if not again and (record.version > shop.version[sku] or not self.p.write_if_newer):
-            shop.level[sku], shop.version[sku] = record.level, record.version
-            self.happened(message, ANNOUNCED if announced else COPIED)
-        shop.handled[message] = OK, record.level, record.version
+        if message not in self.seen or not self.remembers:
+            self.show(message, record.level, record.version, self.p.write_if_newer)
+        self.seen.add(message)
         return True
 
     def take(self, record: Record, place: int, attempt: int) -> Story:
-        """Accounting: take the units or reject the order; announce the new level."""
+        """Accounting: take the units or reject the order; call for the further steps; announce the new level."""
         accounting, message = self.accounting, record.message
         if not (yield from self.handle(accounting, HANDLER, message, attempt)):
             return False
         yield from self.ask_database(accounting, "orders.accounting.commit", place, commits=True)
-        if message not in accounting.handled or not self.remembers:
-            result, level, version = REFUSED, -1, -1
-            if accounting.level[self.arrivals.sku[message]] >= self.arrivals.quantity[message]:
-                result, (level, version) = OK, self.change(message, -1)
-                self.happened(message, TAKEN)
-            accounting.handled[message] = result, level, version
-        result, level, version = accounting.handled[message]
+        if message not in self.known or not self.remembers:
+            self.known[message] = self.reserve(message, attempt)
+            if self.known[message][0] == OK:
+                self.env.process(self.call_services(message, attempt, self.decided(message, attempt, place)))
+        result, level, version = self.known[message]
         if result != OK:
             return True
         return (yield from self.publish("announce", accounting, self.updates, message, level, version, place)) == OK
@@ -369,50 +306,16 @@ class Simulation:
         yield from self.ask_database(self.accounting, "update.accounting.commit", place, commits=True)
         level, version = self.change(message, +1)
         response = yield from self.publish("update", self.accounting, self.updates, message, level, version, place)
-        yield from self.leave("update", "", self.accounting, message, place, response)
+        yield from self.leave("update", self.accounting, message, place, response)
 
     def order(self, message: int, place: int) -> Story:
         yield from self.enter("order", self.shop, message, place)
         yield from self.ask_database(self.shop, "order.shop.commit", place, commits=True)
-        sku, quantity = self.arrivals.sku[message], int(self.arrivals.quantity[message])
         response, variant = REFUSED, ".refused"
-        if self.shop.level[sku] >= quantity:
-            self.shop.level[sku] -= quantity
+        if self.promise(message):
             response = yield from self.publish("order", self.shop, self.orders, message, -1, -1, place)
             variant = ""
-        yield from self.leave("order", variant, self.shop, message, place, response)
-
-    def query(self, message: int, place: int) -> Story:
-        yield from self.enter("query", self.shop, message, place)
-        response = FAILED
-        if (yield from self.handle(self.shop, HANDLER, message, 1)):
-            yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
-            sku, response = self.arrivals.sku[message], OK
-            self.answer[message], self.version[message] = self.shop.level[sku], self.shop.version[sku]
-        yield from self.leave("query", "", self.shop, message, place, response)
-
-    def enter(self, label: str, side: Side, message: int, place: int) -> Story:
-        yield self.env.timeout(self.issued[message])
-        yield self.time(self.p.edge, f"{label}.edge.there", place)
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
-
-    def leave(self, label: str, variant: str, side: Side, message: int, place: int, response: int) -> Story:
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}{variant}.answer", place)
-        yield self.time(self.p.edge, f"{label}{variant}.edge.back", place)
-        self.responded[message], self.response[message] = self.env.now, response
-
-    def change(self, message: int, sign: int) -> tuple[int, int]:
-        """Accounting's stock changes by the message's quantity; the new level and version."""
-        sku, goods = self.arrivals.sku[message], self.accounting
-        goods.level[sku] += sign * int(self.arrivals.quantity[message])
-        goods.version[sku] += 1
-        self.version[message] = goods.version[sku]
-        return goods.level[sku], goods.version[sku]
-
-    def happened(self, message: int, effect: str) -> None:
-        self.duplicates[message] += (message, effect) in self.done
-        self.done.add((message, effect))
-        self.applied[message] = np.fmin(self.applied[message], self.env.now)
+        yield from self.leave("order", self.shop, message, place, response, variant)
 
 
 def run(parameters: Streaming, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:
@@ -422,7 +325,4 @@ def run(parameters: Streaming, scenario: Scenario, seed: int, messages: int) -> 
     `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
     saw), -1 for none; `deliveries`; `duplicates`, effects that happened again; `parked`, 1 where it was set aside.
     """
-    simulation = Simulation(parameters, scenario, seed, messages)
-    simulation.env.run()
-    names = ("issued", "responded", "applied", "response", "version", "answer", "deliveries", "duplicates", "parked")
-    return {name: getattr(simulation, name) for name in names}
+    return Simulation(parameters, scenario, seed, messages).run("deliveries", "parked")
