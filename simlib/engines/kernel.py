@@ -1073,7 +1073,9 @@ def ended(s, message):  # type: ignore[no-untyped-def]
         s.open -= 1
         if s.population:
             customer = customer_at(s, message)
-            think(s, customer.number, customer.turn + 1)
+            if customer.number >= 0:
+                think(s, customer.number, customer.turn + 1)
+                customer.number = -1
         if s.open == 0 and s.stopped == 0:
             s.stopped = 1
             say(s, STOP, 0)

@@ -241,8 +241,6 @@ class Checker:
                 self.grouped(queue)
             elif queue.commit_every is not None:
                 raise self.bad(f"queue '{queue.name}' has no position to commit: make it the group of a log")
-            if queue.commit_every is not None:
-                self.comes_again(f"queue '{queue.name}'")
         for what, noun in [("table", table) for table in flow.tables.values()] + [
             ("credit", credit) for credit in flow.credits.values()
         ]:
@@ -294,14 +292,6 @@ class Checker:
             raise self.bad(
                 f"queue '{queue.name}' is the group of a log, which comes again from its position on, after a"
                 " session timeout: leave requeue out, and give it a detected_after"
-            )
-
-    def comes_again(self, where: str) -> None:
-        """What was settled comes again: not where a customer waits for that."""
-        if any(source.population is not None for source in self.flow.sources.values()):
-            raise self.bad(
-                f"what comes again of {where} is settled twice, for which the customers of"
-                " a population would go on twice: let messages arrive"
             )
 
     def mine(self, noun: Any, what: str, table: dict[str, Any]) -> None:
@@ -464,7 +454,6 @@ class Checker:
             case Seek(queue=queue):
                 if queue.log is None:
                     raise self.bad(f"queue '{queue.name}' keeps nothing to seek in: make it the group of a log")
-                self.comes_again(f"log '{queue.log.name}'")
             case Fork(branches=branches, join=join):
                 self.number(
                     len(branches) if join is None else join, "join of a fork", least=1, most=len(branches), whole=True

@@ -268,22 +268,11 @@ def test_what_cannot_be_said_of_a_log_is_refused_in_one_line() -> None:
         flow.consumers(*other.group("others"), at=log.at, count=1, steps=DONE)
         flow.source("other", at=log.at, steps=[publish(other, sign=1)])
 
-    def customers(flow: Flow, log: Log) -> None:
-        flow.source("other", at=log.at, population=2, steps=[publish(log), seek(log.queues[0])])
-
-    def waiting(flow: Flow, log: Log) -> None:
-        flow.source("other", at=log.at, population=2, steps=[publish(log)])
-        flow.consumers(*log.group("late", commit_every=1.0), at=log.at, count=1, steps=DONE)
-
-    said = {
-        build.__name__: refusal(build)
-        for build in (unread, committed, waiting, limited, sought, signed, unflushed, customers)
-    }
+    said = {build.__name__: refusal(build) for build in (unread, committed, limited, sought, signed, unflushed)}
     assert "give it a group" in said["unread"]
     assert "has no position to commit" in said["committed"]
     assert "has no max_deliveries" in said["limited"]
     assert "make it the group of a log" in said["sought"]
     assert "name its streams=" in said["signed"]
     assert "cannot take a version back" in said["unflushed"]
-    assert "population" in said["customers"] and "population" in said["waiting"]
     assert all("\n" not in line for line in said.values())

@@ -300,8 +300,9 @@ class Engine:
                 issue(message)
 
         def settled(message: int) -> None:
-            customer, turn = owner.pop(message)
-            next_turn(customer, turn + 1)
+            if message in owner:  # what comes again is settled once more, and its customer has gone on
+                customer, turn = owner.pop(message)
+                next_turn(customer, turn + 1)
 
         self.closed_loop = settled
         for customer in range(self.arrivals.population):
