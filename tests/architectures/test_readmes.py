@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from simlib import architectures, paths
+from simlib.architectures.parameters import broker_of, calibrated, times
 from simlib.distributions import Distribution
 from simlib.errors import BadInput
 
@@ -64,6 +65,15 @@ def test_tables_of_parameters_list_exactly_the_fields_with_default_unit_and_mean
     tables = list(parameter_rows(name))
     assert [{field: row[:3] for field, row in rows.items()} for rows in tables] == expected
     assert all(re.match("measured|assumed|set", row[3]) for rows in tables for row in rows.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_of_parameters_say_measured_of_what_is_and_assumed_of_what_is_not(name):
+    known = architectures.get(name)
+    found = calibrated(name, broker_of(known.parameters, {}))
+    rows, *_ = parameter_rows(name)
+    said = {time: rows[time][3] for time in times(known.variants[0])}
+    assert all(told.startswith(found[time].provenance if time in found else "assumed") for time, told in said.items())
 
 
 def test_a_parameter_of_one_broker_is_refused_for_another_in_one_line():
