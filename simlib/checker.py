@@ -19,6 +19,7 @@ from simlib.domain import (
     ANNOUNCED,
     COPIED,
     COPY,
+    COUNTED,
     DONE_BY,
     ISSUED,
     KINDS,
@@ -30,6 +31,7 @@ from simlib.domain import (
     STOCK_QUERY,
     STOCK_UPDATE,
     TAKEN,
+    WINDOWS,
     undone,
 )
 from simlib.errors import unknown
@@ -45,6 +47,7 @@ ANOMALIES = {
     "more often than it was done",
     "half_done": "accounting changed its stock, and the shop's copy never got that version or a newer one",
     "half_finished": "an order of which some steps stand, neither undone nor followed by the others",
+    "miscounted": "an order that windows counted more than once; or never, though they count and it was answered ok",
     "reordered": "written to the shop's copy after a newer version of the SKU",
     "stale": "a query that saw an older version than accounting had made before it was issued",
     "unseen_write": "a query that did not see its customer's own last order, answered ok before it was issued",
@@ -54,7 +57,11 @@ ANOMALIES = {
 """What can befall a message, by name."""
 POSSIBLE = {
     STOCK_UPDATE: {(ISSUED, STOCK), (COPIED, COPY)},
-    ORDER: {(ANNOUNCED, COPY), (RESTOCKED, COPY), *DONE_BY.values(), *((undone(e), s) for e, s in DONE_BY.values())},
+    ORDER: {
+        *((ANNOUNCED, COPY), (RESTOCKED, COPY), (COUNTED, WINDOWS)),
+        *DONE_BY.values(),
+        *((undone(e), s) for e, s in DONE_BY.values()),
+    },
     STOCK_QUERY: set(),
 }
 """The effects, with their stores, that messages of the domain's kinds can have; other kinds may have any."""
@@ -144,6 +151,7 @@ def anomalies(ledger: Ledger) -> dict[str, np.ndarray]:
         "unexpected": ledger.effect_message[_impossible(ledger)],
         "half_done": np.setdiff1d(ledger.effect_message[ledger.unfinished], pending),
         "half_finished": ledger.ids[ledger.half_finished],
+        "miscounted": ledger.ids[ledger.miscounted],
         "reordered": ledger.effect_message[_late(ledger)],
         "stale": ledger.ids[ledger.reads[ledger.stale]],
         "unseen_write": ledger.ids[ledger.reads[ledger.own_write_unseen]],

@@ -49,6 +49,9 @@ DONE_AT = {RESERVE: "accounting", PAY: "payment", SHIP: "shipping", CONFIRM: "ac
 """The service that does each step."""
 PROCESSES = {"simple": (RESERVE,), "fulfilment": tuple(DONE_BY)}
 """The steps that an order goes through, by the name of the process."""
+WINDOWS, COUNTED = "windows", "counted"
+"""The store and the effect of an order that a stream processor counts in a window: its version is the window's count after it. It
+tells of the order, and is not its delivery: it counts among the message's effects no more than `issued` does."""
 _UNDONE = ".undone"
 
 
@@ -63,5 +66,6 @@ def undoes(effect: str) -> str | None:
 
 
 def counts(effect: str) -> bool:
-    """Whether an effect counts among those of its message: a change that is issued and what takes an effect back do not."""
-    return effect != ISSUED and undoes(effect) is None
+    """Whether an effect counts among those of its message: a change that is issued, what is counted in a window and what takes
+    an effect back do not."""
+    return effect not in (ISSUED, COUNTED) and undoes(effect) is None

@@ -9,7 +9,19 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from simlib.domain import COPY, DONE_BY, ORDER, PROCESSES, STOCK, STOCK_QUERY, counts, undoes, undone
+from simlib.domain import (
+    COPY,
+    COUNTED,
+    DONE_BY,
+    ORDER,
+    PROCESSES,
+    STOCK,
+    STOCK_QUERY,
+    WINDOWS,
+    counts,
+    undoes,
+    undone,
+)
 from simlib.history import History
 
 _SHIFT = np.int64(32)
@@ -230,6 +242,14 @@ class Ledger:
         stands = np.array([self.times(*step) > self.times(undone(step[0]), step[1]) for step in steps])
         half = stands.any(axis=0) & ~stands.all(axis=0)
         return np.flatnonzero(half & self.kind.among(ORDER))
+
+    @cached_property
+    def miscounted(self) -> np.ndarray:
+        """Rows of the orders that windows counted more than once; and where they count at all, of those answered ok, of which
+        nothing is under way, that they never counted."""
+        times = self.times(COUNTED, WINDOWS)
+        promised = self.kind.among(ORDER) & self.response.among("ok") & ~self.outcome.among("in_flight")
+        return np.flatnonzero((times > 1) | (promised & (times == 0) & times.any()))
 
     @cached_property
     def stock(self) -> Stock:

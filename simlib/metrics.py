@@ -417,6 +417,13 @@ _METRICS = (
         "sum",
         lambda facts, _: np.ones(facts.half_finished.size),
     ),
+    Metric(
+        "miscounted",
+        "messages",
+        "orders that windows counted more than once, or never, though they count and the orders were answered ok",
+        "sum",
+        _struck("miscounted"),
+    ),
     Metric("retry_amplification", "1", "attempts / messages attempted at all", "mean", _attempts),
     Metric(
         "oversold_units", "units", "units of the orders answered ok that were rejected, or undone", "sum", _oversold

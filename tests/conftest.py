@@ -16,7 +16,20 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from simlib.domain import ANNOUNCED, COPIED, COPY, DONE_BY, ISSUED, KINDS, RESTOCKED, STOCK, counts, undone
+from simlib.domain import (
+    ANNOUNCED,
+    COPIED,
+    COPY,
+    COUNTED,
+    DONE_BY,
+    ISSUED,
+    KINDS,
+    RESTOCKED,
+    STOCK,
+    WINDOWS,
+    counts,
+    undone,
+)
 from simlib.engines import ENGINES, compiled
 from simlib.engines import simpy as simpy_engine
 from simlib.engines.simpy import engine, pools, queues
@@ -42,7 +55,7 @@ def require_part(found: bool, reason: str) -> None:
 HistoryMaker = Callable[..., History]
 """What the fixture `make_history` gives."""
 _STORES = {ISSUED: STOCK, COPIED: COPY, ANNOUNCED: COPY, RESTOCKED: COPY, **dict(DONE_BY.values())}
-_STORES |= {undone(effect): store for effect, store in DONE_BY.values()}
+_STORES |= {COUNTED: WINDOWS} | {undone(effect): store for effect, store in DONE_BY.values()}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from simlib.domain import (
     CONFIRMED,
     COPIED,
     COPY,
+    COUNTED,
     ISSUED,
     ORDER,
     PAID,
@@ -163,6 +164,19 @@ def test_what_is_undone_more_often_than_it_was_done_is_unexpected(make_history):
     verdict = check(make_history(*process(*twice), process="fulfilment"))
     assert only(verdict, "unexpected", "half_finished")
     assert only(check(make_history(*process(*WHOLE, (undone(TAKEN), 1.0, 2, 2), version=2))), "unexpected", "half_done")
+
+
+def test_an_order_is_miscounted_where_windows_count_it_twice_or_count_and_leave_it_out(make_history):
+    taken = [(0, TAKEN, 0.1, 1, -1), (0, ANNOUNCED, 0.2, 1), (1, TAKEN, 1.1, 1, -1, 1), (1, ANNOUNCED, 1.2, 1, 0, 1)]
+    one, other, again = (0, COUNTED, 1.3, 1), (1, COUNTED, 1.3, 1, 0, 1), (1, COUNTED, 1.4, 2, 0, 1)
+    orders = [order(0.0, 1), order(1.0, 1, sku=1)]
+    assert only(check(make_history(orders, [*taken, one, other])))
+    assert only(check(make_history(orders, taken))), "nobody counts"
+    for effects, offender in (([one, other, again], 1), ([one], 1), ([other], 0)):
+        verdict = check(make_history(orders, [*taken, *effects]))
+        assert only(verdict, "miscounted") and verdict.offenders("miscounted") == (offender,)
+    pending = [orders[0], order(1.0, 1, sku=1, response="ok", outcome="in_flight")]
+    assert only(check(make_history(pending, [*taken[:2], one])))
 
 
 def test_a_customer_who_does_not_see_the_own_order_saw_no_stale_read_where_it_was_taken_meanwhile(make_history):

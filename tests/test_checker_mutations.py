@@ -24,6 +24,7 @@ from simlib.domain import (
     CONFIRMED,
     COPIED,
     COPY,
+    COUNTED,
     ISSUED,
     ORDER,
     PAID,
@@ -32,6 +33,8 @@ from simlib.domain import (
     STOCK_QUERY,
     STOCK_UPDATE,
     TAKEN,
+    WINDOWS,
+    counts,
     undone,
 )
 from simlib.history import History, to_table
@@ -44,8 +47,8 @@ AT_MOST = 8
 _COPY = {"stale", "unseen_write", "oversold", "undersold"}
 WEAK = {name: set() if name in ("rest", "service_mesh") else _COPY for name in architectures.names()}
 """What happens in each architecture though nothing fails: a shop answers from a copy, and before accounting did."""
-PLAIN = {"batch_exchange": {"coalesce": False, "transaction": "record", "interval": 0.5}}
-"""What lets each change be sent and written for itself: the mutations take one away and leave the others."""
+PLAIN = {"batch_exchange": {"coalesce": False, "transaction": "record", "interval": 0.5}, "streaming": {"window": 2.0}}
+"""What lets each change be sent and written for itself, and orders be counted: the mutations take one away and leave the others."""
 FIRST = 1e-6
 """A moment, s: shorter than anything takes."""
 
@@ -233,7 +236,7 @@ class Copy:
 
     def vanish(self, ids: list[int], outcome: str, response: str = "ok") -> None:
         """These messages had no effect, and ended so."""
-        self.e = self.e.drop(self.rows(ids, *set(self.e["effect"]) - {ISSUED}))
+        self.e = self.e.drop(self.rows(ids, *filter(counts, set(self.e["effect"]))))
         self.m.loc[ids, ["outcome", "response", "effects", "applied"]] = [outcome, response, 0, np.nan]
         self.m.loc[[i for i in ids if self.m.at[i, "kind"] == ORDER], "version"] = -1
 
@@ -246,7 +249,7 @@ class Copy:
         """These effects happened at other times."""
         self.e.loc[rows, "time"] = times
         self.e = self.e.sort_values("time", kind="stable")
-        counted = self.e[self.e["effect"] != ISSUED]
+        counted = self.e[self.e["effect"].map(counts)]
         self.m["applied"] = counted.groupby("message")["time"].min().reindex(self.m.index)
 
     def made(self) -> History:
@@ -421,6 +424,20 @@ def an_order_s_last_step_is_never_done(c):
     c.expect(ids, "half_finished")
 
 
+@plants("miscounted")
+def an_order_is_counted_again(c):
+    ids = c.draw(c.e.loc[c.e["effect"] == COUNTED, "message"])
+    c.append([{"message": i, "effect": COUNTED, "store": WINDOWS, "sku": c.m.at[i, "sku"], "version": 99} for i in ids])
+    c.expect(ids, "miscounted")
+
+
+@plants("miscounted")
+def an_order_is_never_counted(c):
+    ids = c.draw(c.e.loc[c.e["effect"] == COUNTED, "message"])
+    c.e = c.e.drop(c.rows(ids, COUNTED))
+    c.expect(ids, "miscounted")
+
+
 @plants("unexpected")
 def an_order_s_payment_is_taken_back_twice(c):
     ids = c.draw(c.e.loc[c.e["effect"] == PAID, "message"])
@@ -477,7 +494,7 @@ def a_rejected_order_is_promised(c):
     refused = c.told(ORDER, response="refused", outcome="rejected") & ~c.m.index.isin(c.base["undersold"])
     ids = c.draw(c.m.index[refused])
     c.m.loc[ids, "response"] = "ok"
-    c.expect(ids, "oversold")
+    c.expect(ids, "oversold", *(["miscounted"] if COUNTED in set(c.e["effect"]) else []))
 
 
 @plants("undersold")

@@ -31,7 +31,7 @@ PROMISED = (
     *(f"{time}_{s}" for time in ("response_time", "delivery_time") for s in ("mean", "p50", "p95", "p99")),
     *("responded_fraction", "delivered_fraction", "throughput", "goodput", "utilisation.POOL", "backlog_max"),
     *("drain_time", "lost", "duplicated", "reordered", "stale", "dead_lettered", "retry_amplification"),
-    *("compensated", "half_finished"),
+    *("compensated", "half_finished", "miscounted"),
     *("oversold_units", "undersold_units", "stale_read_fraction", "read_your_writes_violations"),
     *(f"age_of_information_{s}" for s in ("mean", "p95", "max")),
 )

@@ -53,8 +53,8 @@ class Side:
     parameters: Parameters
 
     def work(self, time: Time, stream: str) -> Steps:
-        """Processor work: in the side's one event loop, on a core of the machine."""
-        return [self.part.cpu.seize(), self.machine.cores.serve(time, stream=stream), self.part.cpu.release()]
+        """Processor work of the side."""
+        return work(self.part, self.machine, time, stream)
 
     def receive(self, label: str) -> Steps:
         """Take in an HTTP request."""
@@ -93,6 +93,11 @@ class Side:
             branch(POISONED.equals(1), [fail()]),
         ]
         return [by_attempt(steps)]
+
+
+def work(part: Part, machine: Machine, time: Time, stream: str) -> Steps:
+    """Processor work: in the part's one event loop, on a core of the machine."""
+    return [part.cpu.seize(), machine.cores.serve(time, stream=stream), part.cpu.release()]
 
 
 def sides(flow: Flow, parameters: Parameters) -> tuple[Side, Side]:

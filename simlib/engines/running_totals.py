@@ -33,7 +33,7 @@ ERROR = 2.0 ** -(kernel.MANTISSA + 1)
 MOST = 10**9
 """Most messages of such a run."""
 ABSENT = (
-    "backlog_max", "compensated", "half_finished", "reordered", "stale", "undersold_units", "stale_read_fraction",
+    "backlog_max", "compensated", "half_finished", "miscounted", "reordered", "stale", "undersold_units", "stale_read_fraction",
     "read_your_writes_violations", "age_of_information_mean", "age_of_information_p95", "age_of_information_max",
 )  # fmt: skip
 """Metrics that need the whole history."""

@@ -1531,6 +1531,64 @@ def test_streaming_state_in_memory_is_written_sooner_and_restored_by_reading_the
     assert waits["database", 5.0][1] < 0.1 and waits["memory", 5.0][1] > 3 * waits["memory", 1.0][1]
 
 
+def counted(made):
+    """What the windows counted, in that order: each order with the count of its window after it, and when it was issued."""
+    effects = made.effects.to_pandas().query("effect == 'counted'")
+    return effects.merge(made.messages.to_pandas()[["message", "issued"]], on="message")
+
+
+def test_streaming_windows_count_the_orders_of_each_sku_that_were_issued_in_them():
+    orders = workload(100, only="order", goods=Goods(skus=5, units=1000))
+    made = history("streaming", orders, 400, window=0.7, commit_interval=0.05)
+    found = counted(made)
+    assert sorted(found["message"]) == list(range(400)) and measure(made)["miscounted"] == 0
+    assert (found["version"] == found.groupby(["sku", found["issued"] // 0.7]).cumcount() + 1).all()
+
+
+def test_streaming_windows_are_known_at_once_or_exactly_once_with_the_next_commit():
+    """Each order is work; in a transaction it waits a second where it is the first of those that are committed together, the last
+    of them hardly at all."""
+    late = {}
+    for guarantee in ("at_least_once", "exactly_once"):
+        orders = workload(20, only="order", goods=Goods(skus=1000, zipf=0.0))
+        slow = {"consume_client": "3 ms", "publish_client": "2 ms", "partitions": 1, "cores": 8, "commit_interval": 1.0}
+        made = history("streaming", orders, 400, window=5, guarantee=guarantee, **slow)
+        found = counted(made)
+        late[guarantee] = (found["time"] - found["issued"]).mean()
+        assert measure(made)["utilisation.windows.cpu"] == pytest.approx(20 * 0.005, rel=0.15)
+    assert late["at_least_once"] < 0.05 and late["exactly_once"] == pytest.approx(0.6, rel=0.2)
+
+
+@pytest.mark.parametrize("at", [0.9, 2.3])
+@pytest.mark.parametrize("guarantee", ["at_least_once", "at_most_once", "exactly_once"])
+def test_streaming_windows_count_twice_what_a_crash_finds_uncommitted_unless_the_counts_are_committed_with_it(
+    guarantee, at
+):
+    """Sixty orders of one SKU in one window; every second it is committed what was counted. The program is killed between."""
+    orders = workload(20, only="order", goods=ONE_SKU, faults=(Crash(part="windows", at=(at,), restart=0.1),))
+    made = history("streaming", orders, 60, window=60, guarantee=guarantee, commit_interval=1.0)
+    found = counted(made)
+    twice = ((found["time"] > at // 1.0) & (found["time"] < at)).sum() if guarantee != "exactly_once" else 0
+    assert found["version"].max() == 60 + twice and measure(made)["miscounted"] == twice
+    assert guarantee == "exactly_once" or twice > 4
+
+
+def test_streaming_windows_are_restored_from_their_changelog_and_that_takes_the_longer_the_longer_it_is():
+    """The counts go on where they were; each record of the changelog takes 5 ms."""
+    written, waits = {}, {}
+    for at in (3.0, 9.0):
+        killed = Crash(part="windows", at=(at,), restart=0.1)
+        orders = workload(20, only="order", goods=Goods(skus=1, units=1000), faults=(killed,))
+        made = history(
+            "streaming", orders, 300, window=60, partitions=1, guarantee="exactly_once", consume_client="5 ms"
+        )
+        found = counted(made)
+        assert found["version"].tolist() == list(range(1, 301))
+        written[at], waits[at] = (found["time"] < at).sum(), found.loc[found["time"] > at, "time"].min() - at - 0.1
+        assert waits[at] > 0.005 * written[at]
+    assert waits[9.0] - waits[3.0] == pytest.approx(0.005 * (written[9.0] - written[3.0]), rel=0.25)
+
+
 def test_streaming_polls_that_last_too_long_are_never_committed():
     """A poll of many records takes longer than the group has patience, and so it does the next time."""
     slow = workload(40, only="stock_update", handler_work=Constant(0.02), goods=MANY_SKUS, horizon=3.0)

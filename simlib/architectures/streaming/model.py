@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from simlib.architectures.copied import Copied
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
-from simlib.architectures.sides import Side
+from simlib.architectures.sides import Machine, Side, work
 from simlib.brokers import own
+from simlib.domain import COUNTED, WINDOWS
 from simlib.errors import unknown
 from simlib.flow import (
     BATCH,
@@ -21,8 +22,10 @@ from simlib.flow import (
     Log,
     Part,
     Pool,
+    Queue,
     Steps,
     ack,
+    apply,
     branch,
     call,
     delay,
@@ -114,6 +117,9 @@ class Streaming(Parameters):
     )
     write_if_newer: Truth = Field(True, description="whether the copy refuses a version older than its own")
     window: Duration = Field(0.0, description="in which the orders of each SKU are counted; 0: nobody counts, s")
+    commit_interval: PositiveDuration = Field(
+        0.1, description="between two commits of what was counted, its changelog and its position, s"
+    )
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
@@ -150,6 +156,8 @@ def build(p: Streaming, scenario: Scenario) -> Flow:
     announce = branch(RESULT.equals("ok"), updates.publish("announce", accounting, unconfirmed=[fail()]))
     taken = [*accounting.commit("orders.accounting"), *between.take()]
     orders.consume(accounting, [*accounting.handle(scenario), *taken, announce])
+    if p.window:
+        Windows(p, orders, accounting.machine)
     return flow
 
 
@@ -266,6 +274,69 @@ class Topic:
             retry(policy, handled, otherwise=dead_letter), *each, point(f"{name}.applied"),
         ])  # fmt: skip
         return [member.seize(), *polled, *before, work, *after, member.release()]
+
+
+class Windows:
+    """A stream processor that counts the orders of each SKU in tumbling windows: it reads their topic as a group of its own, keeps
+    the counts in its memory, and appends to a changelog how they change, from which they are restored when it begins."""
+
+    def __init__(self, p: Streaming, orders: Topic, machine: Machine) -> None:
+        self.p, self.machine, self.exactly_once = p, machine, p.guarantee == "exactly_once"
+        broker = orders.log.at
+        flow = broker.flow
+        self.part = flow.part("windows", replica_of=broker)
+        self.counts = self.part.table("windows.counts", window=p.window, durable=False)
+        self.changelog = broker.log("windows.changelog", partitions=p.partitions, flush_every=p.flush_every or None)
+        self.thread = self.part.pool("thread", capacity=1, lock=True)
+        commit_every = None if self.exactly_once else p.commit_interval
+        orders_read = orders.log.group("windows", detected_after=p.session_timeout, commit_every=commit_every)
+        changes_read = self.changelog.group("windows.changelog")
+        restored = [step for changes in changes_read for step in self.restore(changes)]
+        restore = [self.thread.seize(), *restored, self.thread.release(), wait_until(changes_read[0], at_least=NEVER)]
+        flow.actor("windows.restore", self.part, restore)
+        for partition, changes in zip(orders_read, changes_read, strict=True):
+            flow.actor(f"{partition.name}.count", self.part, self.count(partition, changes))
+
+    def restore(self, changes: Queue) -> Steps:
+        """The counts as a partition of the changelog has them, which is read from its first record to its last."""
+        take = work(self.part, self.machine, self.p.consume_client, f"{changes.name}.restore")
+        fetched = [seek(changes), receive(changes), delay(self.p.fetch, stream=f"{changes.name}.fetch")]
+        return [*fetched, for_each([*take, self.counts.write()]), ack()]
+
+    def count(self, partition: Queue, changes: Queue) -> Steps:
+        """What has come in is counted, and what that changes written to the changelog and published. The position is committed by
+        the clock; or in one transaction with it, whose end the broker writes down as well, and before which nobody reads it."""
+        p = self.p
+        taken = [
+            *work(self.part, self.machine, p.consume_client, "windows.take"),
+            *work(self.part, self.machine, p.publish_client, "windows.result"),
+        ]
+        written = [
+            delay(p.uplink, stream="windows.there"),
+            delay(Affine(p.write_batch, p.per_record, of=BATCH), stream="windows.append"),
+            *([] if p.flush_every else [delay(p.flush, stream="windows.flush")]),
+            delay(p.replicate, stream="windows.replication"),
+            delay(p.uplink, stream="windows.back"),
+        ]
+        begun: Steps = []
+        if self.exactly_once:
+            begun = [delay(p.commit_interval)]
+            written += [delay(p.commit_position, stream=f"windows.{what}") for what in ("position", "transaction")]
+        counted = for_each([self.counts.add(), publish(self.changelog), apply(COUNTED, WINDOWS)])
+        return [
+            wait_until(partition),
+            *begun,
+            self.thread.seize(),
+            receive(partition),
+            delay(p.fetch, stream="windows.fetch"),
+            for_each(taken),
+            *written,
+            counted,
+            ack(),
+            receive(changes),
+            ack(),
+            self.thread.release(),
+        ]
 
 
 class Followers:

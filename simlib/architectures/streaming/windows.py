@@ -22,12 +22,10 @@ from fastapi import FastAPI
 from quixstreams.dataframe.windows.aggregations import Count, Sum
 from quixstreams.sinks import BatchingSink, SinkBatch
 
-from simlib.architectures.streaming.log import Topics, behind, consuming, patience
+from simlib.architectures.streaming.log import POLLS_FOR, Topics, behind, consuming, patience
 from simlib.architectures.twin import Side, service
 from simlib.brokers.kafka import QUIET
 
-COMMITS_EVERY = 0.1
-"""Between two transactions, s: what Kafka Streams takes for exactly once (its `commit.interval.ms`)."""
 _WRITE = """INSERT INTO log.windows VALUES (%s, %s, %s, %s)
     ON CONFLICT (sku, opened) DO UPDATE SET orders = excluded.orders, units = excluded.units"""
 
@@ -79,8 +77,8 @@ def pipeline(side: Side, topics: Topics, group: str) -> Application:
         consumer_group=group,
         auto_offset_reset="earliest",
         processing_guarantee="exactly-once",
-        commit_interval=COMMITS_EVERY,
-        consumer_poll_timeout=COMMITS_EVERY,
+        commit_interval=topics.p["commit_interval"],
+        consumer_poll_timeout=min(topics.p["commit_interval"], POLLS_FOR),
         state_dir=tempfile.mkdtemp(prefix="state-", dir=side.config.folder),
         consumer_extra_config=QUIET | patience(topics.p),
         producer_extra_config=QUIET
