@@ -68,6 +68,8 @@ def told_twice(name, scenario, seed, messages, **changes):
     rows = history.messages.to_pandas()
     rows["response"] = rows["response"].map(RESPONSES.index)
     rows["parked"] = rows["outcome"] == "dead_lettered"
+    counted = history.effects.to_pandas().query("effect == 'counted'").groupby("message").last().reindex(rows.index)
+    rows["counted"], rows["counted_at"] = counted["version"].fillna(-1), counted["time"]
     rows["compensated"] = rows["outcome"] == "compensated"
     story = oracle(name).run(parameters, scenario, seed, messages)
     if "parked" in story:
@@ -288,6 +290,13 @@ EQUAL = {
         "committed before": (80, FLAKY, {"guarantee": "at_most_once", "handler_backoff": 0.01}),
         "committed with the effects": (80, FLAKY, {"guarantee": "exactly_once", "handler_backoff": 0.01}),
         "committed by the clock": (80, FLAKY, {"auto_commit_interval": 0.5, "handler_backoff": 0.01}),
+        "counted in windows": (120, FLAKY, {"window": 0.5, "handler_backoff": 0.01}),
+        "counted in windows, of one partition": (60, FEW, {"window": 2.0, "partitions": 1, "flush_every": 1.0}),
+        "counted in windows, committed with the effects": (
+            120,
+            FEW,
+            {"window": 0.5, "guarantee": "exactly_once", "commit_interval": 0.07},
+        ),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
         "of four steps": (30, FULFILMENT, {}),
         "of four steps that fail": (30, ROUGH | FLAKY, {"handler_backoff": 0.01}),

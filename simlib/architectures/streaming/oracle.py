@@ -2,8 +2,9 @@
 
 It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
 other: the happy path, batches that linger, confirms that come late and records that are published again, handlers that
-fail. A scenario's faults (loss, crash, poison), and with them what a group reads again, are left out. Numbers are drawn
-from the model's streams at the model's places, so that equal stories give equal times.
+fail, orders that are counted in windows. A scenario's faults (loss, crash, poison), and with them what a group reads
+again, are left out. Numbers are drawn from the model's streams at the model's places, so that equal stories give equal
+times.
 """
 
 from __future__ import annotations
@@ -85,11 +86,12 @@ class Follower:
 
 
 class Topic:
-    """A topic: what waits to be written, its disk, its partitions, what it has written before."""
+    """A topic: what waits to be written, its disk, its partitions as its group and as the windows read them, what it has
+    written before."""
 
     def __init__(self, env: simpy.Environment, name: str, p: Streaming) -> None:
         self.name, self.batch, self.next, self.io = name, Shelf(env), simpy.Resource(env), simpy.Resource(env)
-        self.partitions = [Shelf(env) for _ in range(p.partitions)]
+        self.partitions, self.to_count = ([Shelf(env) for _ in range(p.partitions)] for _ in range(2))
         self.members = [simpy.Resource(env) for _ in range(min(p.members, p.partitions))]
         self.written, self.appended = set[int](), set[int]()
         self.watermark = simpy.Resource(env)
@@ -120,6 +122,13 @@ class Simulation(Ground):
             for i in range(p.partitions):
                 env.process(self.poll(topic, i, side, body, number))
                 number += 1
+        if p.window:
+            self.windows, self.thread = self.side("windows"), simpy.Resource(env)
+            self.counts: dict[tuple[int, int], int] = {}
+            self.counted, self.counted_at = np.full(messages, -1), np.full(messages, np.nan)
+            env.process(self.restore(number))
+            for i in range(p.partitions):
+                env.process(self.count(self.orders.to_count[i], number + 1 + i))
         self.issue()
 
     # --- publishing
@@ -197,8 +206,9 @@ class Simulation(Ground):
         """A batch may be read."""
         for record in batch:
             if record.message not in topic.written or not self.p.idempotent_producer:
-                partition = topic.partitions[self.arrivals.sku[record.message] % self.p.partitions]
-                partition.put(record.message, record.level, record.version)
+                number = self.arrivals.sku[record.message] % self.p.partitions
+                for partition in (topic.partitions[number], topic.to_count[number]):
+                    partition.put(record.message, record.level, record.version)
             topic.written.add(record.message)
 
     def replicate(self, topic: Topic, batch: list[Record]) -> Story:
@@ -299,6 +309,51 @@ class Simulation(Ground):
             return True
         return (yield from self.publish("announce", accounting, self.updates, message, level, version, place)) == OK
 
+    # --- counting
+
+    def restore(self, number: int) -> Story:
+        """Before anything is counted: look into each partition of the changelog, which is empty."""
+        place, several = draws.fold(draws.fold(0, -1 - number), 0), self.p.partitions > 1
+        with self.thread.request() as turn:
+            yield turn
+            for i in range(self.p.partitions):
+                yield self.time(self.p.fetch, f"windows.changelog{f'.{i}' if several else ''}.fetch", place)
+
+    def count(self, shelf: Shelf, number: int) -> Story:
+        """For ever: count the orders that are there, and write that down; in a transaction, so many as come in before its end."""
+        p, turns, exactly_once = self.p, 0, self.p.guarantee == "exactly_once"
+        while True:
+            place = draws.fold(draws.fold(0, -1 - number), turns)
+            turns += 1
+            yield from shelf.until(1)
+            if exactly_once:
+                yield self.env.timeout(p.commit_interval)
+            with self.thread.request() as turn:
+                yield turn
+                records = shelf.take(len(shelf.records))
+                yield self.time(p.fetch, "windows.fetch", place)
+                for record in records:
+                    yield from self.work(self.windows, p.consume_client, "windows.take", record.place)
+                    yield from self.work(self.windows, p.publish_client, "windows.result", record.place)
+                yield self.time(p.uplink, "windows.there", place)
+                yield self.env.timeout(self.drawn(p.write_batch, "windows.append", place) + p.per_record * len(records))
+                if not p.flush_every:
+                    yield self.time(p.flush, "windows.flush", place)
+                yield self.time(p.replicate, "windows.replication", place)
+                yield self.time(p.uplink, "windows.back", place)
+                if exactly_once:
+                    yield self.time(p.commit_position, "windows.position", place)
+                    yield self.time(p.commit_position, "windows.transaction", place)
+                self.tally(records)
+
+    def tally(self, records: list[Record]) -> None:
+        """Each order counts in the window of its SKU in which it was issued."""
+        for record in records:
+            self.deliveries[record.message] += 2  # as an order, and as a change in the changelog
+            window = self.arrivals.sku[record.message], int(self.issued[record.message] // self.p.window)
+            self.counts[window] = self.counted[record.message] = self.counts.get(window, 0) + 1
+            self.counted_at[record.message] = self.env.now
+
     # --- the three kinds of message
 
     def update(self, message: int, place: int) -> Story:
@@ -323,6 +378,8 @@ def run(parameters: Streaming, scenario: Scenario, seed: int, messages: int) -> 
 
     Arrays of shape (messages,): `issued`, `responded`, `applied` (first effect) in s, NaN where it did not happen;
     `response` (index into `domain.RESPONSES`); `version` (made, or seen by a query) and `answer` (units that a query
-    saw), -1 for none; `deliveries`; `duplicates`, effects that happened again; `parked`, 1 where it was set aside.
+    saw), -1 for none; `deliveries`; `duplicates`, effects that happened again; `parked`, 1 where it was set aside. Where
+    orders are counted in windows, `counted`, the window's count after the order, -1 for none, and `counted_at`, s.
     """
-    return Simulation(parameters, scenario, seed, messages).run("deliveries", "parked")
+    counted = ("counted", "counted_at") if parameters.window else ()
+    return Simulation(parameters, scenario, seed, messages).run("deliveries", "parked", *counted)
