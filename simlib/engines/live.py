@@ -40,6 +40,7 @@ from simlib.domain import (
     ANNOUNCED,
     COPIED,
     COPY,
+    COUNTED,
     DONE_AT,
     DONE_BY,
     ISSUED,
@@ -52,6 +53,7 @@ from simlib.domain import (
     STOCK_QUERY,
     STOCK_UPDATE,
     TAKEN,
+    WINDOWS,
     undone,
 )
 from simlib.engines import machine
@@ -93,9 +95,10 @@ SIDES = ("accounting", "shop")
 COUNTING = ("nats", "rabbitmq")
 """Brokers that say how often they have handed out a message."""
 _ENTRY = {STOCK_UPDATE: ("accounting", "/updates"), ORDER: ("shop", "/orders"), STOCK_QUERY: ("shop", "/queries")}
-_STORE = {ISSUED: STOCK, COPIED: COPY, ANNOUNCED: COPY, RESTOCKED: COPY}
+_STORE = {ISSUED: STOCK, COPIED: COPY, ANNOUNCED: COPY, RESTOCKED: COPY, COUNTED: WINDOWS}
 _STORE |= {name: store for effect, store in DONE_BY.values() for name in (effect, undone(effect))}
 _STAGE = {ISSUED: "accounting.change", COPIED: "shop.write", ANNOUNCED: "shop.write", RESTOCKED: "shop.restock"}
+_STAGE |= {COUNTED: "windows.count"}
 _STAGE |= {effect: f"{DONE_AT[step]}.{step}" for step, (effect, _) in DONE_BY.items()} | {TAKEN: "accounting.take"}
 _STAGE |= {undone(effect): f"{DONE_AT[step]}.{step}.undo" for step, (effect, _) in DONE_BY.items()}
 _HANDED = ("delivery", "relay", "export")

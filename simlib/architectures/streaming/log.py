@@ -20,7 +20,7 @@ from simlib.domain import TAKEN
 TOPICS = ("updates", "orders")
 POLLS_FOR = 0.2
 """How long a member waits for records at a time, and a side for its members when it ends, s."""
-_POSITIONS = "SELECT part, next FROM log.positions"
+POSITIONS = "SELECT part, next FROM log.positions"
 Body = TypeVar("Body", Level, Order)
 
 
@@ -40,6 +40,7 @@ class Topics:
 
     def __init__(self, side: Side) -> None:
         self.p, self.prefix = side.config.parameters, side.config.prefix
+        self.names = (*TOPICS, "windows") if self.p["window"] else TOPICS
         self.address = address(side.config.servers["kafka"])
         self.client = {"bootstrap.servers": self.address, "reconnect.backoff.max.ms": 500, **QUIET}
         self.admin = AdminClient(self.client)
@@ -55,7 +56,7 @@ class Topics:
     def make(self) -> None:
         """Make the topics where they are not there yet."""
         flushed = {"flush.ms": milliseconds(self.p["flush_every"])} if self.p["flush_every"] else {"flush.messages": 1}
-        topics = [NewTopic(self.name(topic), self.p["partitions"], config=flushed) for topic in TOPICS]
+        topics = [NewTopic(self.name(topic), self.p["partitions"], config=flushed) for topic in self.names]
         for made in self.admin.create_topics(topics, operation_timeout=5).values():
             try:
                 made.result()
@@ -99,7 +100,7 @@ class Log(Generic[Body]):
         self.open = False
         await asyncio.gather(*self.members, self.reporter)
         self.watcher.close()
-        await self.aside(self.topics.delete, map(self.topics.name, TOPICS))
+        await self.aside(self.topics.delete, map(self.topics.name, self.topics.names))
         async with self.side.database.connection() as connection:
             await connection.execute("TRUNCATE log.positions")
         self.threads.shutdown()
@@ -163,7 +164,7 @@ class Log(Generic[Body]):
     def _go_on(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """From the positions that were kept with the effects."""
         with psycopg.connect(self.side.config.database) as connection:
-            kept: dict[int, int] = dict(connection.execute(_POSITIONS).fetchall())
+            kept: dict[int, int] = dict(connection.execute(POSITIONS).fetchall())
         for partition in partitions:
             partition.offset = kept.get(partition.partition, 0)
         consumer.assign(partitions)
@@ -210,7 +211,7 @@ class Log(Generic[Body]):
         if not self.exactly_once:
             return self.in_hand + await self.aside(behind, self.watcher, self.partitions)
         async with self.side.database.connection() as connection:
-            done = {part: following for part, following in await (await connection.execute(_POSITIONS)).fetchall()}
+            done = {part: following for part, following in await (await connection.execute(POSITIONS)).fetchall()}
         return self.in_hand + await self.aside(behind, self.watcher, self.partitions, done)
 
     def aside(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:

@@ -9,5 +9,9 @@ BEGIN
     INSERT INTO log.positions VALUES (_part, _next) ON CONFLICT (part) DO UPDATE SET next = greatest(positions.next, _next);
 END $$ LANGUAGE plpgsql;
 
--- What the windows program has counted: orders of a SKU, and their units, in the window that opened at that time (ms of the epoch).
-CREATE TABLE log.windows (sku int, opened bigint, orders int NOT NULL, units int NOT NULL, PRIMARY KEY (sku, opened));
+-- An order that windows have counted, with the count of its window after it.
+CREATE FUNCTION land_count(_message int, _sku int, _count int, _at bigint, _part int, _next bigint) RETURNS void AS $$
+BEGIN
+    INSERT INTO effects VALUES (_message, 'counted', _sku, _count, 0, _at, 1);
+    PERFORM keep_position(_part, _next);
+END $$ LANGUAGE plpgsql;

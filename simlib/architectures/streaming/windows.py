@@ -1,15 +1,17 @@
-"""Windows: a program that counts the orders of each SKU in tumbling windows, with Quix Streams.
+"""Windows: a program that counts the orders of each SKU in tumbling windows, with Quix Streams, and keeps what it publishes.
 
-It reads the topic of orders as a group of its own. Its position and the changelog of its state are committed in one transaction of
-Kafka's, so that each record counts once; it keeps no state of its own for longer than it runs, and restores it from the changelog
-when it begins (KIP-98; Quix Streams documentation, Stateful Processing). What it has counted lands in its database as it stands:
-to write it again changes nothing.
+It reads the topic of orders as a group of its own, and publishes each count to a topic. With exactly once counts, changelog of its
+state and position are committed in one transaction of Kafka's (KIP-98), else one after the other. It keeps no state for longer than
+it runs, and restores it from the changelog when it begins (Quix Streams documentation, Stateful Processing). The counts land in its
+database as they are published, each with its position in one transaction: who adds them up sees those that were published again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -17,17 +19,13 @@ from typing import Any
 
 import psycopg
 import quixstreams
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from fastapi import FastAPI
-from quixstreams.dataframe.windows.aggregations import Count, Sum
-from quixstreams.sinks import BatchingSink, SinkBatch
+from quixstreams.dataframe.windows.aggregations import Count, Latest
 
-from simlib.architectures.streaming.log import POLLS_FOR, Topics, behind, consuming, patience
+from simlib.architectures.streaming.log import POLLS_FOR, POSITIONS, Topics, behind, consuming, patience
 from simlib.architectures.twin import Side, service
 from simlib.brokers.kafka import QUIET
-
-_WRITE = """INSERT INTO log.windows VALUES (%s, %s, %s, %s)
-    ON CONFLICT (sku, opened) DO UPDATE SET orders = excluded.orders, units = excluded.units"""
 
 
 def application(side: Side) -> FastAPI:
@@ -35,29 +33,31 @@ def application(side: Side) -> FastAPI:
     topics = Topics(side)
     group, partitions = topics.name("windows"), topics.partitions("orders")
     watcher = Consumer(topics.client | consuming(topics.p, group))
-    run: asyncio.Task[Any]
+    results = Results(side, topics)
+    tasks: list[asyncio.Task[Any]] = []
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        nonlocal run
         await asyncio.to_thread(topics.make)
         counting = await asyncio.to_thread(pipeline, side, topics, group)
-        run = asyncio.create_task(asyncio.to_thread(counting.run))
+        tasks[:] = [asyncio.create_task(asyncio.to_thread(run)) for run in (counting.run, results.run)]
         yield
         counting.stop()
-        await run
+        results.open = False
+        await asyncio.gather(*tasks)
         watcher.close()
         async with side.database.connection() as connection:
-            await connection.execute("TRUNCATE log.windows")
+            await connection.execute("TRUNCATE log.positions")
         with suppress(KafkaException):
             known = topics.admin.list_topics(timeout=2).topics
             await asyncio.to_thread(topics.delete, [name for name in known if name.startswith(f"changelog__{group}--")])
 
     async def pending() -> int:
-        """Records that are not counted yet; raises what ended the count, where something did."""
-        if run.done():
-            run.result()
-        return await asyncio.to_thread(behind, watcher, partitions)
+        """Orders that are not counted yet, and counts that have not landed; raises what ended either, where something did."""
+        for task in tasks:
+            if task.done():
+                task.result()
+        return await asyncio.to_thread(lambda: behind(watcher, partitions) or results.behind())
 
     side.pending = pending
     return service(side, running)
@@ -71,35 +71,72 @@ class Application(quixstreams.Application):
 
 
 def pipeline(side: Side, topics: Topics, group: str) -> Application:
-    """The application: its topic, its windows, and where they land."""
+    """The application: its topic, its windows, and where their counts go."""
+    interval, exactly_once = topics.p["commit_interval"], topics.p["guarantee"] == "exactly_once"
+    transactions = (
+        {"transactional.id": group} if exactly_once else {}
+    )  # who comes after a dead one ends what that left open
     application = Application(
         topics.address,
         consumer_group=group,
         auto_offset_reset="earliest",
-        processing_guarantee="exactly-once",
-        commit_interval=topics.p["commit_interval"],
-        consumer_poll_timeout=min(topics.p["commit_interval"], POLLS_FOR),
+        processing_guarantee="exactly-once" if exactly_once else "at-least-once",
+        commit_interval=interval,
+        consumer_poll_timeout=min(interval, POLLS_FOR),
         state_dir=tempfile.mkdtemp(prefix="state-", dir=side.config.folder),
         consumer_extra_config=QUIET | patience(topics.p),
-        producer_extra_config=QUIET
-        | {"transactional.id": group},  # whoever comes after a dead one ends what that left open
+        producer_extra_config=QUIET | transactions,
         loglevel="WARNING",
     )
     orders = application.dataframe(application.topic(topics.name("orders"), key_deserializer="str"))
     length = timedelta(seconds=topics.p["window"])
-    counted = orders.tumbling_window(length).agg(orders=Count(), units=Sum("quantity")).current()
-    counted.sink(Table(side.config.database))
+    counted = orders.tumbling_window(length).agg(orders=Count(), message=Latest("message"), sku=Latest("sku")).current()
+    counted.to_topic(application.topic(topics.name("windows"), key_serializer="str"))
     return application
 
 
-class Table(BatchingSink):
-    """Where the windows land."""
+class Results:
+    """What the program publishes, as whoever reads only what is committed sees it."""
 
-    def __init__(self, database: str) -> None:
-        super().__init__()
-        self.connection = psycopg.connect(database, autocommit=True)
+    def __init__(self, side: Side, topics: Topics) -> None:
+        self.side, self.open = side, True
+        self.partitions = topics.partitions("windows")
+        self.ends = dict.fromkeys(range(len(self.partitions)), 0)
+        own = {"group.id": topics.name("results"), "enable.auto.commit": False, "enable.partition.eof": True}
+        self.consumer = Consumer(topics.client | own | {"isolation.level": "read_committed"})
 
-    def write(self, batch: SinkBatch) -> None:
-        """Each window as it stands, in the order of the records."""
-        rows = [(int(one.key), one.value["start"], one.value["orders"], one.value["units"]) for one in batch]
-        self.connection.cursor().executemany(_WRITE, rows)
+    def run(self) -> None:
+        """Each in a transaction with its position, which it goes on from."""
+        with psycopg.connect(self.side.config.database, autocommit=True) as connection:
+            kept: dict[int, int] = dict(connection.execute(POSITIONS).fetchall())
+            self.consumer.assign(
+                [TopicPartition(at.topic, at.partition, kept.get(at.partition, 0)) for at in self.partitions]
+            )
+            while self.open:
+                for result in self.consumer.consume(50, POLLS_FOR):
+                    self.land(connection, result)
+        self.consumer.close()
+
+    def land(self, connection: psycopg.Connection[Any], result: Message) -> None:
+        """One of them; or what says that there is no further one in its partition now."""
+        if error := result.error():
+            if error.code() == KafkaError._PARTITION_EOF:
+                self.ends[result.partition()] = result.offset()
+            return
+        counted = json.loads(result.value())
+        connection.execute(
+            "SELECT land_count(%s, %s, %s, %s, %s, %s)",
+            (
+                counted["message"],
+                counted["sku"],
+                counted["orders"],
+                time.monotonic_ns(),
+                result.partition(),
+                result.offset() + 1,
+            ),
+        )
+
+    def behind(self) -> int:
+        """How much stands in their topic behind the ends that were reached."""
+        ends = [self.consumer.get_watermark_offsets(at, 5.0)[1] for at in self.partitions]
+        return sum(ends) - sum(self.ends.values())
