@@ -372,6 +372,7 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:guarantee": {"ru": "когда фиксируется позиция", "en": "when a position is committed"},
     "parameter:auto_commit_interval": {"ru": "период фиксации позиции", "en": "between two commits by the clock"},
     "parameter:window": {"ru": "окно подсчёта заказов", "en": "window in which orders are counted"},
+    "parameter:commit_interval": {"ru": "период фиксации окон", "en": "between two commits of windows"},
     "parameter:commit_position": {"ru": "запись позиции группы", "en": "until a group's position is written"},
     "parameter:state": {"ru": "где хранится копия магазина", "en": "where the shop keeps its copy"},
     "parameter:handler_retries": {"ru": "повторов записи обработчиком", "en": "further tries of a record by its handler"},
