@@ -94,6 +94,8 @@ ATTEMPTS = pa.schema(
     ]
 )
 """The walk of messages through the blocks, on request."""
+NO_ATTEMPTS = ATTEMPTS.empty_table()
+"""Of a run that nobody asked for them."""
 SCHEMAS = {"messages": MESSAGES, "effects": EFFECTS, "parts": PARTS, "faults": FAULTS, "attempts": ATTEMPTS}
 
 
@@ -162,7 +164,7 @@ def to_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
     """A table of the named schema from its columns; columns named `mark.*` may follow. Strings are dictionary-encoded."""
     schema = SCHEMAS[name]
     arrays = [
-        pa.array(columns[f.name], f.type) if not pa.types.is_dictionary(f.type) else _names(columns[f.name])
+        pa.array(columns[f.name], f.type) if not pa.types.is_dictionary(f.type) else _words(columns[f.name])
         for f in schema
     ]
     names = list(schema.names)
@@ -173,19 +175,22 @@ def to_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
 
 
 def coded(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
-    """A column of names from their numbers, shape (n,); its dictionary holds those that occur, in order of appearance."""
-    codes = np.ascontiguousarray(codes, np.int8)
-    there = np.flatnonzero(np.bincount(codes, minlength=1)).tolist()
-    order = sorted(there, key=lambda code: int(np.argmax(codes == code)))
-    renumber = np.zeros(len(names) or 1, np.int8)
-    renumber[order] = np.arange(len(order))
-    return pa.DictionaryArray.from_arrays(
-        pa.array(renumber[codes]), pa.array([names[code] for code in order], pa.string())
-    )
+    """A column of names from their numbers, int8 of shape (n,); its dictionary holds all names, in their order."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(names, pa.string()))
 
 
-def _names(values: Any) -> pa.DictionaryArray:
+def occurring(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
+    """As `coded`, but its dictionary holds those names that occur, in order of appearance, as that of a column of words does."""
+    found = pa.array(codes, pa.int8()).dictionary_encode()
+    return _names(found.indices, pa.array([names[code] for code in found.dictionary.to_pylist()], pa.string()))
+
+
+def _words(values: Any) -> pa.DictionaryArray:
     if isinstance(values, pa.DictionaryArray):
         return values
-    encoded = pa.array(values, pa.string()).dictionary_encode()
-    return pa.DictionaryArray.from_arrays(encoded.indices.cast(pa.int8()), encoded.dictionary)
+    found = pa.array(values, pa.string()).dictionary_encode()
+    return _names(found.indices, found.dictionary)
+
+
+def _names(codes: pa.Array, names: pa.Array) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(codes.cast(pa.int8()), names)

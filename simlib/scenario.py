@@ -7,7 +7,7 @@ every architecture and every engine, the live one too, gets the same table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from itertools import pairwise
@@ -29,7 +29,7 @@ SEEDS = 2**63 - 1
 MESSAGES = 10_000_000
 """Most messages of a run whose history is kept: as many as an ordinary machine holds."""
 CHUNK = 1 << 14
-"""Messages that are drawn at a time where only metrics are kept."""
+"""Messages that are drawn at a time."""
 HANDLER_WORK, HANDLER_FAILURE, POISON = "handler_work", "handler_failure", "poison"
 """Shared streams: the work of a message's handler and its failures, by (message, attempt); poison, by message."""
 STEP_REFUSED, STEP_UNHEARD, UNDOING_FAILED = "step_refused", "step_timed_out", "undoing_failed"
@@ -393,6 +393,19 @@ class Arrivals:
         return replace(self, issued=np.full(len(self), math.nan), population=population)
 
 
+def joined(chunks: Iterable[Arrivals], n: int) -> Arrivals:
+    """The n messages of chunks that follow each other."""
+    issued, kind = np.empty(n), np.empty(n, np.int8)
+    sku, session, quantity = np.empty((3, n), np.int32)
+    first = 0
+    for chunk in chunks:
+        here = slice(first, first + len(chunk))
+        issued[here], kind[here] = chunk.issued, chunk.kind
+        sku[here], session[here], quantity[here] = chunk.sku, chunk.session, chunk.quantity
+        first += len(chunk)
+    return Arrivals(issued, kind, sku, session, quantity)
+
+
 class Scenario(Frozen):
     """A workload and its faults. Times in seconds, rates in 1/s."""
 
@@ -483,7 +496,7 @@ class Scenario(Frozen):
     def draw(self, seed: int, messages: int | None = None) -> Arrivals:
         """The messages of a run; raises BadInput as `count` does."""
         n = self.count(messages)
-        return next(self.chunks(seed, n, n))
+        return joined(self.chunks(seed, n), n)
 
     def last_arrival(self, seed: int, n: int) -> float:
         """When the last of n messages is issued, s."""

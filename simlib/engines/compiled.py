@@ -19,12 +19,12 @@ from simlib import domain, draws
 from simlib import scenario as scenarios
 from simlib.domain import KINDS
 from simlib.engines import order, records
-from simlib.engines.records import BINS, Areas, Ends, assemble, width_of
+from simlib.engines.records import BINS, Areas, assemble, width_of
 from simlib.errors import BadInput, RunFailed
 from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
 from simlib.flow.model import Breaker, Flow, Key, Queue
-from simlib.history import ATTEMPTS, History, coded, to_table
+from simlib.history import NO_ATTEMPTS, History, occurring, to_table
 from simlib.scenario import (
     FAULTS,
     POISON,
@@ -65,8 +65,8 @@ ROOM = {
     "held": 8,
 }
 """Records of the tables that may be too small, at first, powers of two; effects (and deliveries in a log) follow the messages."""
-ARROW, LITTLE = 140, 2**28
-"""Bytes of a message and its effects in a history; what is always free."""
+ARROW, LITTLE = 105, 2**28
+"""Bytes of a message and its effects, as drawn and in a history; what is always free."""
 SLICE = 1 << 20
 """Events between two looks at whether the run is interrupted: some tenths of a second."""
 abandoned = threading.Event()
@@ -95,7 +95,7 @@ def run(
         if not too_small(s, room):
             break
     check(lowered, s)
-    tables = {name: tables[name] for name in ("messages", "effects", "marks", "faults", "meters", "bins")}
+    tables = {name: tables[name] for name in ("issued", "messages", "effects", "marks", "faults", "meters", "bins")}
     return _history(flow, lowered, arrivals, kinds, s, tables, meta)
 
 
@@ -193,6 +193,12 @@ def _records(name: str, rows: Any) -> np.ndarray:
 
 def _empty(name: str, count: int) -> np.ndarray:
     return np.zeros(count, kernel.TABLES[name])
+
+
+def _column(name: str, values: np.ndarray) -> np.ndarray:
+    """A table of one field, over its values where these are of its kind."""
+    dtype = kernel.TABLES[name]
+    return np.ascontiguousarray(values, dtype["value"]).view(dtype)
 
 
 def _filled(name: str, count: int, value: float) -> np.ndarray:
@@ -402,7 +408,7 @@ def _messages(
         part = NOWHERE if source is None or source.at is None else parts[source.at.name]
         sources.append((lowered.starts.get(kind, lowered.nothing), part))
     return {
-        "messages": issued(arrivals, kinds, seed, scenario),
+        **issued(arrivals, kinds, seed, scenario),
         "customers": _empty("customers", n if arrivals.population else 0),
         "sources": sources,
         "marks": _filled("marks", len(lowered.marks) * n, math.nan),
@@ -411,21 +417,21 @@ def _messages(
 
 def issued(
     arrivals: Arrivals, kinds: Sequence[str], seed: int, scenario: Scenario | None, first: int = 0
-) -> np.ndarray:
-    """The records of the messages from the first on, before anything becomes of them."""
+) -> dict[str, np.ndarray]:
+    """What came from the first message on, and the records of the messages before anything becomes of them."""
     messages = _empty("messages", len(arrivals))
     messages["version"] = messages["answer"] = -1
     messages["responded"] = messages["applied"] = math.nan
-    for name in ("kind", "sku", "session", "quantity"):
-        messages[name] = getattr(arrivals, name)
-    messages["issued"] = arrivals.issued + 0.0
+    messages["kind"] = arrivals.kind
     codes = [KINDS.index(kind) if kind in KINDS else code for code, kind in enumerate(kinds)]
     messages["code"] = np.array(codes)[arrivals.kind]
     for poison in scenario.faults if scenario else ():
         if isinstance(poison, Poison):
             unlucky = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals), first) < poison.probability
             messages["poison"][unlucky & (arrivals.kind == kinds.index(poison.kind))] = 1
-    return messages
+    came = {"issued": arrivals.issued + 0.0}
+    came |= {name: getattr(arrivals, name) for name in ("sku", "session", "quantity")}
+    return {name: _column(name, values) for name, values in came.items()} | {"messages": messages}
 
 
 def _moving(lowered: Lowered, room: Mapping[str, int]) -> dict[str, Any]:
@@ -472,33 +478,21 @@ def _history(
     messages, n = tables["messages"], len(arrivals)
     columns: dict[str, Any] = {
         name: messages[name]
-        for name in ("version", "answer", "issued", "responded", "applied", "attempts", "deliveries", "effects", "duplicates")
-    }  # fmt: skip
-    columns["read_from"] = coded(messages["read_from"], ["", *lowered.answers])
-    columns |= {f"mark.{name}": tables["marks"]["value"][i * n : (i + 1) * n] for i, name in enumerate(lowered.marks)}
-    struck = tables["faults"][: s["struck"]]
-    parts, links = list(flow.parts), list(flow.links)
-    partition = FAULTS.index("partition")
-    faults = {
-        "fault": [FAULTS[kind] for kind in struck["kind"]],
-        "part": [
-            (links if kind == partition else parts)[i] for kind, i in zip(struck["kind"], struck["where"], strict=True)
-        ],
-        **{name: struck[name] for name in ("start", "end", "message")},
+        for name in ("version", "answer", "responded", "applied", "attempts", "deliveries", "effects", "duplicates")
     }
-    ends = Ends(messages["response"], messages["noted"], messages["alive"])
-    attempts: dict[str, list[Any]] = {name: [] for name in ATTEMPTS.names}
+    columns["issued"] = tables["issued"]["value"]
+    columns["read_from"] = occurring(messages["read_from"], ["", *lowered.answers])
+    columns |= {f"mark.{name}": tables["marks"]["value"][i * n : (i + 1) * n] for i, name in enumerate(lowered.marks)}
     return assemble(
         arrivals,
         kinds,
         columns,
-        ends,
+        (messages["response"], messages["noted"], messages["alive"]),
         effects,
-        flow.undoable,
-        faults,
-        attempts,
-        areas(flow, tables),
-        float(s["now"]),
+        lowered.undoable,
+        areas(flow, tables).table(float(s["now"])),
+        _struck(flow, tables["faults"][: s["struck"]]),
+        NO_ATTEMPTS,
         meta,
     )
 
@@ -508,21 +502,30 @@ def _effects(lowered: Lowered, arrivals: Arrivals, happened: np.ndarray) -> pa.T
     names = [list(dict.fromkeys(pair[side] for pair in lowered.effects)) for side in (0, 1)]
     codes = [np.array([names[side].index(pair[side]) for pair in lowered.effects] or [0], np.int8) for side in (0, 1)]
     return to_table("effects", {
-        "effect": coded(codes[0][happened["effect"]], names[0]),
-        "store": coded(codes[1][happened["effect"]], names[1]),
+        "effect": occurring(codes[0][happened["effect"]], names[0]),
+        "store": occurring(codes[1][happened["effect"]], names[1]),
         "sku": arrivals.sku[happened["message"]],
         **{name: happened[name] for name in ("message", "version", "change", "time", "delivery")},
     })  # fmt: skip
 
 
-def areas(flow: Flow, tables: Mapping[str, np.ndarray]) -> list[Areas]:
+def _struck(flow: Flow, struck: np.ndarray) -> pa.Table:
+    """The table of faults from the kernel's."""
+    parts, links, partition = list(flow.parts), list(flow.links), FAULTS.index("partition")
+    where = zip(struck["kind"], struck["where"], strict=True)
+    return to_table("faults", {
+        "fault": [FAULTS[kind] for kind in struck["kind"]],
+        "part": [(links if kind == partition else parts)[i] for kind, i in where],
+        **{name: struck[name] for name in ("start", "end", "message")},
+    })  # fmt: skip
+
+
+def areas(flow: Flow, tables: Mapping[str, np.ndarray]) -> Areas:
     """The meters of a run that is over."""
     nouns = [(pool.name, pool.kind, float(pool.capacity * pool.members)) for pool in flow.pools.values()]
     nouns += [(queue.name, "queue", math.nan) for queue in flow.queues.values()]
     nouns += [(credit.name, "credit", credit.capacity) for credit in flow.credits.values()]
-    found = []
-    for i, (noun, meter) in enumerate(zip(nouns, tables["meters"], strict=True)):
-        bins = tables["bins"][4 * BINS * i : 4 * BINS * i + int(meter["bins"])]
-        levels = np.column_stack([bins[name] for name in ("busy", "waiting", "unacknowledged")])
-        found.append(Areas(*noun, float(meter["width"]), levels, bins["most"], bins["completed"]))
-    return found
+    meters = tables["meters"]
+    bins = tables["bins"].reshape(len(nouns), 4 * BINS)[:, : meters["bins"].max(initial=0)]
+    levels = (bins[name] for name in ("busy", "waiting", "unacknowledged", "most", "completed"))
+    return Areas(nouns, float(meters["width"].max(initial=0.0)), *levels)

@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 from simlib.domain import RESPONSES
 from simlib.draws import QUANTILES, closed_form, fold, uniform
 from simlib.engines import order
-from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, EXPIRED, REJECTED, SUPERSEDED
+from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, EXPIRED, NOTED, REJECTED, SUPERSEDED
 from simlib.flow.blocks import COMPARISONS, FIELDS
 from simlib.flow.lowering import AT_RANDOM, BY_SESSION, NOWHERE, OPERATION, SELECTS, UNWATCHED
 from simlib.scenario import FAULTS
@@ -63,8 +63,6 @@ bucket's middle as far as the bucket reaches is within 2^-10 of it. Bounds of th
 PVLDB 12 (2019)); a float's bits are a logarithm, linear between powers of two."""
 SPREAD = EXPONENTS << MANTISSA
 """Buckets of times."""
-NOTED = 256
-"""What can be noted of a message, and more."""
 STOP = -1
 """On the agenda: the run is over."""
 SCOPE = 16
@@ -141,7 +139,7 @@ TABLES = {
     "numbers": record("value", I4),
     "stock": record("value"),
     "cells": record("level version"),
-    "memories": record("known result level version", I4),
+    "memories": record("level version", I4, known=I1, result=I1),
     "groups": record("start part first count queue number"),
     "credits": record("first key"),
     "actors": record("value turn"),
@@ -162,10 +160,15 @@ TABLES = {
     "points": record("first count"),
     "struck_here": record("value"),
     "faults": record("kind where message", start=F8, end=F8),
-    # messages: what came (the `code` of the kind as conditions see it), what becomes of it; of whom, where customers come again
+    # messages: what came, a table each column; what becomes of it (the `code` of its kind as conditions see it), which fits a line
+    # of the cache; of whom, where customers come again
+    "issued": record("value", F8),
+    "sku": record("value", I4),
+    "session": record("value", I4),
+    "quantity": record("value", I4),
     "messages": record(
-        "version answer alive copies effects duplicates attempts deliveries sku session quantity",
-        I4, issued=F8, responded=F8, applied=F8, done=I8,
+        "version answer alive copies effects duplicates attempts deliveries",
+        I4, responded=F8, applied=F8, done=I8,
         **dict.fromkeys(("response", "noted", "read_from", "kind", "code", "poison"), I1),
     ),
     "customers": record("number turn", I4),
@@ -211,10 +214,12 @@ NUMBERS = (
     "population think_law think_stream"
 )
 """The state's whole numbers: how much of each table is in use, the error and where it struck, limits, customers."""
-WINDOWS = ("messages", "deliveries")
-"""Tables that may hold the last records only, each in the place of one that is over: theirs is a number less some bits."""
+WINDOWS = dict.fromkeys(("issued", "sku", "session", "quantity", "messages"), "messages_window") | {
+    "deliveries": "deliveries_window"
+}
+"""Tables that may hold the last records only, each in the place of one that is over: where the mask of their numbers stands."""
 STATE = np.dtype(
-    [(name, I8) for name in (*NUMBERS.split(), *(f"{table}_window" for table in WINDOWS))]
+    [(name, I8) for name in (*NUMBERS.split(), *dict.fromkeys(WINDOWS.values()))]
     + [(name, F8) for name in ("now", "horizon", "drawn", "latest", "begins", "last_arrival", "timeout")]
     + [(part, I8) for name in TABLES for part in (name, f"{name}_size")]
 )
@@ -234,7 +239,7 @@ def of(name: str) -> Any:
     """Record i of a table, by reference; with numba's bounds checking on, raises IndexError where there is none."""
     kind, size = from_dtype(TABLES[name]), TABLES[name].itemsize
     address, count = (STATE.fields[field][1] for field in (name, f"{name}_size"))  # type: ignore[index]
-    window = STATE.fields[f"{name}_window"][1] if name in WINDOWS else None  # type: ignore[index]
+    window = STATE.fields[WINDOWS[name]][1] if name in WINDOWS else None  # type: ignore[index]
     whole = ir.IntType(64)
 
     @intrinsic
@@ -306,6 +311,7 @@ meter_at, bin_at, part_at, strike_at, time_at, point_at, struck_here_at, fault_a
 message_at, customer_at, effect_at, mark_at, published_at, seen_at, event_at, turn_at = map(
     of, ("messages", "customers", "effects", "marks", "published", "seen", "heap", "agenda")
 )
+issued_at, sku_at, session_at, quantity_at = map(of, ("issued", "sku", "session", "quantity"))
 row_at, free_row_at, frame_at, held_at, delivery_at, entry_at, free_entry_at, join_at, free_join_at = map(
     of, ("rows", "free_rows", "frames", "held", "deliveries", "entries", "free_entries", "joins", "free_joins")
 )
@@ -680,7 +686,7 @@ def choose(s, r, pool, n, stream):  # type: ignore[no-untyped-def]
         pool.turn += 1
         return among(s, pool, (pool.turn - 1) % n)
     if pool.select == BY_KEY:
-        return among(s, pool, message_at(s, row_at(s, r).message).sku % n)
+        return among(s, pool, sku_at(s, row_at(s, r).message).value % n)
     if pool.select == LEAST_REQUESTS:
         best = among(s, pool, 0)
         for i in range(best + 1, pool.first + pool.members):
@@ -835,7 +841,7 @@ def cell_of(s, r, t, replica, stream):  # type: ignore[no-untyped-def]
     """The cell of a table that the row's message is about: as `simpy.Verbs.cell`."""
     row, table = row_at(s, r), table_at(s, t)
     if replica == BY_SESSION:
-        replica = message_at(s, row.message).session % table.replicas
+        replica = session_at(s, row.message).value % table.replicas
     elif replica == AT_RANDOM:
         replica = np.int64(uniform(key_at(s, stream).value, row.place) * table.replicas)
     return table.first + replica * table.size + number_at(s, beside(s, table.key, row.message)).value
@@ -845,17 +851,17 @@ def cell_of(s, r, t, replica, stream):  # type: ignore[no-untyped-def]
 def read_field(s, r, field):  # type: ignore[no-untyped-def]
     """What a field of the row is."""
     row = row_at(s, r)
-    m = message_at(s, max(row.message, 0))
+    message = max(row.message, 0)
     if field == KIND:
-        x = np.int64(m.code)
+        x = np.int64(message_at(s, message).code)
     elif field == SKU:
-        x = np.int64(m.sku)
+        x = np.int64(sku_at(s, message).value)
     elif field == SESSION:
-        x = np.int64(m.session)
+        x = np.int64(session_at(s, message).value)
     elif field == QUANTITY:
-        x = np.int64(m.quantity)
+        x = np.int64(quantity_at(s, message).value)
     elif field == POISON:
-        x = np.int64(m.poison)
+        x = np.int64(message_at(s, message).poison)
     elif field == ATTEMPT:
         x = row.attempt
     elif field == DELIVERY_NUMBER:
@@ -1033,7 +1039,8 @@ def tally(s, message):  # type: ignore[no-untyped-def]
     """A message is over, and counted: as `metrics` counts it in a history."""
     m, kept = message_at(s, message), kept_at(s, beside(s, 0, message))
     kept.counted = 1
-    its, settled = tally_at(s, m.kind), max(m.issued, kept.last_effect)
+    issued = issued_at(s, message).value
+    its, settled = tally_at(s, m.kind), max(issued, kept.last_effect)
     if not math.isnan(m.responded):
         settled = max(settled, m.responded)
     if m.alive == 0:
@@ -1041,25 +1048,25 @@ def tally(s, message):  # type: ignore[no-untyped-def]
     if m.alive == 0 and s.begins <= settled <= s.last_arrival:
         its.settled += 1
         done = m.applied if m.noted & APPLIED else m.responded if m.noted & ANSWERED else math.nan
-        if m.duplicates == 0 and done - m.issued <= s.timeout:
+        if m.duplicates == 0 and done - issued <= s.timeout:
             its.good += 1
     if m.attempts:
         its.attempted += 1
         its.attempts += m.attempts
     end = end_at(s, (m.kind * len(RESPONSES) + m.response) * 2 * NOTED + 2 * m.noted + (m.alive > 0))
     end.messages += 1
-    end.units += m.quantity
+    end.units += quantity_at(s, message).value
     if m.duplicates:
         end.duplicated += 1
     if message < s.cut:
         return
     its.messages += 1
     if not math.isnan(m.responded):
-        its.responded += m.responded - m.issued
-        spread_at(s, 2 * m.kind * SPREAD + bucket(m.responded - m.issued)).count += 1
+        its.responded += m.responded - issued
+        spread_at(s, 2 * m.kind * SPREAD + bucket(m.responded - issued)).count += 1
     if not math.isnan(m.applied):
-        its.applied += m.applied - m.issued
-        spread_at(s, (2 * m.kind + 1) * SPREAD + bucket(m.applied - m.issued)).count += 1
+        its.applied += m.applied - issued
+        spread_at(s, (2 * m.kind + 1) * SPREAD + bucket(m.applied - issued)).count += 1
 
 
 @njit(cache=True)
@@ -1686,9 +1693,9 @@ def overtake(s, q, d):  # type: ignore[no-untyped-def]
     queue = queue_at(s, q)
     if not queue.coalesce:
         return
-    sku, other = message_at(s, delivery_at(s, d).message).sku, queue.ready
+    sku, other = sku_at(s, delivery_at(s, d).message).value, queue.ready
     while other >= 0:
-        if other != d and message_at(s, delivery_at(s, other).message).sku == sku:
+        if other != d and sku_at(s, delivery_at(s, other).message).value == sku:
             older = min(other, d)
             take_out(s, q, older)
             tell(s, queue.meter, 0, -1, 0, 0)
@@ -2247,7 +2254,7 @@ def note_effect(s, r, pc):  # type: ignore[no-untyped-def]
     s.effected = 0 if s.tallies_size else n + 1
     effect = effect_at(s, n)
     effect.message, effect.effect, effect.version, effect.time = row.message, which, row.version, now
-    effect.change, effect.delivery = sign * m.quantity, row.number if row.number else row.attempt
+    effect.change, effect.delivery = sign * quantity_at(s, row.message).value, row.number if row.number else row.attempt
     if sign:
         m.version = row.version
     row.result = OK
@@ -2379,7 +2386,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
             entry = first_entry(s, slot)
             take_delivery(s, r, entry.delivery, entry.number)
         elif operation == BY_SKU:
-            row.pc = branch_at(s, a + message_at(s, row.message).sku % op.b).value
+            row.pc = branch_at(s, a + sku_at(s, row.message).value % op.b).value
         elif operation == CHOOSE:
             rest, stage = uniform(key_at(s, op.c).value, row.place), -1
             for i in range(a, a + op.b):
@@ -2474,7 +2481,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
 
         # messages
         elif operation == PUBLISH:
-            if not publish(s, r, a + message_at(s, row.message).sku % op.c, op.b) and not fail(s, r, FAILED):
+            if not publish(s, r, a + sku_at(s, row.message).value % op.c, op.b) and not fail(s, r, FAILED):
                 return
         elif operation == ACK:
             settle_over(s, r, pc, ACKED)
@@ -2490,7 +2497,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
             if op.c and row.version != cell_at(s, i).version:
                 row.pc = op.d
             else:
-                row.level = cell_at(s, i).level + op.b * message_at(s, row.message).quantity
+                row.level = cell_at(s, i).level + op.b * quantity_at(s, row.message).value
                 row.version = cell_at(s, i).version + 1
                 change(s, a, i, row.level, row.version)
         elif operation == SEEK:
@@ -2531,11 +2538,11 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 row.pc = op.b
         elif operation == ADD:
             i = cell_of(s, r, a, 0, NOWHERE)
-            row.level = cell_at(s, i).level + message_at(s, row.message).quantity
+            row.level = cell_at(s, i).level + quantity_at(s, row.message).value
             row.version = cell_at(s, i).version + 1
             change(s, a, i, row.level, row.version)
         elif operation == TAKE:
-            i, quantity = cell_of(s, r, a, 0, NOWHERE), message_at(s, row.message).quantity
+            i, quantity = cell_of(s, r, a, 0, NOWHERE), quantity_at(s, row.message).value
             if cell_at(s, i).level < quantity:
                 row.pc = op.b
             else:
@@ -2660,7 +2667,7 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
             s.issues = message + 1
             customer = customer_at(s, message)
             customer.number, customer.turn = of, more
-            message_at(s, message).issued = s.now
+            issued_at(s, message).value = s.now
             r = issue(s, message)
     elif kind == GIVE_UP:
         if s.stopped == 0:
@@ -2681,7 +2688,7 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
 @inlined
 def arrival_is_next(s):  # type: ignore[no-untyped-def]
     """Whether the message that follows comes before any other event."""
-    time, top = message_at(s, s.following).issued, event_at(s, 0)
+    time, top = issued_at(s, s.following).value, event_at(s, 0)
     return s.heaped == 0 or sooner(time, key_of(s, order.ARRIVAL, s.following, 0, 0), top.time, top.key)
 
 
@@ -2690,8 +2697,8 @@ def arrival(s):  # type: ignore[no-untyped-def]
     """The message that follows begins; the row that goes on, -1 for none."""
     message = s.following
     if message == s.cut > 0:
-        s.begins = message_at(s, message).issued
-    s.now, s.following = message_at(s, message).issued, message + 1
+        s.begins = issued_at(s, message).value
+    s.now, s.following = issued_at(s, message).value, message + 1
     if message + 1 == s.count and s.horizon < math.inf:
         event(s, s.now + s.horizon, order.OBSERVER, 0, 0, 0, GIVE_UP, 0, 0)
     return issue(s, message)

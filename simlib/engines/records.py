@@ -19,6 +19,8 @@ BINS = 50
 """Bins between the start and the last arrival; a run that goes on adds bins, and doubles their width at four times as many."""
 APPLIED, ANSWERED, SUPERSEDED, REJECTED, DEAD_LETTERED, EXPIRED = 1, 2, 4, 8, 16, 32
 """What was noted of a message: bits of `Records.noted`."""
+NOTED = 64
+"""What can be noted of a message, and more."""
 
 
 class Meter:
@@ -139,94 +141,104 @@ class Records:
             self.arrivals,
             self.kinds,
             columns | {f"mark.{name}": values for name, values in self.marks.items()},
-            Ends(np.array(self.response), np.array(self.noted), np.array(self.alive)),
-            to_table("effects", _columns("effects", self.effect_rows)),
+            (np.array(self.response, np.int8), np.array(self.noted, np.int8), np.array(self.alive)),
+            _rows("effects", self.effect_rows),
             undoable,
-            _columns("faults", self.fault_rows),
-            _columns("attempts", self.attempt_rows),
-            [
-                Areas(m.name, m.kind, m.capacity, m.width, np.array(m.areas), np.array(m.most), np.array(m.completed))
-                for m in self.meters
-            ],
-            now,
+            self._areas().table(now),
+            _rows("faults", self.fault_rows),
+            _rows("attempts", self.attempt_rows),
             meta,
         )
 
+    def _areas(self) -> Areas:
+        meters, bins = self.meters, len(self.meters[0].most) if self.meters else 0
+        areas = np.array([m.areas for m in meters]).reshape(len(meters), bins, 3)
+        counts = (
+            np.array([getattr(m, name) for m in meters]).reshape(len(meters), bins) for name in ("most", "completed")
+        )
+        width = meters[0].width if meters else self.width
+        return Areas([(m.name, m.kind, m.capacity) for m in meters], width, *np.moveaxis(areas, 2, 0), *counts)
 
-@dataclass(frozen=True)
-class Ends:
-    """How messages ended that were not compensated, as codes of shape (n,): the response, what was noted, how much of each is
-    alive."""
 
-    response: np.ndarray
-    noted: np.ndarray
-    alive: np.ndarray
+def _outcomes() -> np.ndarray:
+    response, noted, alive = np.indices((len(RESPONSES), NOTED, 2))
+    known = [
+        (APPLIED, "applied"), (ANSWERED, "answered"), (SUPERSEDED, "superseded"), (REJECTED, "rejected"),
+        (DEAD_LETTERED, "dead_lettered"), (EXPIRED, "expired"),
+    ]  # fmt: skip
+    conditions = [*((noted & bit > 0, name) for bit, name in known), (alive > 0, "in_flight")]
+    conditions.append((response == RESPONSES.index("ok"), "lost"))
+    choices = [OUTCOMES.index(name) for _, name in conditions]
+    return np.select([where for where, _ in conditions], choices, OUTCOMES.index("failed")).astype(np.int8)
 
-    def outcomes(self) -> np.ndarray:
-        """What is so at the end, by the order of `domain.OUTCOMES`, whose index it is; shape (n,)."""
-        noted = [
-            (APPLIED, "applied"), (ANSWERED, "answered"), (SUPERSEDED, "superseded"), (REJECTED, "rejected"),
-            (DEAD_LETTERED, "dead_lettered"), (EXPIRED, "expired"),
-        ]  # fmt: skip
-        conditions = [*((self.noted & bit > 0, name) for bit, name in noted), (self.alive > 0, "in_flight")]
-        conditions.append((self.response == RESPONSES.index("ok"), "lost"))
-        choices = [np.int8(OUTCOMES.index(name)) for _, name in conditions]
-        return np.select([where for where, _ in conditions], choices, np.int8(OUTCOMES.index("failed")))
+
+OUTCOME = _outcomes()
+"""What is so at the end of a message that was not compensated, as its place in `domain.OUTCOMES`: by the response, what was
+noted, and whether something of it is alive; shape (responses, `NOTED`, 2)."""
 
 
 @dataclass(frozen=True)
 class Areas:
-    """A meter at the end: areas of shape (bins, 3), maxima and completions of shape (bins,)."""
+    """The meters at the end, which all have the same bins: name, kind and capacity of each; the areas of busy, waiting and
+    unacknowledged, maxima and completions, each of shape (meters, bins)."""
 
-    name: str
-    kind: str
-    capacity: float
+    nouns: Sequence[tuple[str, str, float]]
     width: float
-    areas: np.ndarray
+    busy: np.ndarray
+    waiting: np.ndarray
+    unacknowledged: np.ndarray
     most: np.ndarray
     completed: np.ndarray
+
+    def table(self, now: float) -> pa.Table:
+        """A row each meter and bin that began before `now`."""
+        edges = np.arange(self.most.shape[1] + 1) * self.width
+        bins = int(np.searchsorted(edges[:-1], now))
+        names, kinds, capacities = zip(*self.nouns, strict=True) if self.nouns else ((), (), ())
+        which = np.repeat(np.arange(len(names)), bins)
+        levels = self.busy, self.waiting, self.unacknowledged, self.most, self.completed
+        columns = [
+            *(pa.array(words, pa.string()).take(pa.array(which)) for words in (names, kinds)),
+            np.array(capacities, float)[which],
+            *(np.tile(ends, len(names)) for ends in (edges[:bins], np.minimum(edges[1 : bins + 1], now))),
+            *(level[:, :bins].ravel() for level in levels),
+        ]
+        return to_table("parts", dict(zip(SCHEMAS["parts"].names, columns, strict=True)))
 
 
 def assemble(
     arrivals: Arrivals,
     kinds: Sequence[str],
     columns: Mapping[str, Any],
-    ends: Ends,
-    happened: pa.Table,
+    ends: tuple[np.ndarray, np.ndarray, np.ndarray],
+    effects: pa.Table,
     undoable: Sequence[tuple[str, str]],
-    faults: Mapping[str, Any],
-    attempts: Mapping[str, Any],
-    areas: Sequence[Areas],
-    now: float,
+    parts: pa.Table,
+    faults: pa.Table,
+    attempts: pa.Table,
     meta: Mapping[str, Any],
 ) -> History:
-    """A history from what an engine recorded until `now`; `happened` is its table of effects, of which those that `undoable` names,
-    with their stores, can be undone."""
-    back = _compensated(happened, undoable, len(arrivals))
+    """A history from what an engine recorded: `ends` are the response, what was noted, and how much is alive, of each message;
+    `undoable` names the effects, with their stores, that can be undone."""
+    response, noted, alive = ends
+    outcome = OUTCOME[response, noted, (alive > 0).view(np.int8)]
+    if undoable:
+        outcome[_compensated(effects, undoable, len(arrivals))] = OUTCOMES.index("compensated")
     messages = {
-        "message": np.arange(len(arrivals)),
+        "message": np.arange(len(arrivals), dtype=np.int32),
         "kind": coded(arrivals.kind, kinds),
         "sku": arrivals.sku,
         "session": arrivals.session,
         "quantity": arrivals.quantity,
-        "response": coded(ends.response, RESPONSES),
-        "outcome": coded(np.where(back, np.int8(OUTCOMES.index("compensated")), ends.outcomes()), OUTCOMES),
+        "response": coded(response, RESPONSES),
+        "outcome": coded(outcome, OUTCOMES),
         **columns,
     }
-    return History(
-        messages=to_table("messages", messages),
-        effects=happened,
-        parts=to_table("parts", parts_of(areas, now)),
-        faults=to_table("faults", faults),
-        attempts=to_table("attempts", attempts),
-        meta=dict(meta),
-    )
+    return History(to_table("messages", messages), effects, parts, faults, attempts, dict(meta))
 
 
 def _compensated(effects: pa.Table, undoable: Sequence[tuple[str, str]], count: int) -> np.ndarray:
     """Whether each message had something undone, and nothing of what can be undone is left; shape (count,)."""
-    if not undoable:
-        return np.zeros(count, bool)
     message, effect, store = effects["message"].to_numpy(), Words(effects["effect"]), Words(effects["store"])
     back, left = np.zeros((2, count), bool)
     for name, where in undoable:
@@ -243,20 +255,6 @@ def width_of(issued: np.ndarray) -> float:
     return max(span / BINS, 1e-9)
 
 
-def parts_of(areas: Sequence[Areas], now: float) -> dict[str, Any]:
-    """A row each meter and bin that began before `now`."""
-    named: list[tuple[str, str, float]] = []
-    values: list[list[np.ndarray]] = []
-    for a in areas:
-        starts = np.arange(len(a.areas)) * a.width
-        ends = np.minimum(np.arange(1, len(a.areas) + 1) * a.width, now)
-        there = ends > starts
-        named += [(a.name, a.kind, a.capacity)] * int(there.sum())
-        values.append([starts[there], ends[there], *a.areas[there].T, a.most[there], a.completed[there]])
-    columns = [*zip(*named, strict=True), *map(np.concatenate, zip(*values, strict=True))] if named else [()] * 10
-    return dict(zip(SCHEMAS["parts"].names, columns, strict=True))
-
-
-def _columns(name: str, rows: list[Any]) -> dict[str, list[Any]]:
+def _rows(name: str, rows: list[Any]) -> pa.Table:
     names = SCHEMAS[name].names
-    return {column: [row[i] for row in rows] for i, column in enumerate(names)}
+    return to_table(name, {column: [row[i] for row in rows] for i, column in enumerate(names)})

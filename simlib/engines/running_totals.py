@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,12 @@ import pyarrow as pa
 
 from simlib.domain import KINDS, ORDER, OUTCOMES, RESPONSES, STOCK_QUERY
 from simlib.engines import compiled, kernel
-from simlib.engines.records import Ends, parts_of, width_of
+from simlib.engines.records import NOTED, OUTCOME, width_of
 from simlib.errors import BadInput
 from simlib.flow.lowering import Lowered, lower
 from simlib.flow.model import Flow
-from simlib.history import to_table
 from simlib.metrics import FULL, LEVELS, REGISTRY, Metric, utilisation
-from simlib.scenario import CHUNK, Arrivals, Scenario
+from simlib.scenario import CHUNK, Arrivals, Scenario, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,13 +104,11 @@ class Totals:
 
     def _counts(self) -> dict[str, float]:
         """What is counted of all messages."""
-        shape = self.ends.shape[1:]
-        outcome = Ends(*(np.indices(shape).reshape(3, -1))).outcomes().reshape(shape)
-        ended = {name: self.ends[:, outcome == code] for code, name in enumerate(OUTCOMES)}
+        ended = {name: self.ends[:, OUTCOME == code] for code, name in enumerate(OUTCOMES)}
         ok, delivers = RESPONSES.index("ok"), np.array([kind != STOCK_QUERY for kind in self.kinds])
         told = self.ends[:, ok]
-        lost = told["messages"][:, outcome[ok] == OUTCOMES.index("lost")].sum()
-        lost += told["messages"][delivers][:, outcome[ok] == OUTCOMES.index("answered")].sum()
+        lost = told["messages"][:, OUTCOME[ok] == OUTCOMES.index("lost")].sum()
+        lost += told["messages"][delivers][:, OUTCOME[ok] == OUTCOMES.index("answered")].sum()
         orders = np.array([kind == ORDER for kind in self.kinds])
         span = self.last_arrival - self.start
         in_flight = ended["in_flight"]["messages"].sum()
@@ -123,7 +121,7 @@ class Totals:
             "duplicated": float(self.ends["duplicated"].sum()),
             "dead_lettered": float(ended["dead_lettered"]["messages"].sum()),
             "retry_amplification": _ratio(tallies["attempts"].sum(), tallies["attempted"].sum()),
-            "oversold_units": float(told["units"][orders][:, outcome[ok] == OUTCOMES.index("rejected")].sum()),
+            "oversold_units": float(told["units"][orders][:, OUTCOME[ok] == OUTCOMES.index("rejected")].sum()),
         }
 
 
@@ -184,7 +182,7 @@ def _refuse(flow: Flow, lowered: Lowered, scenario: Scenario | None, meta: dict[
     for credit in flow.credits.values():
         if credit.key not in ("sku", None):
             raise BadInput(f"credit '{credit.name}' has tokens for each {credit.key}, whose history {what}")
-    if flow.undoable or meta.get("process", "simple") != "simple":
+    if lowered.undoable or meta.get("process", "simple") != "simple":
         raise BadInput(f"orders of several steps may be half finished, their history {what}")
     for source in flow.sources.values():
         if source.population is not None:
@@ -207,7 +205,7 @@ def _attempt(
     """The run; None where a table was too small, which is then larger."""
     window = room["window"]
     ahead = chunks(window // 2)
-    beginning = _joined([chunk for _, chunk in zip(range(2), ahead, strict=False)])
+    beginning = joined(islice(ahead, 2), min(count, window))
     there = len(beginning)
     keys = dict.fromkeys(table.key for i, table in enumerate(flow.tables.values()) if i in lowered.celled)
     keys |= dict.fromkeys(credit.key for credit in flow.credits.values())
@@ -217,7 +215,7 @@ def _attempt(
     shapes = {
         "tallies": (len(kinds),),
         "spreads": (len(kinds), 2, kernel.SPREAD),
-        "ends": (len(kinds), len(RESPONSES), kernel.NOTED, 2),
+        "ends": (len(kinds), len(RESPONSES), NOTED, 2),
     }
     tables |= {name: np.zeros(shape, kernel.TABLES[name]) for name, shape in shapes.items()}
     patience = meta.get("timeout")
@@ -250,17 +248,11 @@ def _attempt(
         tables["tallies"],
         tables["spreads"]["count"],
         tables["ends"],
-        to_table("parts", parts_of(compiled.areas(flow, tables), float(s["now"]))),
+        compiled.areas(flow, tables).table(float(s["now"])),
         begins if math.isfinite(begins) else last_arrival,
         last_arrival,
         meta,
     )
-
-
-def _joined(chunks: Sequence[Arrivals]) -> Arrivals:
-    names = ("issued", "kind", "sku", "session", "quantity")
-    columns: dict[str, Any] = {name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in names}
-    return replace(chunks[0], **columns)
 
 
 def _draw(
@@ -277,7 +269,8 @@ def _draw(
     places = slice(first % window, first % window + len(chunk))
     if not tables["kept"]["counted"][places].all():
         return False
-    tables["messages"][places] = compiled.issued(chunk, kinds, seed, scenario, first)
+    for name, records in compiled.issued(chunk, kinds, seed, scenario, first).items():
+        tables[name][places] = records
     tables["kept"][places] = (0, -math.inf)
     for name, value in (("published", 0), ("seen", -math.inf), ("marks", math.nan)):
         tables[name]["value"].reshape(-1, window)[:, places] = value

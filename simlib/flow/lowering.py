@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simlib.distributions import Constant, Distribution
-from simlib.domain import RESPONSES, counts
+from simlib.domain import RESPONSES, counts, undoes
 from simlib.errors import BadInput
 from simlib.flow import blocks
 from simlib.flow.blocks import CELL_FIELDS, COMPARISONS, FIELDS, Steps
@@ -93,6 +93,11 @@ class Lowered:
     """How many scopes a row is in at most."""
     lengths: list[float]
     """The lengths of timers that are always the same, s."""
+
+    @property
+    def undoable(self) -> list[tuple[str, str]]:
+        """The effects, with their stores, that some step undoes."""
+        return [(effect, store) for name, store in self.effects if (effect := undoes(name)) is not None]
 
 
 @dataclass
