@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from functools import cache
 from typing import Any, NamedTuple, get_args
 
@@ -127,8 +127,7 @@ class State(NamedTuple):
     drawn: frozenset[tuple[str, int]] = frozenset()
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(NamedTuple):
     """What stands around a step: the kind of row, the queue whose delivery it has in hand, the actor whose loop it is,
     whether somebody waits for its reply, whether a failure is caught or a time-out runs, how many counters deep it is, and
     how many units were held before."""
@@ -372,14 +371,13 @@ class Checker:
         for step in steps:
             if not isinstance(step, Step):
                 raise self.bad(f"{_shown(step)} is no step: call it, or take it out")
-            for each in fields(step):  # type: ignore[arg-type]
-                value = getattr(step, each.name)
+            for name, value in vars(step).items():
                 if type(value) in NOUNS:
                     what = NOUNS[type(value)]
                     self.mine(value, what, getattr(self.flow, f"{what}s"))
-                elif each.name in ("steps", "then", "otherwise"):
+                elif name in ("steps", "then", "otherwise"):
                     self.valid(value)
-                elif each.name == "branches":
+                elif name == "branches":
                     for branch in value:
                         self.valid(branch)
             self.values(step)
@@ -504,7 +502,7 @@ class Checker:
         deep = scope.depth + isinstance(step, Repeat | Retry)
         if (stream := getattr(step, "stream", None)) is not None and _draws(step):
             state = self.draw(state, stream, deep)
-        inner = replace(scope, floor=len(state.held))
+        inner = scope._replace(floor=len(state.held))
         self.in_hand(step, scope)
         for table in filter(None, map(self.cell, _fields(step))):
             self.here(table, "table", state)
@@ -534,7 +532,7 @@ class Checker:
                 self.outlives(state, scope)
                 return [state]
             case ForEach(steps=steps):
-                return [state, *self.each(steps, state, replace(inner, answers=True, row="consumer"))]
+                return [state, *self.each(steps, state, inner._replace(answers=True, row="consumer"))]
             case Ack() | Nack():
                 self.settled(step, state, scope)
                 return [state]
@@ -550,7 +548,7 @@ class Checker:
                     raise self.bad(
                         f"a row chooses a stage while it holds pool '{state.held[-1].name}': release it before"
                     )
-                entry = replace(scope, rescued=False, timed=False, depth=0, floor=0)
+                entry = scope._replace(rescued=False, timed=False, depth=0, floor=0)
                 self.entered |= dict.fromkeys((stage, State(state.part), entry) for stage, p in stages if p > 0)
                 return []
             case Branch(then=then, otherwise=otherwise):
@@ -567,23 +565,23 @@ class Checker:
                 self.here(table, "table", state)
                 return [state, *self.walk(steps, [state], inner)]
             case Repeat(steps=steps):
-                return self.repeated(steps, state, replace(inner, depth=deep))
+                return self.repeated(steps, state, inner._replace(depth=deep))
             case ByAttempt(steps=steps):
-                return self.walk(steps, [state], replace(scope, depth=BY_ATTEMPT))
+                return self.walk(steps, [state], scope._replace(depth=BY_ATTEMPT))
             case Rescue(steps=steps, otherwise=otherwise):
-                return self.attempted(steps, otherwise, state, replace(inner, rescued=True), scope)
+                return self.attempted(steps, otherwise, state, inner._replace(rescued=True), scope)
             case Retry(steps=steps, otherwise=otherwise):
-                return self.attempted(steps, otherwise, state, replace(inner, rescued=True, depth=deep), scope)
+                return self.attempted(steps, otherwise, state, inner._replace(rescued=True, depth=deep), scope)
             case Timeout(steps=steps, otherwise=otherwise):
-                return self.attempted(steps, otherwise, state, replace(inner, timed=True), scope)
+                return self.attempted(steps, otherwise, state, inner._replace(timed=True), scope)
             case Fork(branches=branches):
-                return [self.beside(branches, state, replace(scope, row="branch"))]
+                return [self.beside(branches, state, scope._replace(row="branch"))]
             case Spawn(steps=steps):
-                return [self.beside([steps], state, replace(scope, row="branch"))]
+                return [self.beside([steps], state, scope._replace(row="branch"))]
             case Call(steps=steps, timeout=limit):
                 if limit is None and not scope.timed and _lossy(steps):
                     self.warn("a call without a timeout crosses a link that loses: its caller may wait for ever")
-                return [self.beside([steps], state, replace(scope, row="call", answers=True))]
+                return [self.beside([steps], state, scope._replace(row="call", answers=True))]
         return [state]
 
     def in_hand(self, step: Step, scope: Scope) -> None:
@@ -726,7 +724,7 @@ class Checker:
 
     def each(self, steps: Steps, state: State, inner: Scope) -> list[State]:
         """After the steps with a delivery of the batch, whose draws are its own."""
-        ended = self.walk(steps, [state], replace(inner, depth=EACH - 100 * len(self.met)))
+        ended = self.walk(steps, [state], inner._replace(depth=EACH - 100 * len(self.met)))
         if any(end.held != state.held for end in ended):
             raise self.bad("a for_each ends with other units than it began with: release what it seizes")
         return ended
@@ -740,7 +738,7 @@ class Checker:
 
     def beside(self, programs: Iterable[Steps], state: State, scope: Scope) -> State:
         """After rows were started here that hold nothing yet and draw at the same place."""
-        scope = replace(scope, rescued=False, timed=False, floor=0)
+        scope = scope._replace(rescued=False, timed=False, floor=0)
         for steps in programs:
             met = len(self.met)
             self.path(steps, state._replace(held=()), scope)
@@ -792,23 +790,24 @@ def _surely_waits(steps: Steps) -> bool:
     return False
 
 
-def _linear(step: Step) -> Iterator[Linear]:
+def _linear(step: Step) -> list[Linear]:
     """What a step compares a field with, or waits for, where that grows with a field."""
     match step:
         case Branch(when=Condition(value=Linear() as value)) | WaitForCell(at_least=value) if value.field:
-            yield value
+            return [value]
+    return []
 
 
-def _fields(step: Step) -> Iterator[str]:
+def _fields(step: Step) -> list[str]:
     """The fields that a step reads."""
     match step:
-        case (
-            Branch(when=Condition(field=field))
-            | Delay(duration=Affine(field=field))
-            | Serve(duration=Affine(field=field))
-        ):
-            yield field
-    yield from (value.field for value in _linear(step))
+        case Branch(when=Condition(field=field)):
+            return [field, *(value.field for value in _linear(step))]
+        case Delay(duration=Affine(field=field)) | Serve(duration=Affine(field=field)):
+            return [field]
+        case WaitForCell():
+            return [value.field for value in _linear(step)]
+    return []
 
 
 def _random(duration: Time) -> bool:

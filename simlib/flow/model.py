@@ -550,10 +550,12 @@ def _holding(kind: type[Any]) -> list[Callable[[Step], Sequence[Steps]]]:
 
 def everything(steps: Steps) -> Iterator[Step]:
     """The steps and all steps inside them, in order."""
-    for step in steps:
+    left = list(reversed(steps))
+    while left:
+        step = left.pop()
         yield step
-        for inner in children(step):
-            yield from everything(inner)
+        for inner in reversed(children(step)):
+            left += reversed(inner)
 
 
 def _add(table: dict[str, Any], name: str, value: Any, what: str) -> Any:
