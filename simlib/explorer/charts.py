@@ -144,12 +144,12 @@ def percentiles(found: Numbers, language: Language) -> str:
     return _table(head, rows)
 
 
-def counts(found: Numbers, language: Language) -> str:
-    """The table of what was lost, doubled, oversold or read stale, as HTML; empty values for a draft."""
+def counts(found: Mapping[str, float], language: Language) -> str:
+    """The table of what was lost, doubled, oversold or read stale, as HTML."""
     rows = []
     for name in COUNTS:
-        value = found.counts.get(name, math.nan) * (100 if name == "stale_read_fraction" else 1)
-        rows.append([text(name, language), "…" if math.isnan(value) else _digits(value, language)])
+        value = found[name] * (100 if name == "stale_read_fraction" else 1)
+        rows.append([text(name, language), "–" if math.isnan(value) else _digits(value, language)])
     return _table([text("in_this_run", language), ""], rows)
 
 

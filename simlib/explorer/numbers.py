@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -31,7 +31,9 @@ COUNTS = (
 LOADS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9)
 """Where latency against load is computed, as shares of what the bottleneck bears."""
 COARSE = 4000
-"""Messages of a point of latency against load, and of a draft."""
+"""Messages of a point of latency against load."""
+DRAFT = 20_000
+"""Messages that are shown first of a run of more."""
 SERIES = (
     *(("response_time", kind) for kind in KINDS),
     *(("delivery_time", kind) for kind in KINDS if kind != STOCK_QUERY),
@@ -41,25 +43,22 @@ SERIES = (
 
 @dataclass(frozen=True)
 class Numbers:
-    """What is shown of a run. `times` holds, by time and kind, the seconds within which each of `SHARES` was done (NaN
-    where none was), and `counts` is empty for a draft."""
+    """What the figures show of a run. `times` holds, by time and kind, the seconds within which each of `SHARES` was done (NaN
+    where none was)."""
 
     messages: int
     times: Mapping[tuple[str, str], np.ndarray]
-    counts: Mapping[str, float]
     utilisation: Mapping[str, float]
     overloaded: bool
 
 
-def numbers(history: History, counted: bool = True) -> Numbers:
-    """The numbers of a history, after its warm-up; `counted` says whether the checker's counts are wanted, too."""
+def numbers(history: History) -> Numbers:
+    """The numbers of a history, after its warm-up."""
     cut = metrics.warmup(history) or 0
     facts = metrics.Facts(history, cut)
-    asked = [name for name in COUNTS if counted]
     return Numbers(
         messages=len(facts),
         times={series: _quantiles(facts, *series) for series in SERIES},
-        counts={name: metrics.metric_of(name).value(facts, None) for name in asked},
         utilisation={pool: float(np.mean(used)) if used.size else np.nan for pool, used in facts.pools.items()},
         overloaded=metrics.overloaded(history, cut=cut),
     )
@@ -67,14 +66,22 @@ def numbers(history: History, counted: bool = True) -> Numbers:
 
 def _quantiles(facts: metrics.Facts, time: str, kind: str) -> np.ndarray:
     observed = metrics.metric_of(f"{time}_p50").observe(facts, kind)
-    return np.quantile(observed, SHARES) if observed.size else np.full(SHARES.size, np.nan)
+    if not observed.size:
+        return np.full(SHARES.size, np.nan)
+    return np.interp(SHARES * (observed.size - 1), np.arange(observed.size), np.sort(observed))
 
 
-def draft(case: api.Case) -> api.Case | None:
-    """The same case with few messages; None where it has few already, or cannot end so early."""
-    if case.messages <= COARSE or isinstance(case.scenario.arrivals, Profile):
-        return None
-    return api.Case(case.architecture, case.scenario, case.parameters, COARSE, case.engine)
+def counts(history: History) -> dict[str, float]:
+    """`COUNTS` of a history, after its warm-up."""
+    facts = metrics.Facts(history, metrics.warmup(history) or 0)
+    return {name: metrics.metric_of(name).value(facts, None) for name in COUNTS}
+
+
+def draft(case: api.Case) -> api.Case:
+    """The same case with no more than `DRAFT` messages, unless it cannot end so early."""
+    if isinstance(case.scenario.arrivals, Profile):
+        return case
+    return replace(case, messages=min(case.messages, DRAFT))
 
 
 def run(case: api.Case, seed: int) -> History:
@@ -119,5 +126,5 @@ def loads(case: api.Case) -> list[api.Case]:
 def percentiles(cases: list[api.Case], seed: int) -> Iterator[tuple[api.Case, dict[tuple[str, str], float] | None]]:
     """For each case its 95th percentiles, s; None where it is overloaded."""
     for case in cases:
-        found = numbers(case.run(seed), counted=False)
+        found = numbers(case.run(seed))
         yield case, None if found.overloaded else {s: float(times[LEVELS["p95"]]) for s, times in found.times.items()}

@@ -17,6 +17,7 @@ from simlib.explorer import charts, numbers
 from simlib.explorer.controls import STEP, Control, controls
 from simlib.figures import style
 from simlib.figures.catalogue import LANGUAGES, Language, text, title
+from simlib.history import History
 from simlib.scenario import scenario_names
 
 _LANGUAGES = {"ru": "Русский", "en": "English"}
@@ -79,8 +80,6 @@ class Page:
         self._lock = threading.RLock()
         self._later = ThreadPoolExecutor(1, "explorer")
         self._quiet = False
-        self._found: numbers.Numbers | None = None
-        self._said: tuple[api.Case, int, bool] | None = None
         self._curve: tuple[Any, list[float], list[Mapping[tuple[str, str], float]]] = (None, [], [])
         self._handles: dict[str, Handle] = {}
         self.architecture = widgets.Dropdown(options=architectures.names(), value=architecture, layout=_wide("230px"))
@@ -188,7 +187,7 @@ class Page:
         self._moved()
 
     def _moved(self, handle: Handle | None = None) -> None:
-        """Show a draft of what is chosen at once, then the whole run and latency against load from another thread."""
+        """Show what is chosen at once, or a draft of it; then, from another thread, what takes longer."""
         if self._quiet:
             return
         language, seed = self.tongue, self.seed.value
@@ -197,11 +196,8 @@ class Page:
             turn = self._turn
             try:
                 case = self.case()
-                small = numbers.draft(case)
-                if small is not None:
-                    found = numbers.numbers(numbers.run(small, seed), counted=False)
-                    self._show(found)
-                    self._say(small, seed, found)
+                history = numbers.run(numbers.draft(case), seed)
+                self._show(case, seed, numbers.numbers(history))
             except (BadInput, RunFailed) as error:
                 return self._refuse(str(error))
             if handle is not None:
@@ -209,17 +205,23 @@ class Page:
             rate = self.offered or case.scenario.rate
             self._words["rate"].value = _labelled(text("rate", language), style.number(float(f"{rate:.3g}"), language))
             self.loads.choose(rate)
-        self._later.submit(self._finish, turn, case, seed)
+        self._later.submit(self._finish, turn, case, seed, history)
 
-    def _finish(self, turn: int, case: api.Case, seed: int) -> None:
-        """Show the whole run, then latency against load; nothing where something else was chosen meanwhile."""
+    def _finish(self, turn: int, case: api.Case, seed: int, history: History) -> None:
+        """Show the whole run, what is counted in it, then latency against load; nothing where something else was chosen
+        meanwhile."""
         try:
-            if turn == self._turn:
-                found = numbers.numbers(numbers.run(case, seed))
+            if turn == self._turn and history.messages.num_rows < case.messages:
+                history = numbers.run(case, seed)
+                found = numbers.numbers(history)
                 with self._lock:
                     if turn == self._turn:
-                        self._show(found)
-                        self._say(case, seed, found)
+                        self._show(case, seed, found)
+            if turn == self._turn:
+                counts = numbers.counts(history)
+                with self._lock:
+                    if turn == self._turn:
+                        self._words["counts"].value = charts.counts(counts, self.tongue)
             self._follow_loads(turn, case, seed)
         except (BadInput, RunFailed) as error:
             if turn == self._turn:
@@ -244,19 +246,14 @@ class Page:
             if turn == self._turn:
                 self.loads.show(rates, points, self.tongue)
 
-    def _show(self, found: numbers.Numbers) -> None:
+    def _show(self, case: api.Case, seed: int, found: numbers.Numbers) -> None:
         language = self.tongue
         self.response.show(found, language)
         self.delivery.show(found, language)
         self.utilisation.show(found)
         self._words["percentiles"].value = charts.percentiles(found, language)
-        if found.counts:
-            self._words["counts"].value = charts.counts(found, language)
-
-    def _say(self, case: api.Case, seed: int, found: numbers.Numbers) -> None:
-        language = self.tongue
         messages, hashed = charts.whole(found.messages, language), case.parameters.hash()
-        name = "explorer:run" if found.counts else "explorer:draft"
+        name = "explorer:run" if found.messages == case.messages else "explorer:draft"
         words = text(name, language, messages=messages, seed=seed, parameters=hashed)
         full = f" <b>{html.escape(text('explorer:overloaded', language))}</b>" if found.overloaded else ""
         self._words["status"].value = _spanned(words, "status") + full

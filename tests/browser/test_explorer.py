@@ -32,19 +32,17 @@ const handle = document.querySelector(`.simlib-parameter-${name} .noUi-handle`);
 const lines = () => [...document.querySelectorAll('.simlib-response path.line')].map(p => p.getAttribute('d')).join();
 const said = () => document.querySelector('.simlib-said').innerText.trim();
 const before = [lines(), said()];
-const times = {};
 const watch = () => {
   const now = performance.now() - start;
-  if (!times.first && lines() !== before[0]) times.first = now;
-  if (!times.whole && said() !== before[1] && !said().endsWith('…')) times.whole = now;
-  if ((times.first && times.whole) || now > 20000) done(times); else requestAnimationFrame(watch);
+  const moved = lines() !== before[0] && said() !== before[1] && !said().endsWith('…');
+  if (moved || now > 20000) done(now); else requestAnimationFrame(watch);
 };
 handle.focus();
 const start = performance.now();
 handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
 requestAnimationFrame(watch);
 """
-"""Moves a slider by a key; milliseconds until the first frame with other lines, and until that of the whole run."""
+"""Moves a slider by a key; milliseconds until the frame with the lines and the words of the whole run."""
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +90,12 @@ def test_a_slider_moves_the_figures(page):
     times = []
     for k in range(MOVES):
         times.append(page.execute_async_script(MOVE, "http_server", "ArrowLeft" if k % 2 else "ArrowRight"))
-        assert {"first", "whole"} <= set(times[-1])
+        assert times[-1] < 20_000
         time.sleep(1.0)  # latency against load is on its way, from another thread
-    for name, of in (("first", "4,000"), ("whole", "20,000")):
-        median, p95, most = np.quantile([each[name] for each in times], [0.5, 0.95, 1.0])
-        print(
-            f"slider to figure of {of} messages: median {median:.0f} ms, p95 {p95:.0f} ms, most {most:.0f} ms, of {MOVES}"
-        )
+    median, p95, most = np.quantile(times, [0.5, 0.95, 1.0])
+    print(
+        f"slider to figure of 20,000 messages: median {median:.0f} ms, p95 {p95:.0f} ms, most {most:.0f} ms, of {MOVES}"
+    )
 
 
 def test_latency_against_load_is_drawn_for_each_kind(page):

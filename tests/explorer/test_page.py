@@ -1,5 +1,7 @@
 """The explorer's numbers and page, without a browser: they are those of a run, and follow what is moved."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ MESSAGES = 1200
 @pytest.fixture
 def page(monkeypatch):
     monkeypatch.setattr(numbers, "COARSE", 200)
+    monkeypatch.setattr(numbers, "DRAFT", 500)
     made = Page("rest", "steady", "en", MESSAGES, 3)
     finish(made)
     return made
@@ -34,7 +37,7 @@ def test_the_numbers_are_the_metrics_of_the_run():
     for level, place in numbers.LEVELS.items():
         for time, kind in numbers.SERIES:
             assert found.times[time, kind][place] == pytest.approx(known[f"{time}_{level}.{kind}"])
-    assert {name: known[name] for name in numbers.COUNTS} == dict(found.counts)
+    assert {name: known[name] for name in numbers.COUNTS} == numbers.counts(history)
     assert found.utilisation == {name[12:]: value for name, value in known.items() if name.startswith("utilisation.")}
 
 
@@ -43,10 +46,12 @@ def test_kept_arrivals_change_nothing():
     assert numbers.run(case, 4).messages.to_pandas().equals(case.run(4).messages.to_pandas())
 
 
-def test_a_case_that_has_few_messages_or_a_profile_has_no_draft():
-    assert numbers.draft(api.case("rest", messages=500)) is None
-    assert numbers.draft(api.case("rest", "flash_sale")) is None
-    assert numbers.draft(api.case("rest", "burst")).messages == numbers.COARSE
+@pytest.mark.parametrize(
+    ("scenario", "messages", "drawn"), [("steady", 500, 500), ("flash_sale", 40_000, 40_000), ("burst", 40_000, 20_000)]
+)
+def test_a_draft_has_no_more_messages_than_can_be_shown_at_once_unless_a_profile_needs_them(scenario, messages, drawn):
+    case = api.case("rest", scenario, messages=messages)
+    assert numbers.draft(case) == replace(case, messages=drawn)
 
 
 @pytest.mark.parametrize("scenario", ["steady", "burst", "flash_sale"])
