@@ -39,8 +39,11 @@ class Words:
 
     def among(self, *names: str) -> np.ndarray:
         """Whether each row is one of the names, shape (rows,)."""
-        known = np.array([name in names for name in self.names] or [False])
-        return known[self.codes]
+        found = np.zeros(self.codes.size, bool)
+        for code, name in enumerate(self.names):
+            if name in names:
+                found |= self.codes == code
+        return found
 
     def used(self, rows: np.ndarray | slice = slice(None)) -> list[str]:
         """The words that these rows have, in the order of their codes."""
