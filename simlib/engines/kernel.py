@@ -38,6 +38,7 @@ from simlib.scenario import FAULTS
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
     TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
     FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK, BY_SKU, CHECKPOINT, CHECKED, TAKE_TOKEN, GIVE_TOKEN,
+    HEDGE, HEDGED,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
@@ -196,7 +197,7 @@ TABLES = {
         due=F8, left=F8,
     ),
     "free_rows": record("value"),
-    "frames": record("pc kind attempt part holding turn unheard place ticket level version result"),
+    "frames": record("pc kind attempt part holding turn unheard place ticket level version result first second copy"),
     "held": record("value"),
     "deliveries": record(
         "id queue message copy number slot out settled urgent level version result answer_row answer_call next last ticket",
@@ -1207,6 +1208,32 @@ def child(s, r, pc):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def hedge(s, r, frame, pc):  # type: ignore[no-untyped-def]
+    """Two tries of what begins at `pc` with the second's delay. Their places in the table may be used again: the copy tells."""
+    row = row_at(s, r)
+    row.calls += 1
+    for i in range(2):
+        c = child(s, r, pc + 1 - i)
+        one = row_at(s, c)
+        one.place, one.attempt = fold(row.place, i), 2 * max(row.attempt, 1) - 1 + i
+        one.answer_row, one.answer_call = r, row.calls
+        if i == 0:
+            frame.first, frame.copy = c, one.copy
+        else:
+            frame.second = c
+
+
+@njit(cache=True)
+def give_up(s, r, frame):  # type: ignore[no-untyped-def]
+    """As `simpy.Verbs.give_up`."""
+    for i in range(2):
+        c = frame.second if i else frame.first
+        one = row_at(s, c)
+        if one.alive and one.message == row_at(s, r).message and one.copy == frame.copy + i:
+            kill(s, c)
+
+
+@njit(cache=True)
 def give_answer(s, r, result):  # type: ignore[no-untyped-def]
     """As `simpy.Verbs.give_answer`. A row's place in the table is used again, its count of calls goes on."""
     row = row_at(s, r)
@@ -1332,6 +1359,8 @@ def fail(s, r, result):  # type: ignore[no-untyped-def]
             leave(s, r)
             row.pc = op_at(s, pc).a
             return ready(s, r, time)
+        if frame.kind == HEDGE:
+            give_up(s, r, frame)
         leave(s, r)
     row.result = result
     if row.main:
@@ -2297,6 +2326,8 @@ def go(s, r):  # type: ignore[no-untyped-def]
     if thrown >= SCOPE:
         while row.depth > thrown - SCOPE:
             frame = leave(s, r)
+            if frame.kind == HEDGE:
+                give_up(s, r, frame)
         row.pc = op_at(s, frame.pc).a
         if not ready(s, r, back_to(s, r, frame)):
             return
@@ -2476,6 +2507,14 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 limit(s, r, frame, op.real, op.b)
             row.at = CALLING
             return
+        elif operation == HEDGE:
+            hedge(s, r, enter(s, r, HEDGE, pc), a)
+            row.at = CALLING
+            return
+        elif operation == HEDGED:
+            give_up(s, r, leave(s, r))
+            if row.result == TIMED_OUT and not fail(s, r, TIMED_OUT):
+                return
         elif operation == REPLY:
             give_answer(s, r, row.result if a < 0 else a)
 

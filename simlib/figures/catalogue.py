@@ -310,6 +310,7 @@ TEXTS: dict[str, dict[Language, str]] = {
         "ru": "повторов, оплаченных одним вызовом",
         "en": "further attempts that a call pays for",
     },
+    "parameter:hedge_after": {"ru": "второй запрос без ответа через", "en": "after which a caller asks once more"},
     "parameter:processes": {"ru": "процессов каждой стороны", "en": "processes of each side that answer calls"},
     "parameter:balancing": {"ru": "выбор процесса", "en": "how a caller chooses among them"},
     "parameter:backlog": {"ru": "запросов в работе, не более", "en": "requests that a process has in hand at most"},

@@ -42,6 +42,7 @@ from simlib.flow.blocks import (
     fail,
     for_each,
     fork,
+    hedge,
     mark,
     nack,
     point,
@@ -81,7 +82,7 @@ __all__ = [
     "Affine", "Backoff", "Breaker", "Budget", "Condition", "Constant", "Consumers", "Credit", "Distribution", "Erlang",
     "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles", "Queue",
     "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "by_sku", "call",
-    "checkpoint", "choose", "delay", "every", "fail", "for_each", "fork", "mark", "nack", "point", "publish", "receive",
-    "reject", "repeat", "reply", "rescue", "respond", "retry", "seek", "spawn", "supersede", "timeout", "undo",
+    "checkpoint", "choose", "delay", "every", "fail", "for_each", "fork", "hedge", "mark", "nack", "point", "publish",
+    "receive", "reject", "repeat", "reply", "rescue", "respond", "retry", "seek", "spawn", "supersede", "timeout", "undo",
     "wait_until",
 ]  # fmt: skip

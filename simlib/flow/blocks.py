@@ -328,6 +328,16 @@ class Call(Step):
 
 
 @dataclass(frozen=True)
+class Hedge(Step):
+    """The steps; where they are not over after so many seconds, the same once more beside them. The first to be over counts, also
+    where it failed; the other gives up what it waits for and holds (Dean, Barroso: The Tail at Scale, 2013). Both are attempts of
+    their own numbers."""
+
+    after: float
+    steps: Steps
+
+
+@dataclass(frozen=True)
 class Reply(Step):
     """Answer whoever called (or published with a call waiting): registers go back, and this result or the row's own; this
     row goes on."""
@@ -590,6 +600,10 @@ def spawn(steps: Steps) -> Spawn:
 
 def call(steps: Steps, timeout: float | None = None) -> Call:
     return Call(steps, timeout)
+
+
+def hedge(after: float, steps: Steps) -> Hedge:
+    return Hedge(after, steps)
 
 
 def reply(result: str | None = None) -> Reply:

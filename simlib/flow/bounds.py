@@ -34,6 +34,7 @@ from simlib.flow.blocks import (
     ForEach,
     Fork,
     GiveToken,
+    Hedge,
     Nack,
     Once,
     Publish,
@@ -329,6 +330,8 @@ class _Walk:
                 return Ways(self.walk(steps, ()).demand, _unsettled([steps], held))
             case Call(steps=steps):
                 return self.waited([steps], held)
+            case Hedge(steps=steps):
+                return self.waited([steps], held, known=False)
             case Fork(branches=branches, join=join):
                 return self.waited(branches, held, known=join in (None, len(branches)))
         return Ways({}, held)

@@ -35,6 +35,7 @@ from simlib.flow.blocks import (
     ForEach,
     Fork,
     GiveToken,
+    Hedge,
     Linear,
     Mark,
     Nack,
@@ -90,10 +91,10 @@ from simlib.flow.model import (
 NOUNS: dict[type, str] = {
     Pool: "pool", Link: "link", Queue: "queue", Log: "log", Table: "table", Credit: "credit",
 }  # fmt: skip
-WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Retry, Timeout, WaitUntil, WaitForCell, TakeToken)
+WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Hedge, Retry, Timeout, WaitUntil, WaitForCell, TakeToken)
 """Steps that may take time."""
 OF_A_MESSAGE = (
-    Publish, Read, Write, WriteIfNewer, Add, Take, Once, Apply, Respond, Reject, Supersede, Mark, Reply, Call, Fork, Spawn,
+    Publish, Read, Write, WriteIfNewer, Add, Take, Once, Apply, Respond, Reject, Supersede, Mark, Reply, Call, Fork, Hedge, Spawn,
     ByAttempt, BySku, Send, WaitForCell,
 )  # fmt: skip
 """Steps that an actor can do for a message alone."""
@@ -419,6 +420,8 @@ class Checker:
                     self.number(timeout, "timeout of a call")
                 if not _answered(steps):
                     raise self.bad("a call that nothing answers: let its steps reply, or publish to consumers who do")
+            case Hedge(after=after):
+                self.number(after, "after of a hedge")
             case Nack(delay=delay):
                 self.number(delay, "delay of a nack")
             case Every(period=period):
@@ -499,7 +502,7 @@ class Checker:
 
     def step(self, step: Step, state: State, scope: Scope) -> list[State]:
         """All that a row can be like after a step."""
-        deep = scope.depth + isinstance(step, Repeat | Retry)
+        deep = scope.depth + isinstance(step, Repeat | Retry | Hedge)
         if (stream := getattr(step, "stream", None)) is not None and _draws(step):
             state = self.draw(state, stream, deep)
         inner = scope._replace(floor=len(state.held))
@@ -578,6 +581,9 @@ class Checker:
                 return [self.beside(branches, state, scope._replace(row="branch"))]
             case Spawn(steps=steps):
                 return [self.beside([steps], state, scope._replace(row="branch"))]
+            case Hedge(steps=steps):
+                tried = scope._replace(row="branch", answers=False, depth=deep)
+                return [self.beside([steps], state, tried, rescued=True)]
             case Call(steps=steps, timeout=limit):
                 if limit is None and not scope.timed and _lossy(steps):
                     self.warn("a call without a timeout crosses a link that loses: its caller may wait for ever")
@@ -736,9 +742,9 @@ class Checker:
         left = state._replace(drawn=state.drawn | frozenset(self.met[met:]))
         return [*done, *self.walk(otherwise, [left], outer)]
 
-    def beside(self, programs: Iterable[Steps], state: State, scope: Scope) -> State:
+    def beside(self, programs: Iterable[Steps], state: State, scope: Scope, rescued: bool = False) -> State:
         """After rows were started here that hold nothing yet and draw at the same place."""
-        scope = scope._replace(rescued=False, timed=False, floor=0)
+        scope = scope._replace(rescued=rescued, timed=False, floor=0)
         for steps in programs:
             met = len(self.met)
             self.path(steps, state._replace(held=()), scope)
@@ -763,10 +769,10 @@ def _at_once(steps: Steps) -> Iterator[Step]:
 
 
 def _answered(steps: Steps) -> bool:
-    """Whether something in a call's steps may answer the caller; what an inner call's steps reply is not for it."""
+    """Whether something in a call's steps may answer the caller; what the steps of an inner call or hedge reply is not for it."""
     return any(
         isinstance(step, Reply | Publish | Choose)
-        or (not isinstance(step, Call) and any(map(_answered, children(step))))
+        or (not isinstance(step, Call | Hedge) and any(map(_answered, children(step))))
         for step in steps
     )
 

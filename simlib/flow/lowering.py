@@ -24,6 +24,7 @@ OPERATIONS = (
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
     "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
     "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK", "BY_SKU", "CHECKPOINT", "CHECKED", "TAKE_TOKEN", "GIVE_TOKEN",
+    "HEDGE", "HEDGED",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -349,6 +350,13 @@ class Lowering:
         row = self.add("CALL", 0, self.length(step.timeout), real=step.timeout or 0.0)
         self.aside.append((row, 1, step.steps, name))
         self.add("ANSWERED")
+
+    def _hedge(self, step: blocks.Hedge, name: str, depth: int) -> None:
+        """The second try is a delay, an operation long, and then what the first is."""
+        self.deepest = max(self.deepest, depth + 1)
+        tried = blocks.Rescue(step.steps, ()), blocks.Reply()
+        self.aside.append((self.add("HEDGE"), 1, (blocks.Delay(Constant(value=step.after)), *tried), name))
+        self.add("HEDGED")
 
     def _reply(self, step: blocks.Reply, name: str, depth: int) -> None:
         self.add("REPLY", response(step.result))

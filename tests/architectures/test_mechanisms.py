@@ -77,6 +77,24 @@ def test_every_architecture_goes_through_the_steps_of_an_order_and_only_a_saga_u
     assert (measure(failing)["half_finished"] > 10) == ("saga" not in name) == (measure(failing)["compensated"] == 0)
 
 
+@pytest.mark.parametrize("name", architectures.names())
+def test_every_architecture_at_rest_answers_a_query_in_the_sum_of_its_times(name):
+    """From the shop's copy; direct REST and the mesh ask accounting, the mesh by way of two sidecars and back. In the median: a
+    relay that polls is in the way now and then."""
+    p = make(architectures.get(name).parameters, {})
+    edge, server, client, ask, read, network = (
+        time.mean_value for time in (p.edge, p.http_server, p.http_client, p.database_client, p.read, p.network)
+    )
+    total = 2 * edge + 2 * server + 0.002 + 2 * ask + read
+    if name in ("rest", "service_mesh"):
+        total += 2 * client + 2 * network + 2 * server
+    if name == "service_mesh":
+        total += 4 * (p.loopback.mean_value + p.hop.mean_value + p.tls.mean_value)
+    calm = workload(0.01, only="stock_query", handler_work=Constant(0.002))
+    messages = columns(name, calm, 20)
+    assert (messages["responded"] - messages["issued"]).median() == pytest.approx(total)
+
+
 # --- rest -------------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +222,30 @@ def test_rest_callers_who_look_before_they_choose_wait_less():
     )
     assert least < two < 0.75 * random
     assert random - two > 3 * (two - least)
+
+
+def test_rest_hedges_answer_in_the_place_of_a_slow_process_and_ask_it_all_the_same():
+    """One process takes a hundred times as long. The first call goes to the other; each further one to the slow one, in its turn,
+    and is answered by the other, by so much later as the caller waited."""
+    slow = Slowdown(part="accounting.2", at=(0.0,), lasts=1e6, factor=100.0)
+    queries = workload(0.01, only="stock_query", faults=(slow,), handler_work=Constant(0.002))
+    two = {"processes": 2, "timeout": 10.0}
+    runs = [history("rest", queries, 40, **two, hedge_after=after) for after in (0.0, 0.05)]
+    alone, hedged = ((messages["responded"] - messages["issued"]).to_numpy() for messages in (
+        run.messages.to_pandas() for run in runs
+    ))  # fmt: skip
+    assert (alone[1::2] > 0.25).all() and alone[::2] == pytest.approx(alone[0]), "every second is slow"
+    assert hedged[0] == pytest.approx(alone[0]) and hedged[1:] == pytest.approx(alone[0] + 0.05)
+    visits = [run.parts.to_pandas().query("name == 'accounting.2.cpu'")["completed"].sum() for run in runs]
+    assert visits[1] / visits[0] == 39 / 20, "the slow one has all calls to do but the first"
+
+
+def test_rest_hedged_orders_are_taken_twice_unless_requests_carry_a_key():
+    """Taken again, and so announced again."""
+    orders = workload(0.2, only="order", **SLOW)
+    doubled, once = (columns("rest", orders, 30, hedge_after=0.03, idempotency=key) for key in (False, True))
+    assert set(doubled["response"]) == set(once["response"]) == {"ok"}
+    assert (doubled["duplicates"] == 2).all() and (once["duplicates"] == 0).all()
 
 
 # --- message queue ----------------------------------------------------------------------------------------------------

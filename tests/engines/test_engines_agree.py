@@ -61,6 +61,7 @@ from simlib.flow import (
     fail,
     for_each,
     fork,
+    hedge,
     mark,
     nack,
     point,
@@ -340,6 +341,8 @@ class Composer:
         branches = [self.steps(depth - 1) for _ in range(self.random.randint(1, 3))]
         if self.random.random() < 0.3:
             return [spawn(branches[0])]
+        if self.random.random() < 0.3:
+            return [hedge(self.random.choice((0.0, 0.5, 1.0)), [*branches[0], branch(self.condition(), [fail()])])]
         return [fork(*branches, join=self.random.choice((None, 0, 1)))]
 
     def control(self, depth: int, handling: bool) -> Steps:

@@ -35,6 +35,7 @@ from simlib.flow import (
     fail,
     for_each,
     fork,
+    hedge,
     publish,
     receive,
     repeat,
@@ -181,8 +182,9 @@ def test_branches_spawned_and_called_steps_all_count() -> None:
     flow.source("job", interarrival=100.0, steps=[
         fork(work["a"], work["b"], join=1), spawn(work["c"]),
         call([flow.pools["a"].serve(8.0), reply(), flow.pools["b"].serve(16.0)], timeout=0.1),
+        hedge(1.0, [flow.pools["c"].serve(32.0)]),
     ])  # fmt: skip
-    assert [s.demand for s in flow.bounds().stations] == [9.0, 18.0, 4.0]
+    assert [s.demand for s in flow.bounds().stations] == [9.0, 18.0, 36.0], "of a hedge one try is sure"
 
 
 def test_what_is_held_counts_while_it_is_held() -> None:

@@ -33,7 +33,7 @@ PROGRAMS = ("accounting", "shop")
 """Processes of its own that it runs as, each with a database."""
 READ_FROM = STOCK
 """The store that answers queries."""
-SIMULATED = ("retry_budget", "processes", "balancing", "backlog", "breaker", "breaker_lasts")
+SIMULATED = ("retry_budget", "hedge_after", "processes", "balancing", "backlog", "breaker", "breaker_lasts")
 """Parameters that the model alone has."""
 __all__ = ["FURTHER", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
 

@@ -28,6 +28,7 @@ from simlib.flow import (
     call,
     delay,
     fail,
+    hedge,
     reply,
     rescue,
     retry,
@@ -59,6 +60,10 @@ class Rest(Caller):
 
     retry_budget: Annotated[Number, Field(ge=0, le=100)] = Field(
         100.0, description="further attempts that a call pays for, on average over a process's calls"
+    )
+    hedge_after: Duration = Field(
+        0.0,
+        description="without an answer, after which a caller asks once more, and takes the first; 0: it never does, s",
     )
     processes: Annotated[Whole, Field(ge=1, le=16)] = Field(
         1, description="processes of each side that answer calls; callers from outside know the first"
@@ -123,7 +128,8 @@ class Network:
     def request(self, label: str, here: Side, there: Sequence[Side], work: Callable[[Side], Steps]) -> Steps:
         """A call of one of the other side's processes."""
         asked = self.ask(label, here, there, lambda side: serve(label, side, work(side), self.accepted.get(side.part)))
-        return attempted(self.p, label, here, self.connections[here.part], asked, self.budgets.get(here.part))
+        connections, budget = self.connections[here.part], self.budgets.get(here.part)
+        return attempted(self.p, label, here, connections, asked, budget, self.p.hedge_after)
 
     def ask(self, label: str, here: Side, there: Sequence[Side], served: Callable[[Side], Steps]) -> Steps:
         """Ask the process that the connection is to."""
@@ -136,9 +142,15 @@ def request(p: Caller, label: str, here: Side, connections: Pool, link: Link, th
 
 
 def attempted(
-    p: Caller, label: str, here: Side, connections: Pool, asked: Steps, budget: Budget | None = None
+    p: Caller,
+    label: str,
+    here: Side,
+    connections: Pool,
+    asked: Steps,
+    budget: Budget | None = None,
+    hedge_after: float = 0.0,
 ) -> Steps:
-    """Ask over a connection, with a timeout that abandons, and again where that fails."""
+    """Ask over a connection, with a timeout that abandons, and again where that fails; perhaps hedged by a second request."""
     failed = branch(RESULT.equals("timed_out"), [fail("timed_out")], otherwise=[fail()])
     attempt = [
         connections.seize(stream=f"{label}.balancing"),
@@ -148,7 +160,8 @@ def attempted(
         connections.release(),
     ]
     policy = Backoff(retries=p.retries, base=p.backoff, jitter=p.jitter, budget=budget)
-    return [retry(policy, [timeout(p.timeout, attempt, otherwise=[fail("timed_out")])], stream=f"{label}.backoff")]
+    once: Step = timeout(p.timeout, attempt, otherwise=[fail("timed_out")])
+    return [retry(policy, [hedge(hedge_after, [once]) if hedge_after else once], stream=f"{label}.backoff")]
 
 
 def travel(label: str, link: Link, served: Steps) -> Steps:

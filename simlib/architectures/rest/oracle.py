@@ -3,8 +3,8 @@
 It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
 other: the happy path, failures of the handler, and the pattern's signature fault, a caller that gives up while the
 server works on, and asks again with the same idempotency key; several processes of a side, a backlog that is full, a breaker,
-a budget of retries. A scenario's faults (loss, crash, poison) are left out.
-Numbers are drawn from the model's streams at the model's places, so that equal stories give equal times.
+a budget of retries, hedged requests. A scenario's faults (loss, crash, poison) are left out. Numbers are drawn from the model's
+streams at the model's places, so that equal stories give equal times.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ Serve = Callable[[Side, int, int], Story]
 """A server's work, by which process does it, the number of the caller's attempt and the place of its draws."""
 SAVED = 100.0
 """Retries that a budget holds at most."""
+GIVEN_UP = "given up"
+"""Why an attempt ends of which nobody says that it failed."""
 
 
 class Answer(NamedTuple):
@@ -54,8 +56,8 @@ class Peer:
 
 
 class Caller:
-    """Who calls a service: the processes that it knows, whose turn it is, what its retries are paid from; a breaker, which leaves
-    alone who failed so often in a row, for so long, and no more than a share of all."""
+    """Who calls a service: the processes that it knows, whose turn it is, what its retries are paid from; after how long it hedges;
+    a breaker, which leaves alone who failed so often in a row, for so long, and no more than a share of all."""
 
     def __init__(
         self,
@@ -66,8 +68,9 @@ class Caller:
         breaker: int = 0,
         lasts: float = 0.0,
         most: float = 1.0,
+        hedge_after: float = 0.0,
     ) -> None:
-        self.env, self.budget = env, budget
+        self.env, self.budget, self.hedge_after = env, budget, hedge_after
         self.breaker, self.lasts, self.most = breaker, lasts, most
         self.peers = [Peer(process, simpy.Resource(env, connections)) for process in processes]
         self.turn, self.paid = 0, 0.0
@@ -125,7 +128,8 @@ class Simulation(Ground):
     def caller(self, there: Side) -> Caller:
         """Who calls the processes of a side."""
         p = self.p
-        return Caller(self.env, self.known(there), p.connections, p.retry_budget, p.breaker, p.breaker_lasts)
+        breaker = p.breaker, p.breaker_lasts
+        return Caller(self.env, self.known(there), p.connections, p.retry_budget, *breaker, hedge_after=p.hedge_after)
 
     def known(self, there: Side) -> list[Side]:
         """Those of a side's processes that a caller knows."""
@@ -140,20 +144,46 @@ class Simulation(Ground):
         for attempt in range(self.p.retries + 1):
             self.attempts[message] += message >= 0
             at = draws.fold(place, attempt)
-            call = self.env.process(self.attempt(label, here, caller, at, attempt + 1, serve))
-            ended = yield call | self.env.timeout(self.p.timeout)
-            if call not in ended:
-                call.interrupt("timed out")
-                unheard = True
-            elif ended[call].response in (OK, REFUSED):
-                return ended[call]
-            else:
-                unheard = unheard or ended[call].response == TIMED_OUT
+            ask = self.hedged if caller.hedge_after else self.in_time
+            answer = yield from ask(label, here, caller, at, attempt + 1, serve)
+            if answer.response in (OK, REFUSED):
+                return answer
+            unheard = unheard or answer.response == TIMED_OUT
             if attempt == self.p.retries or not caller.affords(self.p.retries):
                 break
             wait = min(self.p.backoff * 2.0**attempt, 60.0)
             yield self.env.timeout(wait * self.uniform(f"{label}.backoff", at) if self.p.jitter else wait)
         return Answer(TIMED_OUT if unheard else FAILED)
+
+    def hedged(self, label: str, here: Side, caller: Caller, place: int, attempt: int, serve: Serve) -> Story:
+        """Ask, and where there is no answer for so long, once more beside it; whoever is not heard first is given up."""
+
+        def ask(i: int) -> simpy.Process:
+            number = 2 * attempt - 1 + i
+            return self.env.process(self.in_time(label, here, caller, draws.fold(place, i), number, serve))
+
+        first = ask(0)
+        ended = yield first | self.env.timeout(caller.hedge_after)
+        if first in ended:
+            return ended[first]
+        second = ask(1)
+        ended = yield first | second
+        heard, other = (first, second) if first in ended else (second, first)
+        other.interrupt(GIVEN_UP)
+        return ended[heard]
+
+    def in_time(self, label: str, here: Side, caller: Caller, place: int, attempt: int, serve: Serve) -> Story:
+        """An attempt, which is abandoned when its time is up."""
+        call = self.env.process(self.attempt(label, here, caller, place, attempt, serve))
+        try:
+            ended = yield call | self.env.timeout(self.p.timeout)
+        except simpy.Interrupt as given_up:
+            call.interrupt(given_up.cause)
+            return Answer(TIMED_OUT)
+        if call in ended:
+            return ended[call]
+        call.interrupt("timed out")
+        return Answer(TIMED_OUT)
 
     def choose(self, caller: Caller, stream: str, place: int) -> Peer | None:
         """Whom a call goes to, in turn or by what is known; None where all are left alone."""
@@ -185,7 +215,9 @@ class Simulation(Ground):
                 answer = yield from self.ask(label, here, peer.process, place, attempt, serve)
                 end = "took" if answer.response in (OK, REFUSED) else "failed"
                 yield from self.work(here, self.p.http_client, f"{label}.client.{end}", place)
-        except simpy.Interrupt:
+        except simpy.Interrupt as interrupt:
+            if interrupt.cause == GIVEN_UP:
+                return Answer(TIMED_OUT)
             answer = answer and Answer(TIMED_OUT)
         if answer is not None:
             caller.hears(peer, answer.response not in (OK, REFUSED))

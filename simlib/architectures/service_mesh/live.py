@@ -25,7 +25,7 @@ from simlib.brokers.processes import Program, free_port
 
 BESIDE = ("sidecar",)
 """What stands beside each process."""
-SIMULATED = ("retry_budget", "backlog", "breaker", "breaker_lasts")
+SIMULATED = ("retry_budget", "hedge_after", "backlog", "breaker", "breaker_lasts")
 """Parameters that the model alone has."""
 __all__ = ["BESIDE", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED", "beside"]
 ATTEMPT = b"attempt"

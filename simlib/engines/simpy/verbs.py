@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from simlib import draws
+from simlib.distributions import Constant
 from simlib.domain import RESPONSES
 from simlib.engines import order
 from simlib.engines.records import ANSWERED, REJECTED, SUPERSEDED
@@ -443,6 +444,33 @@ class Verbs:
                 timer.stop()
 
         return run
+
+    def _hedge(self, step: blocks.Hedge, name: str) -> Any:
+        first = self.prepare((blocks.Rescue(step.steps, ()), blocks.Reply()), name)
+        second = [*self.prepare((blocks.Delay(Constant(value=step.after)),), name), *first]
+
+        def run(row: Row) -> Waits:
+            row.calls += 1
+            tries = [self.engine.child(row, program) for program in (first, second)]
+            for i, one in enumerate(tries):
+                one.place, one.attempt = draws.fold(row.place, i), 2 * max(row.attempt, 1) - 1 + i
+                one.answer_to = row, row.calls
+            try:
+                yield ANSWER
+            except (Failed, Expired):
+                self.give_up(tries)
+                raise
+            self.give_up(tries)
+            if row.result == TIMED_OUT:
+                raise Failed("timed_out")
+
+        return run
+
+    def give_up(self, tries: list[Row]) -> None:
+        """What is not over yet of a hedge ends."""
+        for one in tries:
+            if one in self.engine.rows:
+                self.engine.kill(one)
 
     def give_answer(self, row: Row, result: int) -> None:
         """Tell the caller, if it still waits for this call: result and registers; a result of failed fails the call."""
