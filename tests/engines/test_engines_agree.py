@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -493,8 +494,9 @@ def test_replications_are_the_same_whoever_makes_them(engine: str, differences: 
         assert differences(alone, beside) == []
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("scenario", ["steady", "burst", "flash_sale"])
+@pytest.mark.parametrize(("scenario", "seed"), [
+    *itertools.product(("steady", "burst", "flash_sale"), (1, 2, 3)), ("fulfilment", 1)
+])  # fmt: skip
 @pytest.mark.parametrize("name", architectures.names())
 def test_architectures_have_one_history(name: str, scenario: str, seed: int, differences: Differences) -> None:
     one, other = (
