@@ -161,15 +161,15 @@ def test_polls_that_last_longer_than_the_group_waits_are_done_again_and_shorter_
 def test_windows_publish_counts_again_where_their_program_is_killed_unless_they_are_committed_with_its_position(
     bench, workload, kafka, guarantee
 ):
-    """Its state dies with it, and what it had counted since its last commit is counted again: right, from the changelog and the
-    position that belongs to it; but with at least once the counts of before were published too."""
-    killed = workload(60.0, only="order", faults=(Crash(part="windows", at=(1.5,), restart=0.1),))
-    with bench("streaming", window=5.0, commit_interval=3.0, session_timeout=2.0, guarantee=guarantee) as ready:
+    """Its state dies with it, and what it had counted since its last commit, when it warmed up, is counted again: right, from the
+    changelog and the position that belongs to it; but with at least once the counts of before were published too."""
+    killed = workload(60.0, only="order", faults=(Crash(part="windows", at=(1.0,), restart=0.1),))
+    with bench("streaming", window=5.0, commit_interval=8.0, session_timeout=2.0, guarantee=guarantee) as ready:
         history = ready.run(killed, 1, 200)
         records = published(ready, kafka, "orders")
         first = ready.numbered - 200
     assert history.meta["quiet"] and [fault["part"] for fault in history.faults.to_pylist()] == ["windows"]
-    assert history.check().ok and (history.check().counts["miscounted"] > 20) == (guarantee == "at_least_once")
+    assert history.check().ok and (history.check().counts["miscounted"] > 10) == (guarantee == "at_least_once")
     opened = {order["message"] - first: made // 5000 for made, order in records}
     orders = Counter((order["sku"], made // 5000) for made, order in records)
     counts = history.effects.to_pandas().query("effect == 'counted'")

@@ -113,7 +113,7 @@ class Results:
                 [TopicPartition(at.topic, at.partition, kept.get(at.partition, 0)) for at in self.partitions]
             )
             while self.open:
-                for result in self.consumer.consume(50, POLLS_FOR):
+                if (result := self.consumer.poll(POLLS_FOR)) is not None:
                     self.land(connection, result)
         self.consumer.close()
 
