@@ -59,7 +59,6 @@ def test_positions_committed_before_lose_those_after_double_and_those_with_the_e
     assert history.faults.to_pylist()[0]["part"] == "shop"
 
 
-@pytest.mark.long
 def test_positions_committed_by_the_clock_double_what_was_done_since_the_last(run, workload):
     """The shop, which has nothing in hand for most of the time, is killed after what it would commit in a minute."""
     struck = workload(40.0, only="stock_update", faults=(Crash(part="shop", at=(1.5,), restart=0.1),))
@@ -106,52 +105,66 @@ def test_poison_is_set_aside_after_the_last_try_and_the_records_behind_it_come(r
     assert set(messages["outcome"]) <= {"applied", "superseded", "dead_lettered"}
 
 
-def paused(ready, broker, scenario, seconds):
-    """The history of a run during which the broker's process stands still once."""
+def paused(ready, broker, scenario, messages, seconds, over):
+    """The history of a run during which the broker's process stands still for so long, and again until it is `over`, asked with
+    a connection to accounting's database; and how often it did. The client looks for what is too old once a second."""
 
     def pause():
         begun = f"SELECT count(*) FROM effects WHERE message >= {ready.numbered + 10}"
         with psycopg.connect(ready.databases["accounting"], autocommit=True) as connection:
             while connection.execute(begun).fetchone()[0] == 0:
                 time.sleep(0.02)
-        os.kill(broker, signal.SIGSTOP)
-        time.sleep(seconds)
-        os.kill(broker, signal.SIGCONT)
+            while not over(connection, len(pauses)):
+                os.kill(broker, signal.SIGSTOP)
+                time.sleep(seconds)
+                os.kill(broker, signal.SIGCONT)
+                pauses.append(seconds)
+                time.sleep(0.5)
 
+    pauses = []
     pausing = threading.Thread(target=pause)
     pausing.start()
-    history = ready.run(scenario, 1, 80)
+    history = ready.run(scenario, 1, messages)
     pausing.join()
-    return history
+    return history, len(pauses)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("idempotent", [False, True])
-def test_records_that_are_sent_again_are_there_twice_unless_the_producer_is_idempotent(
-    bench, workload, kafka, idempotent
-):
-    hasty = {"confirm_timeout": 0.15, "confirm_retries": 10, "retry_backoff": 0.02, "session_timeout": 5.0}
-    with bench("streaming", idempotent_producer=idempotent, **hasty, **UNGUARDED) as ready:
-        messages = columns(paused(ready, kafka.pid, workload(40.0, only="order"), 0.7))
-    assert set(messages["outcome"]) <= {"applied", "rejected"}
-    assert bool((messages["duplicates"] > 0).any()) is not idempotent
+def test_records_that_are_sent_again_are_there_twice_unless_the_producer_is_idempotent(bench, workload, kafka):
+    """The broker pauses until a record is there twice, and as often where the producer numbers its records."""
+    hasty = {"confirm_timeout": 0.15, "confirm_retries": 30, "retry_backoff": 0.02, "session_timeout": 10.0}
+    orders = workload(20.0, only="order")
+
+    def doubled(idempotent, over):
+        with bench("streaming", idempotent_producer=idempotent, **hasty, **UNGUARDED) as ready:
+            history, pauses = paused(ready, kafka.pid, orders, 120, 1.3, over)
+        messages = columns(history)
+        assert set(messages["outcome"]) <= {"applied", "rejected"}
+        return (messages["duplicates"] > 0).sum(), pauses
+
+    def seen(connection, pauses):
+        twice = "SELECT message FROM effects GROUP BY message HAVING count(*) > 1"
+        return pauses == 4 or connection.execute(twice).fetchone()
+
+    times, needed = doubled(False, seen)
+    assert times > 0
+    assert doubled(True, lambda _, pauses: pauses == needed) == (0, needed)
 
 
 def test_a_publication_without_a_confirm_is_indeterminate(bench, workload, kafka):
     once = {"confirm_timeout": 0.2, "confirm_retries": 0, "idempotent_producer": False, "session_timeout": 5.0}
     with bench("streaming", **once) as ready:
-        # the client looks for what is too old once a second
-        messages = columns(paused(ready, kafka.pid, workload(40.0, only="stock_update"), 2.5))
+        updates = workload(40.0, only="stock_update")
+        messages = columns(paused(ready, kafka.pid, updates, 80, 2.5, lambda _, pauses: pauses == 1)[0])
     unheard = messages[messages["response"] == "timed_out"]
     assert len(unheard) > 5
     assert (unheard["outcome"] == "applied").sum() > 0, "some were in the log all the same"
 
 
 def test_polls_that_last_longer_than_the_group_waits_are_done_again_and_shorter_ones_are_not(run, workload):
-    slow = workload(40.0, only="stock_update", handler_work=Constant(0.05), horizon=4.0)
+    """All that comes is there at once, and keeps both members in the one event loop busy for longer than two seconds."""
+    slow = workload(400.0, only="stock_update", handler_work=Constant(0.06), horizon=5.0)
     impatient, patient = (
-        columns(run("streaming", slow, 40, session_timeout=session, max_poll_interval=poll))
-        for session, poll in ((0.3, 0.4), (20.0, 60.0))
+        columns(run("streaming", slow, 40, session_timeout=1.5, max_poll_interval=poll)) for poll in (1.5, 60.0)
     )
     assert impatient["deliveries"].max() > 1
     assert patient["deliveries"].max() == 1

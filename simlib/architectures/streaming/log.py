@@ -156,9 +156,9 @@ class Log(Generic[Body]):
         await self.aside(consumer.close)
 
     def _poll(self, consumer: Consumer) -> list[Message]:
-        records = [consumer.poll(POLLS_FOR)]
-        if records[0] and self.p["max_poll_records"] > 1:
-            records += consumer.consume(self.p["max_poll_records"] - 1, 0.0)
+        """What there is, or the next record that comes: by one call, since the group may take the partitions of what it returned
+        away in the next."""
+        records = consumer.consume(self.p["max_poll_records"], 0.0) or [consumer.poll(POLLS_FOR)]
         return [record for record in records if record and not record.error()]
 
     def _go_on(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -198,6 +198,11 @@ class Log(Generic[Body]):
         with suppress(KafkaException):
             consumer.store_offsets(record)
 
+    def _commit_stored(self) -> None:
+        for consumer in self.consumers:
+            with suppress(KafkaException):  # nothing was stored since the last time
+                consumer.commit(asynchronous=False)
+
     async def keep(self, message: int, place: Place) -> None:
         """Keep the position behind a record, in a transaction of its own."""
         await self.side.transact(message, "keep", 1, "SELECT keep_position(%s, %s)", place.partition, place.offset + 1)
@@ -207,12 +212,15 @@ class Log(Generic[Body]):
         return (", keep_position(%s, %s)", place.partition, place.offset + 1) if self.exactly_once else ("",)
 
     async def pending(self) -> int:
-        """Records in this side's topic that its group has not done with, and what its members have in hand."""
+        """Records in this side's topic that its group has not done with, then what its members have in hand: what they took
+        meanwhile. Who is asked whether all is done does not wait for the clock to commit."""
+        if self.by_the_clock:
+            await self.aside(self._commit_stored)
         if not self.exactly_once:
-            return self.in_hand + await self.aside(behind, self.watcher, self.partitions)
+            return await self.aside(behind, self.watcher, self.partitions) + self.in_hand
         async with self.side.database.connection() as connection:
             done = {part: following for part, following in await (await connection.execute(POSITIONS)).fetchall()}
-        return self.in_hand + await self.aside(behind, self.watcher, self.partitions, done)
+        return await self.aside(behind, self.watcher, self.partitions, done) + self.in_hand
 
     def aside(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """Do in a thread what waits; the client's own threads do the work."""

@@ -106,7 +106,7 @@ class Streaming(Parameters):
         "1 ms", validate_default=True, description="until the broker has written a group's position, there and back"
     )
     session_timeout: PositiveDuration = Field(
-        0.5, description="after which a group notices that its members are dead, s"
+        2.0, description="after which a group notices that its members are dead, s"
     )
     handler_retries: Retries = Field(5, description="further tries of a record that a handler failed on")
     handler_backoff: Duration = Field(0.05, description="before each of them, s")
