@@ -69,10 +69,14 @@ class Measurement:
     @property
     def saturation(self) -> float:
         """Messages a second that the twin completes with a backlog always there, median of the runs; raises BadInput if unknown."""
-        runs = self.read("saturation.json", [])
+        return float(np.median([run["throughput"] for run in self._saturated()]))
+
+    def _saturated(self) -> list[dict[str, Any]]:
+        """The runs with a backlog always there; raises BadInput where there are none."""
+        runs: list[dict[str, Any]] = self.read("saturation.json", [])
         if not runs:
             raise BadInput(f"the saturation of {self.folder.name} is not measured: run simlib measure")
-        return float(np.median([run["throughput"] for run in runs]))
+        return runs
 
     def missing(self, plan: HeldOut) -> list[str]:
         """The points that no try has measured yet."""
@@ -112,8 +116,8 @@ class Measurement:
         return points
 
     def saturations(self, plan: HeldOut) -> Saturation:
-        """The runs with a backlog always there; raises BadInput where there are none."""
-        runs, (one, *_) = self.read("saturation.json", []), self.points(plan)
+        """The runs with a backlog always there; raises BadInput where there are none, or none at the held-out loads."""
+        runs, (one, *_) = self._saturated(), self.points(plan)
         return Saturation(
             self.architecture, self.broker, one.parameters, {run["seed"]: run["throughput"] for run in runs}
         )
