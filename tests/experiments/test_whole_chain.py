@@ -26,8 +26,8 @@ scenarios:
 """
 
 
-def simlib(home: Path, *arguments: str, status: tuple[int, ...] = (0,)) -> dict:
-    """What a command prints as JSON, with all data under `home`; it must end with one of these statuses."""
+def simlib(home: Path, *arguments: str) -> dict:
+    """What a command prints as JSON, with all data under `home`."""
     done = subprocess.run(
         [sys.executable, "-m", "simlib.cli", *arguments, "--json"],
         env={**os.environ, "SIMLIB_HOME": str(home), "MPLBACKEND": "Agg"},
@@ -35,11 +35,11 @@ def simlib(home: Path, *arguments: str, status: tuple[int, ...] = (0,)) -> dict:
         text=True,
         check=False,
     )
-    assert done.returncode in status, done.stderr
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(1200)  # two minutes on a quiet machine
+@pytest.mark.timeout(1200)  # a minute on a quiet machine
 def test_from_the_real_parts_to_the_report(tmp_path):
     for part in (postgres, nats):
         require_part(part.found() is not None, part.INSTALL)
@@ -62,8 +62,7 @@ def test_from_the_real_parts_to_the_report(tmp_path):
         "message_queue.nats.yaml",
     }
 
-    # So few messages on a noisy machine may well miss the accuracy: that is a result, and ends with status 1.
-    validated = simlib(tmp_path, "validate", "--plan", str(MEASUREMENTS), status=(0, 1))["rows"]
+    validated = simlib(tmp_path, "validate", "--plan", str(MEASUREMENTS))["rows"]
     assert {(row["architecture"], row["kind"]) for row in validated} == {
         (name, kind) for name in names for kind in ("trace", "independent")
     }

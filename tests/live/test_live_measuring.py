@@ -22,18 +22,7 @@ from tests.conftest import require_part
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 DATA = paths.PACKAGE.parent / "data"
-PLAN = """
-scenario: steady
-loads: [0.3]
-repeats: 1
-messages: 100
-warm_up: 10
-accuracy: {p50: 1.0, p95: 1.0, p99: 1.0}
-saturation_accuracy: 1.0
-stated_up_to_load: 0.1
-effort: {pace: 1, idle: 80, idle_rate: 25/s, bursts: 8, saturations: 1, saturating: 150, tries: 1, latest: 10 s, busiest: 64}
-"""
-
+PLAN = (DATA / "measurements" / "rehearsal.yaml").read_text(encoding="utf-8")
 PARTS = {"nats": nats_part, "rabbitmq": rabbitmq_part, "kafka": kafka_part}
 STANDS_ON = {"nats": "message_queue", "rabbitmq": "message_queue", "kafka": "streaming"}
 """An architecture for each kind of broker."""

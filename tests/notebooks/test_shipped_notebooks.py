@@ -11,16 +11,7 @@ from simlib.experiments import Entry, notebooks
 from simlib.experiments.notebooks import Job
 from tests.conftest import require_part
 
-PLAN = """
-scenario: steady
-loads: [0.3]
-repeats: 1
-messages: 100
-warm_up: 10
-accuracy: {p50: 0.2, p95: 0.2, p99: 0.3}
-stated_up_to_load: 0.7
-effort: {pace: 1, idle: 80, idle_rate: 25/s, bursts: 8, saturations: 1, saturating: 150, tries: 1, latest: 10 s, busiest: 64}
-"""
+PLAN = paths.PACKAGE.parent / "data" / "measurements" / "rehearsal.yaml"
 SHIPPED = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 
 
@@ -82,8 +73,7 @@ def test_the_notebooks_run_on_a_tiny_plan_without_a_warning(tmp_path):
 def test_the_measuring_notebook_measures_calibrates_and_validates_in_a_folder_of_its_own(tmp_path, monkeypatch):
     require_part(postgres.found() is not None and nats.found() is not None, "no PostgreSQL or no NATS")
     monkeypatch.setenv("SIMLIB_HOME", str(tmp_path))
-    (tmp_path / "plan.yaml").write_text(PLAN)
-    job = Job(paths.NOTEBOOKS / "measure.ipynb", tmp_path / "measure.ipynb", {"plan": str(tmp_path / "plan.yaml")})
+    job = Job(paths.NOTEBOOKS / "measure.ipynb", tmp_path / "measure.ipynb", {"plan": str(PLAN)})
     assert notebooks.run_all([job], 1) == [None]
     assert {file.name for file in (tmp_path / "data" / "calibration").iterdir()} == {
         "system.yaml", "message_queue.nats.yaml",
