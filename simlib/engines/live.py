@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,12 +192,13 @@ class Bench:
                 "parameters": self.parameters,
                 "completions": self.completions,
             }
+            stack.callback(self._stop)
             for name, port in ports.items():
                 own = {"side": name.partition(".")[0], "process": name}
                 (self.folder / f"{name}.json").write_text(json.dumps({**config, **own}))
-                self.services[name] = self._service(name, port)
-                self.services[name].program.launch()
-                stack.callback(self.services[name].program.stop)
+                service = self._service(name, port)
+                service.program.launch()
+                self.services[name] = service
             for service in self.services.values():
                 service.program.wait()
             self._warm_up()
@@ -224,6 +226,8 @@ class Bench:
         load = self._load(scenario, arrivals, seed)
         self._reset(scenario.stock())
         run = self._drive({"requests": load}, crashes)
+        if not crashes:
+            self._standing()
         quiet = self._drain(min(self.drains_within, scenario.horizon))
         if not crashes:
             self._standing()
@@ -554,8 +558,8 @@ class Bench:
         """All know the initial stock, as version 0, and nothing else. Programs that were not quiet begin anew: what a run left
         undone is in their memory, and on its way between them."""
         programs = [] if self.quiet else [service.program for service in self.services.values()]
-        for program in programs:
-            program.stop()
+        if programs:
+            self._stop()
         for url in self.databases.values():
             with psycopg.connect(url) as connection:
                 connection.execute("SELECT start_over(%s)", (stock.tolist(),))
@@ -563,6 +567,11 @@ class Bench:
             program.launch()
         for program in programs:
             program.wait()
+
+    def _stop(self) -> None:
+        """End all services side by side: each may have something to wait for."""
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda service: service.program.stop(), self.services.values()))
 
     def _service(self, side: str, port: int) -> Service:
         """A process of a side, which is ready when it answers, and so does what it stands on."""
