@@ -27,12 +27,13 @@ $(READY): requirements.lock pyproject.toml
 parts: $(READY)  ## the real parts that no package brings: Kafka's jars, by Maven
 	$(BIN)/python -m simlib.brokers.kafka
 
-test: $(READY)  ## the tests, without those that take minutes; the live ones by themselves, with all processors
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not long and not live' $(ARGS) tests || [ $$? -eq $(NONE) ]
-	$(BIN)/python -m pytest -q -m 'live and not long' $(ARGS) tests || [ $$? -eq $(NONE) ]
+test: $(READY)  ## the tests, without those that take minutes; by themselves those that want the machine alone
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not long and not alone' $(ARGS) tests || [ $$? -eq $(NONE) ]
+	$(BIN)/python -m pytest -q -m 'alone and not long' $(ARGS) tests || [ $$? -eq $(NONE) ]
 
 test-long: $(READY)  ## the tests that take minutes
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m long --timeout 1800 $(ARGS) tests
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'long and not alone' --timeout 1800 $(ARGS) tests || [ $$? -eq $(NONE) ]
+	$(BIN)/python -m pytest -q -m 'long and alone' --timeout 1800 $(ARGS) tests || [ $$? -eq $(NONE) ]
 
 check: $(READY)  ## lint, format, types; lock and environment.yml agree
 	$(BIN)/ruff check .

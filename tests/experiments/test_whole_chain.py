@@ -12,7 +12,7 @@ from simlib import paths
 from simlib.brokers import nats, postgres
 from tests.conftest import require_part
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+pytestmark = pytest.mark.live
 MEASUREMENTS = paths.PACKAGE.parent / "data" / "measurements" / "rehearsal.yaml"
 PLAN = """
 seed: 1
@@ -26,8 +26,8 @@ scenarios:
 """
 
 
-def simlib(home: Path, *arguments: str) -> dict:
-    """What a command prints as JSON, with all data under `home`."""
+def simlib(home: Path, *arguments: str, status: tuple[int, ...] = (0,)) -> dict:
+    """What a command prints as JSON, with all data under `home`; it must end with one of these statuses."""
     done = subprocess.run(
         [sys.executable, "-m", "simlib.cli", *arguments, "--json"],
         env={**os.environ, "SIMLIB_HOME": str(home), "MPLBACKEND": "Agg"},
@@ -35,7 +35,7 @@ def simlib(home: Path, *arguments: str) -> dict:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in status, done.stderr
     return json.loads(done.stdout)
 
 
@@ -62,7 +62,8 @@ def test_from_the_real_parts_to_the_report(tmp_path):
         "message_queue.nats.yaml",
     }
 
-    validated = simlib(tmp_path, "validate", "--plan", str(MEASUREMENTS))["rows"]
+    # So few messages on a noisy machine may miss even the saturation by more than itself: a result, which ends with status 1.
+    validated = simlib(tmp_path, "validate", "--plan", str(MEASUREMENTS), status=(0, 1))["rows"]
     assert {(row["architecture"], row["kind"]) for row in validated} == {
         (name, kind) for name in names for kind in ("trace", "independent")
     }

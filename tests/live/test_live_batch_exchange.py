@@ -14,7 +14,7 @@ from simlib.architectures.batch_exchange.file import SCHEMA, Unreadable, opened,
 from simlib.distributions import Constant
 from simlib.scenario import Crash, Goods, Poison
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live batch_exchange")]
 MANY = Goods(skus=1000, zipf=0.0)
 SHORT = {"interval": 0.3, "retry_after": 0.05, "max_deliveries": 3}
 

@@ -29,7 +29,7 @@ from simlib.history import History
 from simlib.scenario import Crash, Goods, Scenario, load_scenario
 from tests.conftest import require_part
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 MESSAGES = 200
 REPLICATIONS = 199
 """Of as many values, the next one lies from the 5th to the 195th with a chance of 95 %."""

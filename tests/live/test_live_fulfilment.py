@@ -8,7 +8,7 @@ from simlib import api
 from simlib.domain import ORDER
 from simlib.scenario import Crash, Mix, load_scenario
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live fulfilment")]
 MESSAGES = 60
 TWINS = [("rest", {}), ("message_queue", {}), ("message_queue", {"broker": "rabbitmq"})]
 STEPS = ["taken", "paid", "shipped", "confirmed"]

@@ -20,7 +20,7 @@ from simlib.errors import BadInput
 from simlib.scenario import Crash
 from tests.conftest import require_part
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live service_mesh")]
 ALONE = {"retries": 0, "proxy_retries": 0}
 """Nobody tries again."""
 

@@ -8,7 +8,7 @@ import pytest
 from simlib.domain import STOCK_QUERY
 from simlib.engines.live import SIDES
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live twins")]
 MESSAGES = 200
 
 
@@ -86,7 +86,7 @@ def test_orders_beyond_the_stock_are_never_taken(standing, workload):
 
 
 def test_saturation_is_a_rate_with_its_cpu(standing, workload):
-    throughput, usage = standing.saturation(workload(100.0), 1, 300, window=16)
+    throughput, usage = standing.saturation(workload(100.0), 1, 150, window=16)
     assert 10 < throughput < 5000
     assert usage["cpu_seconds"]["shop"] > 0
 

@@ -69,7 +69,6 @@ def test_the_notebooks_run_on_a_tiny_plan_without_a_warning(tmp_path):
 
 
 @pytest.mark.live
-@pytest.mark.xdist_group("live")
 def test_the_measuring_notebook_measures_calibrates_and_validates_in_a_folder_of_its_own(tmp_path, monkeypatch):
     require_part(postgres.found() is not None and nats.found() is not None, "no PostgreSQL or no NATS")
     monkeypatch.setenv("SIMLIB_HOME", str(tmp_path))
