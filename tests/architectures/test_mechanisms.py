@@ -1254,6 +1254,7 @@ def test_saga_styles_end_alike_under_the_same_failures_and_differ_in_times():
 @both_styles
 def test_saga_undoes_in_reverse_order_what_was_done_and_nothing_else(name):
     rows = history(name, process(**UNHAPPY), 300).effects.to_pandas()
+    assert rows["effect"].astype(str).str.endswith(".undone").sum() > 60
     for _, mine in rows[~rows["store"].isin(["copy"])].groupby("message"):
         effects = mine["effect"].astype(str).tolist()
         done = [effect for effect in effects if not effect.endswith(".undone")]
