@@ -73,7 +73,7 @@ def test_positions_committed_by_the_clock_double_what_was_done_since_the_last(ru
 def test_a_group_goes_on_where_it_was_and_an_idempotent_receiver_knows_what_it_reads_again(bench, workload):
     with bench("streaming", own_broker=True) as ready:
         crashes = tuple(Crash(part=part, at=(at,), restart=0.1) for part, at in (("shop", 0.5), ("broker", 2.5)))
-        history = ready.run(workload(40.0, handler_work=Constant(0.01), faults=crashes), 1, 200)
+        history = ready.run(workload(30.0, handler_work=Constant(0.01), faults=crashes), 1, 240)
         messages, verdict = columns(history), history.check().as_dict()
         assert history.check().ok and history.meta["quiet"]
         assert verdict["lost"] == verdict["duplicated"] == 0
