@@ -257,19 +257,30 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
             if queue not in received:
                 received[queue] = len(lists)
                 lists.append((NOWHERE, NOWHERE, NOWHERE))
+    coordinators: list[Any] = []
+    memberships: list[Any] = []
+    assigned: dict[Queue, tuple[int, int]] = {}
+    for i, (coordinator, rebalance) in enumerate(zip(flow.coordinators.values(), lowered.rebalances, strict=True)):
+        at, its = parts[coordinator.at.name], [parts[part.name] for part in coordinator.members]
+        first, cooperative = len(memberships), coordinator.cooperative
+        coordinators.append((at, first, len(its), cooperative, *rebalance, 0, 0, 0, 0, coordinator.session_timeout))
+        memberships += [(part, 1, 0, 0, 0, 0, math.inf) for part in its]
+        its_queues = [queue for queue in flow.queues.values() if queue.coordinator is coordinator]
+        assigned |= {queue: (i, its[k % len(its)]) for k, queue in enumerate(its_queues)}
     queues: list[Any] = []
     slots: list[Any] = []
     for (queue, i), ways in zip(queue_numbers.items(), lowered.queue_ways, strict=True):
         count, consumers_at = read_by.get(queue, (0, NOWHERE))
+        coordinated, consumers_at = assigned.get(queue, (NOWHERE, consumers_at))
         queues.append((
             parts[queue.at.name], _or_none(queue.prefetch), queue.shared, queue.automatic_ack,
             _or_none(queue.max_deliveries), queue.dead_letter, len(flow.pools) + i, len(slots), count, 0, NOWHERE, NOWHERE,
             consumers_at, *ways, queue.requeue == "back", 0, received.get(queue, NOWHERE), 0, queue.coalesce,
-            queue.log is not None, NOWHERE, _or_none(queue.length), queue.overflow == "refuse",
+            queue.log is not None, NOWHERE, _or_none(queue.length), queue.overflow == "refuse", coordinated,
             *(math.nan if time is None else time
               for time in (queue.ack_wait, queue.deduplicate, queue.detected_after, queue.flush_every, queue.state_every,
                            queue.commit_every, queue.ttl)),
-            -math.inf, math.inf,
+            -math.inf, math.inf, -math.inf,
         ))  # fmt: skip
         for _ in range(count):
             slots.append((0, len(lists), NOWHERE, NOWHERE, -math.inf))
@@ -299,6 +310,8 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         "slots": slots,
         "groups": groups,
         "credits": credits,
+        "coordinators": coordinators,
+        "memberships": memberships,
         "numbers": numbered,
         "parts": [(0, resting + i, -math.inf, -math.inf, -math.inf, 1.0) for i in range(len(parts))],
         "actors": [(NOWHERE, 0)] * actors,

@@ -52,7 +52,10 @@ CELLS = len(FIELDS)
 
 RUNNING, ASLEEP, SERVED, QUEUED, JOINING, CALLING = range(6)
 """Where a row is: not waiting (or about to be resumed), in a delay, in a service, in a list, at a join, at a call."""
-RESUME, EXPIRE, CUSTOMER, ISSUE, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, STRIKE, PASSED, NOTICE, TOO_OLD = range(13)
+(
+    RESUME, EXPIRE, CUSTOMER, ISSUE, GIVE_UP, DELIVER, ACKED, NACKED, UNACKED, STRIKE, PASSED, NOTICE, TOO_OLD,
+    SESSION_OVER, SILENT, SHARE_OUT,
+) = range(16)  # fmt: skip
 """Kinds of timed event."""
 NOTHING_BEGUN = -1.0
 """Left of the service of a row that waits for it."""
@@ -122,7 +125,7 @@ TABLES = {
     # fill (where actors receive from it);
     # where a table's cells are, of how many replicas, by which of the `numbers` of messages, the lists of those who wait for
     # each, and which of the memories of `once` is its own; the `number` of a group's first actor; a credit's `first` member,
-    # of as many as it has keys
+    # of as many as it has keys; a coordinator's first membership, each of a part
     "pools": record("first members select turn failures most", lasts=F8),
     "members": record(
         "capacity limit busy requests meter list levels pool failures", out_until=F8, preemptive=I8, user=I8, level=I8
@@ -132,8 +135,9 @@ TABLES = {
     "queues": record(
         "at prefetch shared automatic_ack max_deliveries dead_letter meter first slots turn ready end consumers_at there "
         "back_one back_other one dispatch dispatch_stream wait_length requeue_back closed watchers waiting coalesce keeps "
-        "urgent length refuses",
+        "urgent length refuses coordinator",
         ack_wait=F8, deduplicate=F8, detected_after=F8, flush_every=F8, state_every=F8, commit_every=F8, ttl=F8, written=F8, due=F8,
+        given=F8,
     ),
     "slots": record("out idle first last", latest=F8),
     "tables": record("key durable at memory first size replicas watchers"),
@@ -143,6 +147,10 @@ TABLES = {
     "memories": record("level version", I4, known=I1, result=I1),
     "groups": record("start part first count queue number"),
     "credits": record("first key"),
+    "coordinators": record(
+        "at first members cooperative law stream rebalancing sharing generation session", session_timeout=F8
+    ),
+    "memberships": record("part known unnoticed joined in_hand load", patience=F8),
     "actors": record("value turn"),
     "meters": record(
         "busy waiting unacknowledged completed most bins",
@@ -193,7 +201,7 @@ TABLES = {
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
         "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth "
-        "member",
+        "member membership",
         due=F8, left=F8,
     ),
     "free_rows": record("value"),
@@ -306,6 +314,7 @@ op_at, key_at, law_at, quantile_at, way_at, branch_at, choice_at, wait_at, sourc
     ),
 )
 credit_at = of("credits")
+coordinator_at, membership_at = of("coordinators"), of("memberships")
 meter_at, bin_at, part_at, strike_at, time_at, point_at, struck_here_at, fault_at = map(
     of, ("meters", "bins", "parts", "strikes", "times", "points", "struck_here", "faults")
 )
@@ -1002,7 +1011,7 @@ def new_row(s, message, part, place, pc):  # type: ignore[no-untyped-def]
     row.copy = row.attempt = row.number = row.result = row.scopes = row.level = row.main = row.alive = 0
     row.at = row.thrown = row.depth = row.holding = 0
     row.version = row.delivery = row.answer_row = row.group = row.consumer = row.join = -1
-    row.actor = row.hand = row.cursor = -1
+    row.actor = row.hand = row.cursor = row.membership = -1
     row.batch = row.passes = row.nth = row.member = 0
     return r
 
@@ -1101,6 +1110,11 @@ def put_down(s, r):  # type: ignore[no-untyped-def]
         s.entries_free += 1
         e = entry.next
         ended(s, delivery_at(s, entry.delivery).message)
+    if row.membership >= 0:
+        i = row.membership
+        row.membership = -1
+        membership_at(s, i).in_hand -= 1
+        rests(s, i)
 
 
 @njit(cache=True)
@@ -1544,14 +1558,21 @@ def available(s, q):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def available_to(s, row, q):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.available_to`."""
+    queue = queue_at(s, q)
+    return available(s, q) if queue.coordinator < 0 or row.part == queue.consumers_at else 0
+
+
+@njit(cache=True)
 def see(s, q):  # type: ignore[no-untyped-def]
     """As `simpy.Watchers.see`: what a row waits for stands in its operation, which it does again."""
-    level = available(s, q)
-    r = line_at(s, queue_at(s, q).watchers).first
+    level, queue = available(s, q), queue_at(s, q)
+    r = line_at(s, queue.watchers).first
     while r >= 0:
         row = row_at(s, r)
         following = row.next
-        if level >= op_at(s, row.pc).b:
+        if level >= op_at(s, row.pc).b and (queue.coordinator < 0 or row.part == queue.consumers_at):
             step_out(s, r)
             wake(s, r, 0)
         r = following
@@ -1561,9 +1582,12 @@ def see(s, q):  # type: ignore[no-untyped-def]
 def fetch(s, r, q, at_most):  # type: ignore[no-untyped-def]
     """As `simpy.QueueState.fetch`."""
     row, queue = row_at(s, r), queue_at(s, q)
-    count = available(s, q)
+    count = available_to(s, row, q)
     if 0 <= at_most < count:
         count = at_most
+    if count and queue.coordinator >= 0:
+        row.membership = membership(s, queue.coordinator, row.part)
+        membership_at(s, row.membership).in_hand += 1
     last = -1
     for _ in range(count):
         n = s.entries_free
@@ -1906,7 +1930,7 @@ def forget_uncommitted(s, q):  # type: ignore[no-untyped-def]
     queue = queue_at(s, q)
     if math.isnan(queue.commit_every):
         return
-    committed = math.floor(s.now / queue.commit_every) * queue.commit_every
+    committed = max(math.floor(s.now / queue.commit_every) * queue.commit_every, queue.given)
     for d in range(oldest(s), s.delivered):
         delivery = delivery_at(s, d)
         if delivery.queue == q and delivery.settled == 1 and delivery.changed > committed:
@@ -1957,6 +1981,16 @@ def hand_back(s, d, number):  # type: ignore[no-untyped-def]
     else:
         put_back(s, d)
     dispatch(s, delivery.queue)
+
+
+@njit(cache=True)
+def overdue(s, d):  # type: ignore[no-untyped-def]
+    """As `simpy.QueueState.overdue`."""
+    queue = queue_at(s, delivery_at(s, d).queue)
+    if queue.coordinator < 0:
+        hand_back(s, d, delivery_at(s, d).number)
+    else:
+        throw_out(s, membership(s, queue.coordinator, queue.consumers_at))
 
 
 @njit(cache=True)
@@ -2016,6 +2050,281 @@ def settle_over(s, r, pc, kind):  # type: ignore[no-untyped-def]
         event(s, s.now + time, order.COMPLETION, row.message, copy, 0, kind, d, more)
 
 
+# --- coordinators ---------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def membership(s, c, part):  # type: ignore[no-untyped-def]
+    """The membership of a part in a coordinator's group; -1 where it is no member."""
+    coordinator = coordinator_at(s, c)
+    for i in range(coordinator.first, coordinator.first + coordinator.members):
+        if membership_at(s, i).part == part:
+            return i
+    return -1
+
+
+@njit(cache=True)
+def group_of(s, i):  # type: ignore[no-untyped-def]
+    """The coordinator whose membership it is."""
+    c = 0
+    while i >= coordinator_at(s, c).first + coordinator_at(s, c).members:
+        c += 1
+    return c
+
+
+@njit(cache=True)
+def group_event(s, time, c, what, slot, kind, of, more):  # type: ignore[no-untyped-def]
+    """A timed event of a group, under the key that `simpy.CoordinatorState.key` gives it."""
+    event(s, time, order.FAULT, s.struck, 2 + s.queues_size + what * s.coordinators_size + c, slot, kind, of, more)
+
+
+@njit(cache=True)
+def died(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.died`."""
+    gives_up(s, i)
+    member = membership_at(s, i)
+    if member.known:
+        member.known = 0
+        member.unnoticed += 1
+        notice(s, i)
+
+
+@njit(cache=True)
+def notice(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.notice`."""
+    c = group_of(s, i)
+    coordinator = coordinator_at(s, c)
+    due = s.now + coordinator.session_timeout
+    group_event(s, due, c, 0, i - coordinator.first, SESSION_OVER, i, coordinator.session)
+
+
+@njit(cache=True)
+def session_over(s, i, session):  # type: ignore[no-untyped-def]
+    """The session of a dead member is over."""
+    c = group_of(s, i)
+    if coordinator_at(s, c).session == session and not is_down(s, coordinator_at(s, c).at):
+        membership_at(s, i).unnoticed -= 1
+        put_back_of(s, c, membership_at(s, i).part)
+        rebalance(s, c)
+
+
+@njit(cache=True)
+def stands_still(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.stands_still`."""
+    c = group_of(s, i)
+    coordinator, member = coordinator_at(s, c), membership_at(s, i)
+    member.patience = s.now + coordinator.session_timeout
+    group_event(s, member.patience, c, 1, i - coordinator.first, SILENT, i, 0)
+
+
+@njit(cache=True)
+def silent(s, i):  # type: ignore[no-untyped-def]
+    """The time for which a member may stand still is over."""
+    member = membership_at(s, i)
+    if member.patience == s.now < goes_on(s, member.part) and not is_down(s, coordinator_at(s, group_of(s, i)).at):
+        throw_out(s, i)
+
+
+@njit(cache=True)
+def throw_out(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.throw_out`."""
+    member = membership_at(s, i)
+    if not member.known:
+        return
+    gives_up(s, i)
+    member.known = 0
+    put_back_of(s, group_of(s, i), member.part)
+    rebalance(s, group_of(s, i))
+
+
+@njit(cache=True)
+def gives_up(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.gives_up`."""
+    c, member = group_of(s, i), membership_at(s, i)
+    for q in range(s.queues_size):
+        queue = queue_at(s, q)
+        if queue.coordinator == c and queue.consumers_at == member.part and not (queue.closed and member.joined):
+            forget_uncommitted(s, q)
+            queue.closed = 1
+
+
+@njit(cache=True)
+def put_back_of(s, c, part):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.put_back`."""
+    for q in range(s.queues_size):
+        queue = queue_at(s, q)
+        if queue.coordinator == c and queue.consumers_at == part and queue.closed:
+            put_all_back(s, q)
+
+
+@njit(cache=True)
+def rests(s, i):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.rests`."""
+    member, c = membership_at(s, i), group_of(s, i)
+    if not at_rest(s, member):
+        return
+    if not member.known:
+        member.known = 1
+        rebalance(s, c)
+    elif coordinator_at(s, c).rebalancing:
+        member.joined = 1
+        share_out_later(s, c)
+
+
+@njit(cache=True)
+def at_rest(s, member):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.at_rest`."""
+    return not is_down(s, member.part) and goes_on(s, member.part) == s.now and member.in_hand == 0
+
+
+@njit(cache=True)
+def rests_at(s, c, part):  # type: ignore[no-untyped-def]
+    """What goes on at a part, where that is a member, rests."""
+    i = membership(s, c, part)
+    if i >= 0:
+        rests(s, i)
+
+
+@njit(cache=True)
+def rebalance(s, c):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.rebalance`."""
+    coordinator = coordinator_at(s, c)
+    coordinator.generation += 1
+    coordinator.rebalancing, coordinator.sharing = 1, 0
+    if not coordinator.cooperative:
+        for q in range(s.queues_size):
+            if queue_at(s, q).coordinator == c:
+                queue_at(s, q).closed = 1
+    for i in range(coordinator.first, coordinator.first + coordinator.members):
+        member = membership_at(s, i)
+        member.joined = 1 if member.known and at_rest(s, member) else 0
+    share_out_later(s, c)
+
+
+@njit(cache=True)
+def share_out_later(s, c):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.share_out_later`."""
+    coordinator, known = coordinator_at(s, c), 0
+    if coordinator.sharing or not coordinator.rebalancing or is_down(s, coordinator.at):
+        return
+    for i in range(coordinator.first, coordinator.first + coordinator.members):
+        member = membership_at(s, i)
+        if member.joined != member.known or member.unnoticed:
+            return
+        known += member.known
+    if known:
+        coordinator.sharing = 1
+        time = s.now + draw(s, coordinator.law, coordinator.stream, fold(0, coordinator.generation))
+        group_event(s, time, c, 2, 0, SHARE_OUT, c, coordinator.generation)
+
+
+@njit(cache=True)
+def share_out(s, c):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.share_out`."""
+    coordinator = coordinator_at(s, c)
+    coordinator.rebalancing = coordinator.sharing = 0
+    if coordinator.cooperative:
+        share_out_where_needed(s, c)
+        return
+    first, last = coordinator.first, coordinator.first + coordinator.members
+    i = first - 1
+    for q in range(s.queues_size):
+        if queue_at(s, q).coordinator == c:
+            i += 1
+            while i == last or not membership_at(s, i).joined:
+                i = first if i == last else i + 1
+            if is_free(s, q):
+                give(s, q, i)
+
+
+@njit(cache=True)
+def share_out_where_needed(s, c):  # type: ignore[no-untyped-def]
+    """The same, by the cooperative protocol."""
+    coordinator = coordinator_at(s, c)
+    for i in range(coordinator.first, coordinator.first + coordinator.members):
+        membership_at(s, i).load = 0
+    for q in range(s.queues_size):
+        queue = queue_at(s, q)
+        if queue.coordinator == c and not queue.closed:
+            membership_at(s, membership(s, c, queue.consumers_at)).load += 1
+    for q in range(s.queues_size):
+        queue = queue_at(s, q)
+        if queue.coordinator == c and queue.closed and is_free(s, q):
+            i = fewest(s, c)
+            membership_at(s, i).load += 1
+            give(s, q, i)
+    moved = False
+    while True:
+        most, least = membership_at(s, fullest(s, c)), membership_at(s, fewest(s, c))
+        if most.load - least.load <= 1:
+            break
+        q = s.queues_size - 1
+        while queue_at(s, q).coordinator != c or queue_at(s, q).closed or queue_at(s, q).consumers_at != most.part:
+            q -= 1
+        queue_at(s, q).closed = 1
+        most.load -= 1
+        least.load += 1
+        moved = True
+    if moved:
+        rebalance(s, c)
+
+
+@njit(cache=True)
+def fewest(s, c):  # type: ignore[no-untyped-def]
+    """The first of those that joined who reads the fewest partitions."""
+    coordinator, found = coordinator_at(s, c), -1
+    for i in range(coordinator.first, coordinator.first + coordinator.members):
+        if membership_at(s, i).joined and (found < 0 or membership_at(s, i).load < membership_at(s, found).load):
+            found = i
+    return found
+
+
+@njit(cache=True)
+def fullest(s, c):  # type: ignore[no-untyped-def]
+    """The first of those that joined who reads the most partitions."""
+    coordinator, found = coordinator_at(s, c), -1
+    for i in range(coordinator.first, coordinator.first + coordinator.members):
+        if membership_at(s, i).joined and (found < 0 or membership_at(s, i).load > membership_at(s, found).load):
+            found = i
+    return found
+
+
+@njit(cache=True)
+def is_free(s, q):  # type: ignore[no-untyped-def]
+    """Whether no dead member may have something of the queue in hand that is not noticed yet."""
+    queue = queue_at(s, q)
+    return membership_at(s, membership(s, queue.coordinator, queue.consumers_at)).unnoticed == 0
+
+
+@njit(cache=True)
+def give(s, q, i):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.give`."""
+    put_all_back(s, q)
+    queue = queue_at(s, q)
+    queue.consumers_at, queue.given = membership_at(s, i).part, s.now
+    queue.closed = 0 if membership_at(s, i).known else 1
+    dispatch(s, q)
+
+
+@njit(cache=True)
+def coordinator_lost(s, c):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.lost`."""
+    coordinator_at(s, c).generation += 1
+    coordinator_at(s, c).sharing = 0
+
+
+@njit(cache=True)
+def coordinator_back(s, c):  # type: ignore[no-untyped-def]
+    """As `simpy.CoordinatorState.back`."""
+    coordinator = coordinator_at(s, c)
+    coordinator.session += 1
+    for i in range(coordinator.first, coordinator.first + coordinator.members):
+        if membership_at(s, i).unnoticed:
+            membership_at(s, i).unnoticed = 1
+            notice(s, i)
+    share_out_later(s, c)
+
+
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
@@ -2059,8 +2368,11 @@ def crash_actors(s, part, restart, running):  # type: ignore[no-untyped-def]
     """What a crash does to the actors at the part, and to the queues that they received from."""
     for q in range(s.queues_size):
         queue = queue_at(s, q)
-        if queue.watchers >= 0 and queue.consumers_at == part:
+        if queue.watchers >= 0 and queue.coordinator < 0 and queue.consumers_at == part:
             lose_sight(s, q, restart)
+    for i in range(s.memberships_size):
+        if membership_at(s, i).part == part:
+            died(s, i)
     for g in range(s.groups_size):
         group = group_at(s, g)
         if group.number >= 0:
@@ -2108,6 +2420,9 @@ def crash(s, part, restart, running, power):  # type: ignore[no-untyped-def]
             forget_unwritten(s, q)
             if power:
                 power_lost(s, q)
+    for c in range(s.coordinators_size):
+        if coordinator_at(s, c).at == part:
+            coordinator_lost(s, c)
 
 
 @njit(cache=True)
@@ -2126,6 +2441,8 @@ def begin(s, g, i):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def connects(queue, part):  # type: ignore[no-untyped-def]
     """Whether the part is an end of the connection between a queue and its consumers, whose closing the broker notices."""
+    if queue.coordinator >= 0:
+        return False
     return not math.isnan(queue.detected_after) and (queue.at == part or queue.consumers_at == part)
 
 
@@ -2151,6 +2468,10 @@ def up(s, part):  # type: ignore[no-untyped-def]
     for q in range(s.queues_size):
         if queue_at(s, q).at == part or queue_at(s, q).consumers_at == part:
             subscribe(s, q)
+    for c in range(s.coordinators_size):
+        if coordinator_at(s, c).at == part:
+            coordinator_back(s, c)
+        rests_at(s, c, part)
 
 
 @njit(cache=True)
@@ -2176,6 +2497,10 @@ def stand_still(s, part, until):  # type: ignore[no-untyped-def]
     """As `simpy.Faults.stand_still`."""
     its = part_at(s, part)
     more = until - max(s.now, its.paused)
+    if its.paused <= s.now:
+        for i in range(s.memberships_size):
+            if membership_at(s, i).part == part:
+                stands_still(s, i)
     its.shut, its.paused = max(its.shut, until), max(its.paused, until)
     if more <= 0.0:
         return
@@ -2234,6 +2559,8 @@ def passed(s, i):  # type: ignore[no-untyped-def]
         for q in range(s.queues_size):
             if queue_at(s, q).at == fault.where:
                 dispatch(s, q)
+        for c in range(s.coordinators_size):
+            rests_at(s, c, fault.where)
 
 
 @njit(cache=True)
@@ -2527,7 +2854,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
         elif operation == NACK:
             settle_over(s, r, pc, NACKED)
         elif operation == UNTIL:
-            if available(s, a) < op.b:
+            if available_to(s, row, a) < op.b:
                 row.pc = pc
                 line_up(s, queue_at(s, a).watchers, r)
                 return
@@ -2687,7 +3014,7 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
             if s.now < until:
                 put_off(s, until, kind, of, more)
             else:
-                hand_back(s, of, delivery_at(s, of).number)
+                overdue(s, of)
     elif (kind == ACKED or kind == NACKED) and delivery_at(s, of).id == of:
         at = queue_at(s, delivery_at(s, of).queue).at
         if is_down(s, at):
@@ -2721,6 +3048,13 @@ def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
         passed(s, of)
     elif kind == NOTICE:
         disconnect(s, of)
+    elif kind == SESSION_OVER:
+        session_over(s, of, more)
+    elif kind == SILENT:
+        silent(s, of)
+    elif kind == SHARE_OUT:
+        if coordinator_at(s, of).generation == more:
+            share_out(s, of)
     return r
 
 

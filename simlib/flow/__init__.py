@@ -66,6 +66,7 @@ from simlib.flow.model import (
     Breaker,
     Budget,
     Consumers,
+    Coordinator,
     Credit,
     Flow,
     Link,
@@ -79,9 +80,9 @@ from simlib.flow.model import (
 
 __all__ = [
     "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "MEMBER", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor",
-    "Affine", "Backoff", "Breaker", "Budget", "Condition", "Constant", "Consumers", "Credit", "Distribution", "Erlang",
-    "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles", "Queue",
-    "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "by_sku", "call",
+    "Affine", "Backoff", "Breaker", "Budget", "Condition", "Constant", "Consumers", "Coordinator", "Credit", "Distribution",
+    "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles",
+    "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "by_sku", "call",
     "checkpoint", "choose", "delay", "every", "fail", "for_each", "fork", "hedge", "mark", "nack", "point", "publish",
     "receive", "reject", "repeat", "reply", "rescue", "respond", "retry", "seek", "spawn", "supersede", "timeout", "undo",
     "wait_until",

@@ -70,6 +70,7 @@ from simlib.flow.blocks import (
 from simlib.flow.model import (
     Actor,
     Choice,
+    Coordinator,
     Credit,
     Discipline,
     Flow,
@@ -241,6 +242,16 @@ class Checker:
                 self.grouped(queue)
             elif queue.commit_every is not None:
                 raise self.bad(f"queue '{queue.name}' has no position to commit: make it the group of a log")
+            if queue.coordinator is not None:
+                self.coordinated(queue, queue.coordinator)
+        for coordinator in flow.coordinators.values():
+            what = f"coordinator '{coordinator.name}'"
+            self.number(coordinator.session_timeout, f"session_timeout of {what}")
+            self.number(len(set(coordinator.members)), f"different members of {what}", least=1, whole=True)
+            if len(set(coordinator.members)) < len(coordinator.members):
+                raise self.bad(f"{what} has a member twice: name each part once")
+            for part in coordinator.members:
+                self.mine(part, "part", flow.parts)
         for what, noun in [("table", table) for table in flow.tables.values()] + [
             ("credit", credit) for credit in flow.credits.values()
         ]:
@@ -264,6 +275,7 @@ class Checker:
                 raise self.bad(f"source '{source.kind}' thinks, but has no population: give it one")
         nouns: tuple[dict[str, Any], ...] = (
             flow.pools, flow.queues, flow.tables, flow.sources, flow.consumer_groups, flow.actors, flow.credits,
+            flow.coordinators,
         )  # fmt: skip
         for noun in (noun for named in nouns for noun in named.values() if noun.at is not None):
             self.mine(noun.at, "part", flow.parts)
@@ -294,6 +306,21 @@ class Checker:
                 " session timeout: leave requeue out, and give it a detected_after"
             )
 
+    def coordinated(self, queue: Queue, coordinator: Coordinator) -> None:
+        """A coordinator says which of its members reads a partition of a log's group."""
+        self.mine(coordinator, "coordinator", self.flow.coordinators)
+        if queue.log is None or queue.at is not coordinator.at or queue.detected_after != coordinator.session_timeout:
+            raise self.bad(
+                f"queue '{queue.name}' has coordinator '{coordinator.name}', which shares out the groups of logs at its own"
+                " part: give it to a group, and leave detected_after out"
+            )
+        reading = {actor.at for actor in self.flow.actors.values() if queue in actor.queues}
+        if queue.name in self.flow.consumer_groups or reading != set(coordinator.members):
+            raise self.bad(
+                f"queue '{queue.name}' is shared out by coordinator '{coordinator.name}': have an actor at each member receive"
+                " from it, and nobody else"
+            )
+
     def mine(self, noun: Any, what: str, table: dict[str, Any]) -> None:
         """A noun must be one of this flow's own."""
         if table.get(noun.name) is not noun:
@@ -320,8 +347,17 @@ class Checker:
                     raise self.bad(
                         f"actor '{actor.name}' receives from queue '{queue.name}', which has consumers: have one"
                     )
-                if readers.setdefault(queue, actor).at is not actor.at:
-                    raise self.bad(f"actors at two parts receive from queue '{queue.name}': have all of them at one")
+                if readers.setdefault(queue, actor).at is not actor.at and queue.coordinator is None:
+                    raise self.bad(
+                        f"actors at two parts receive from queue '{queue.name}': have all of them at one, or a coordinator"
+                    )
+                if queue.coordinator is not None and any(
+                    isinstance(step, Nack) and step.delay for step in everything(actor.steps)
+                ):
+                    raise self.bad(
+                        f"actor '{actor.name}' hands back for later what it has of queue '{queue.name}', which another member may"
+                        " read then: leave the delay of its nack out"
+                    )
                 if queue.link is not None:
                     raise self.bad(
                         f"actor '{actor.name}' receives from queue '{queue.name}', which delivers over a link: leave the link"

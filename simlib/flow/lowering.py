@@ -75,6 +75,8 @@ class Lowered:
     queue_ways: list[tuple[int, ...]]
     """Of each queue: the way of a delivery, those of an acknowledgement from one end and from the other, and the one; law and
     stream of the time that it takes to hand out; the length of its wait for an acknowledgement."""
+    rebalances: list[tuple[int, int]]
+    """Of each coordinator: law and stream of how long a rebalance takes."""
     memories: dict[int, int]
     """Of the tables that `once` remembers in: which memory is whose."""
     celled: set[int]
@@ -473,6 +475,9 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
     starts = {kind: making.program(source.steps, kind) for kind, source in flow.sources.items()}
     nothing = making.program((), "nothing")
     queue_ways = [(*_ways(making, queue), making.length(queue.ack_wait)) for queue in flow.queues.values()]
+    rebalances = [
+        (making.law(one.rebalance), making.stream(f"{name}.rebalance")) for name, one in flow.coordinators.items()
+    ]
     law, stream = flow.thinking
     thinking = making.law(law), making.stream(stream)
     if making.here > MOST_STEPS:
@@ -504,6 +509,7 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
         thinking=thinking,
         priorities=list(making.priorities.values()),
         queue_ways=queue_ways,
+        rebalances=rebalances,
         memories=making.memories,
         celled=making.celled,
         awaited=making.awaited,

@@ -87,6 +87,10 @@ class Part:
         """A credit kept at this part; see `Flow.credit`."""
         return self.flow.credit(name, tokens, at=self, **options)
 
+    def coordinator(self, name: str, members: Sequence[Part], **options: Any) -> Coordinator:
+        """A coordinator at this part; see `Flow.coordinator`."""
+        return self.flow.coordinator(name, members, at=self, **options)
+
 
 @dataclass(frozen=True, eq=False)
 class Link:
@@ -184,8 +188,9 @@ class Queue:
     the new one refused (`overflow`). `ttl`: what is not handed out so long after its publication is dropped, s. What is dropped is
     parked where there is a `dead_letter`. `log`: it is that log's group: it keeps its deliveries when they are acknowledged, and
     they arrive in their order. `commit_every`: what its readers acknowledge moves the group's position at multiples of so many
-    seconds; where their part dies, what they acknowledged since comes again; None: at once. Consumers that begin again are
-    connected one after the other: each is handed what is ready up to its limit before the next one is.
+    seconds; where their part dies, what they acknowledged since comes again; None: at once. `coordinator`: who says which of the
+    group's members reads it. Consumers that begin again are connected one after the other: each is handed what is ready up to its
+    limit before the next one is.
     """
 
     name: str
@@ -209,6 +214,7 @@ class Queue:
     overflow: Overflow = "drop"
     ttl: float | None = None
     log: Log | None = None
+    coordinator: Coordinator | None = None
 
     partitions = 1
     """As a log has them."""
@@ -300,10 +306,33 @@ class Log:
     def group(self, name: str, **options: Any) -> list[Queue]:
         """Readers that share a position in each partition: the partitions' queues, numbered where they are several. Options as
         in `Queue`, of which `detected_after` is the group's session timeout, and `ack_wait` how long what is handed out may stay
-        uncommitted before all of it is handed out again."""
+        uncommitted before all of it is handed out again. With a `coordinator` they are shared out among its members, whose
+        session timeout is its own, and who does not come back for more within `ack_wait` is a member no longer."""
         names = [name] if self.partitions == 1 else [f"{name}.{i}" for i in range(self.partitions)]
-        options = {"log": self, "flush_every": self.flush_every, "detected_after": 0.0, **options}
+        coordinator = options.get("coordinator")
+        timeout = 0.0 if coordinator is None else coordinator.session_timeout
+        options = {"log": self, "flush_every": self.flush_every, "detected_after": timeout, **options}
         return [self.at.queue(each, **options) for each in names]
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinator:
+    """Who shares out the partitions of a log's group among its members, parts whose actors read them: each partition is read by
+    one member at a time (Kafka's group coordinator and assignor; KIP-429).
+
+    A member that is dead, or stands still, is one no longer when nothing was heard of it for the `session_timeout`, s: what it had
+    in hand comes again. Whenever one leaves or comes the partitions are shared out anew, which takes the time `rebalance` from when
+    every member has had nothing in hand, and those that died are noticed. Until that is over nobody takes anything from a
+    partition, and all go round robin (Kafka's eager protocol); or, `cooperative`, each reads on: what nobody reads goes to who
+    has the fewest, and what must move for the sake of balance is given up then, and shared out by another rebalance.
+    """
+
+    name: str
+    at: Part
+    members: tuple[Part, ...]
+    session_timeout: float
+    rebalance: Distribution
+    cooperative: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -390,6 +419,7 @@ class Flow:
     stages: dict[str, Steps] = field(default_factory=dict)
     budgets: dict[str, Budget] = field(default_factory=dict)
     credits: dict[str, Credit] = field(default_factory=dict)
+    coordinators: dict[str, Coordinator] = field(default_factory=dict)
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -452,6 +482,21 @@ class Flow:
                 )
             self.actor(f"{name}.refill", at, [every(1 / rate), credit.give()])
         return credit
+
+    def coordinator(
+        self,
+        name: str,
+        members: Sequence[Part],
+        *,
+        at: Part,
+        session_timeout: float,
+        rebalance: Any,
+        cooperative: bool = False,
+    ) -> Coordinator:
+        """Who shares out the partitions of a log's group among members; see `Coordinator`."""
+        time = distribution(rebalance)
+        coordinator = Coordinator(name, at, tuple(members), session_timeout, time, cooperative)
+        return _add(self.coordinators, name, coordinator, "coordinator")
 
     def source(
         self,

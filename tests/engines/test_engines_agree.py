@@ -163,6 +163,19 @@ class Composer:
         self.log.group(
             "other group", detected_after=random.choice((0.0, 1.0)), commit_every=random.choice((None, 0.7, 2.0))
         )
+        third = flow.part("third")
+        self.shared = random.choice((*self.parts, third)).log("shared", partitions=random.choice((1, 2, 3)))
+        coordinator = self.shared.at.coordinator(
+            "members",
+            random.sample((*self.parts, third), random.choice((1, 2, 2, 3))),
+            rebalance=self.time(),
+            session_timeout=random.choice((0.0, 0.5, 1.0)),
+            cooperative=random.random() < 0.5,
+        )
+        self.shared.group(
+            "shared group", coordinator=coordinator, ack_wait=random.choice((None, 0.5, 2.0)),
+            commit_every=random.choice((None, None, 0.7)), prefetch=random.choice((None, None, 2)),
+        )  # fmt: skip
         self.publishes = self.travels = True
         self.holding = 0
         stages = ("first", "second") if random.random() < 0.3 else ()
@@ -204,6 +217,18 @@ class Composer:
         for other in queues[n:]:
             taken = [wait_until(other), receive(other, random.choice((None, 2))), for_each(self.steps(1)), settled]
             self.flow.actor(f"reader of {other.name}", random.choice(self.parts), taken)
+        for each in self.shared.queues:
+            assert each.coordinator is not None
+            for member in each.coordinator.members:
+                taken = [
+                    wait_until(each),
+                    receive(each, random.choice((None, 1, 2))),
+                    delay(self.time()),
+                    for_each(self.steps(1)),
+                ]
+                end = random.choice((ack(), ack(), branch(0.3, [delay(0.5), nack()], [ack()]), delay(0.5)))
+                self.flow.actor(f"reader of {each.name} at {member.name}", member, [*taken, end])
+        queues += self.shared.queues
         if random.random() < 0.7:
             self.flow.actor("operator", self.parts[0], [every(random.choice((2.5, 7.0))), seek(random.choice(queues))])
 
@@ -312,7 +337,7 @@ class Composer:
         sign = self.random.choice((-1, 1))
         return self.random.choice((
             [publish(self.random.choice(self.queues))], [publish(self.random.choice(self.queues), urgent=True)],
-            [publish(self.log)],
+            [publish(self.log)], [publish(self.shared)],
             [publish(self.log, sign)], [publish(self.log, sign, expect=True, otherwise=[apply("conflict")])],
             [self.log.streams.read(), *self.wait(depth, handling), publish(self.log, sign, expect=True, otherwise=[fail()])],
         ))  # fmt: skip
@@ -385,7 +410,7 @@ class Composer:
         """What strikes, on whole numbers and halves, where much else happens."""
         random = self.random
         faults: list[Any] = []
-        for part in ("one", "other"):
+        for part in ("one", "other", "third"):
             for kind in (Crash, PowerLoss, Outage, Slowdown, Pause):
                 if random.random() < 0.2:
                     death = kind in (Crash, PowerLoss)

@@ -15,6 +15,7 @@ from simlib.domain import KINDS
 from simlib.engines import order
 from simlib.engines.records import Records, width_of
 from simlib.engines.simpy.clock import Clock, cancel
+from simlib.engines.simpy.coordinators import CoordinatorState
 from simlib.engines.simpy.credits import CreditState
 from simlib.engines.simpy.faults import Faults
 from simlib.engines.simpy.pools import PoolState
@@ -51,6 +52,8 @@ class Engine:
                 self.poisoned[i] = 1
         self.pools = {pool: PoolState(self, pool) for pool in flow.pools.values()}
         self.queues = {queue: QueueState(self, queue) for queue in flow.queues.values()}
+        numbered = enumerate(flow.coordinators.values())
+        self.coordinators = {one: CoordinatorState(self, one, number) for number, one in numbered}
         self.tables = {table: TableState(self, table) for table in flow.tables.values()}
         self.credits = {credit: CreditState(self, credit) for credit in flow.credits.values()}
         self.verbs = Verbs(self)

@@ -128,6 +128,9 @@ class Faults:
             for queue, state in self.engine.queues.items():
                 if queue.at is part:
                     state.dispatch()
+            for coordinator, members in self.engine.coordinators.items():
+                if part in coordinator.members:
+                    members.rests(part)
 
     def crash(self, part: Part, restart: float, running: Row | None, power: bool) -> None:
         """The part's process dies: its rows end in order, its memory is gone, with the power also what was not flushed."""
@@ -140,8 +143,11 @@ class Faults:
                 self.engine.queues[group.queue].part_crashed()
                 self._lose_sight(group.queue, restart)
         for queue, read in self.engine.queues.items():
-            if read.watchers is not None and read.consumers_at is part:
+            if read.watchers is not None and read.coordinator is None and read.consumers_at is part:
                 self._lose_sight(queue, restart)
+        for coordinator, members in self.engine.coordinators.items():
+            if part in coordinator.members:
+                members.died(part)
         for row in [row for row in self.engine.acting.values() if row.part is part and row is not running]:
             self.engine.kill(row)
         for row in sorted(
@@ -157,13 +163,16 @@ class Faults:
                 queued.forget_unwritten()
                 if power:
                     queued.power_lost()
+        for coordinator, members in self.engine.coordinators.items():
+            if coordinator.at is part:
+                members.lost()
 
     def up(self, part: Part) -> None:
         """The part's process is there again: its consumers and actors begin, and what rests at a checkpoint goes on."""
         self.down.discard(part)
         connected = [
             state for queue, state in self.engine.queues.items()
-            if queue.detected_after is not None and part in (queue.at, state.consumers_at)
+            if queue.detected_after is not None and state.coordinator is None and part in (queue.at, state.consumers_at)
         ]  # fmt: skip
         for state in connected:
             if not state.closed:
@@ -175,6 +184,11 @@ class Faults:
         for queue, state in self.engine.queues.items():
             if part in (queue.at, state.consumers_at):
                 state.subscribe()
+        for coordinator, members in self.engine.coordinators.items():
+            if coordinator.at is part:
+                members.back()
+            if part in coordinator.members:
+                members.rests(part)
 
     def _lose_sight(self, queue: Queue, restart: float) -> None:
         """The queue's consumers are gone, which the broker notices after a while; at the latest when they are back."""
@@ -198,6 +212,9 @@ class Faults:
         """The part pauses: service at it is over later by as much."""
         now = self.engine.clock._now
         more = until - max(now, self.paused.get(part, now))
+        for coordinator, members in self.engine.coordinators.items():
+            if part in coordinator.members and self.goes_on(part) == now:
+                members.stands_still(part)
         later(self.shut, part, until)
         later(self.paused, part, until)
         if more <= 0:

@@ -17,6 +17,7 @@ from simlib.engines.simpy.rows import Failed, Row, Waits, Watchers
 from simlib.flow.model import Actor, Consumers, Part, Queue
 
 if TYPE_CHECKING:
+    from simlib.engines.simpy.coordinators import CoordinatorState
     from simlib.engines.simpy.engine import Engine
 
 
@@ -65,6 +66,8 @@ class QueueState:
         self.seen: dict[int, float] = {}
         self.published: dict[int, int] = {}
         self.consumers_at: Part | None = None
+        self.coordinator: CoordinatorState | None = None
+        self.given = -math.inf
         self.watchers: Watchers | None = None
         link = queue.link
         self.travel = travel(engine, link, f"{queue.name}.deliver") if link else None
@@ -83,7 +86,9 @@ class QueueState:
 
     def attach_actor(self, actor: Actor) -> None:
         """Nothing is handed out: actors receive what they want, all under one limit."""
-        self.consumers_at, self.out, self.watchers = actor.at, [0], Watchers()
+        self.out, self.watchers = [0], Watchers()
+        if self.coordinator is None:
+            self.consumers_at = actor.at
 
     def publish(self, row: Row, urgent: bool) -> None:
         """A new delivery at the end of the queue, or of its urgent ones, unless the message was published within the deduplication
@@ -172,7 +177,7 @@ class QueueState:
     def dispatch(self, step: int = 1) -> None:
         """Hand out what is ready while there is credit, in turn."""
         if self.watchers is not None:
-            self.watchers.see(self.available())
+            self.watchers.see(self.available(), self.consumers_at if self.coordinator else None)
             return
         if not self.hands_out():
             return
@@ -204,9 +209,16 @@ class QueueState:
         ready, limit = len(self.ready), self.queue.prefetch
         return ready if limit is None else min(ready, limit - self.out[0])
 
+    def available_to(self, row: Row) -> int:
+        """How many an actor's row could receive: none where another member of the group reads the queue."""
+        return self.available() if self.coordinator is None or row.part is self.consumers_at else 0
+
     def fetch(self, row: Row, at_most: int | None) -> None:
         """An actor takes what there is in hand."""
-        count = self.available() if at_most is None else min(at_most, self.available())
+        available = self.available_to(row)
+        count = available if at_most is None else min(at_most, available)
+        if count and self.coordinator is not None and row.part is not None:
+            self.coordinator.took(row, row.part)
         for _ in range(count):
             delivery = self.ready[0]
             self._leave(delivery)
@@ -277,7 +289,7 @@ class QueueState:
             if engine.clock._now < until:
                 self.await_ack(delivery, number, until, key)
             else:
-                self.hand_back(delivery, number)
+                self.overdue(delivery, number)
 
         delivery.timer = engine.clock.at(due, key, expire)
 
@@ -331,6 +343,13 @@ class QueueState:
         """Whether delivery `number` of a message is the last that it gets."""
         return self.queue.max_deliveries is not None and number >= self.queue.max_deliveries
 
+    def overdue(self, delivery: Delivery, number: int) -> None:
+        """Delivery `number` was not acknowledged in time: a coordinator throws out the member that has it."""
+        if self.coordinator is None:
+            self.hand_back(delivery, number)
+        elif self.consumers_at is not None:
+            self.coordinator.throw_out(self.consumers_at)
+
     def hand_back(self, delivery: Delivery, number: int) -> None:
         """Delivery `number` was refused or not acknowledged in time: it comes again, or is parked after the last; of a log's group
         all that are handed out come again, from its position on."""
@@ -340,7 +359,7 @@ class QueueState:
             self._put_back(delivery)
         else:
             self.part_crashed()
-            self._put_all_back()
+            self.put_all_back()
         self.dispatch()
 
     def _put_back(self, delivery: Delivery) -> None:
@@ -442,7 +461,7 @@ class QueueState:
         if every is None:
             return
         assert self.kept is not None
-        committed = math.floor(self.engine.clock._now / every) * every
+        committed = max(math.floor(self.engine.clock._now / every) * every, self.given)
         for delivery in self.kept:
             if delivery.settled and delivery.changed > committed:
                 self._reopen(delivery)
@@ -476,8 +495,9 @@ class QueueState:
         """The broker notices that the connection is closed: what was handed out over it comes back, in the order in which
         it was published."""
         self.closed = True
-        self._put_all_back()
+        self.put_all_back()
 
-    def _put_all_back(self) -> None:
+    def put_all_back(self) -> None:
+        """What was handed out is ready again."""
         for delivery in sorted(self.held, key=lambda one: one.nth, reverse=self.queue.requeue == "head"):
             self._put_back(delivery)

@@ -170,6 +170,8 @@ class Row:
         batch, self.batch, self.passes = self.batch, [], 0
         for delivery, _ in batch:
             self.engine.ended(delivery.message)
+        if batch and (coordinator := batch[0][0].state.coordinator) is not None:
+            coordinator.put_down(self)
 
     def unwind(self, held: int, failed: bool = False) -> None:
         """Give back what was taken since there were `held` units, the last first; where the row `failed`, so did their members."""
@@ -271,9 +273,9 @@ class Watchers:
     def __init__(self) -> None:
         self.rows: dict[Row, float] = {}
 
-    def see(self, level: int) -> None:
-        """Those for whom it is go on, and look for themselves."""
-        for row in [row for row, needed in self.rows.items() if level >= needed]:
+    def see(self, level: int, at: Part | None = None) -> None:
+        """Those for whom it is go on, and look for themselves; only those at a part, where one is named."""
+        for row in [row for row, needed in self.rows.items() if level >= needed and at in (None, row.part)]:
             del self.rows[row]
             row.wake()
 

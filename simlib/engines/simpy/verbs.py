@@ -525,7 +525,7 @@ class Verbs:
 
         def run(row: Row) -> Waits:
             assert queue.watchers is not None
-            while queue.available() < step.at_least:
+            while queue.available_to(row) < step.at_least:
                 queue.watchers.rows[row] = step.at_least
                 yield queue.watchers
 
