@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simlib.architectures.fulfilment import called, tasks
 from simlib.architectures.parameters import Parameters
-from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, arrive, leave, sides
+from simlib.architectures.sides import ANNOUNCEMENT_WORK, IS_ORDER, Side, arrive, leave, sides
 from simlib.domain import ANNOUNCED, COPIED, COPY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE
 from simlib.flow import Flow, Steps, Table, apply, branch, point, reject, rescue, spawn, supersede
 from simlib.scenario import Scenario
@@ -73,9 +73,10 @@ class Copied:
             *shop.answer("query.shop"), *leave(self.p, "query", answer_from=COPY),
         ])  # fmt: skip
 
-    def handle_change(self) -> Steps:
-        """The shop's work for a change: an update, or what an order made."""
-        changed, ordered = self.shop.handle(self.scenario), self.shop.handle(self.scenario, ANNOUNCEMENT_WORK)
+    def handle_change(self, shop: Side | None = None) -> Steps:
+        """The shop's work for a change, in one of its processes: an update, or what an order made."""
+        shop = shop or self.shop
+        changed, ordered = shop.handle(self.scenario), shop.handle(self.scenario, ANNOUNCEMENT_WORK)
         return [branch(IS_ORDER, ordered, otherwise=changed)]
 
     def write_change(self) -> Steps:
@@ -91,15 +92,15 @@ class Copied:
         older = [supersede()] if effect == COPIED else []
         return self.once(self.handled_there, [self.copy.write_if_newer(written, otherwise=older)])
 
-    def take(self, row: Steps = ()) -> Steps:
-        """Accounting takes the units, or rejects the order. Where there are further steps, it then calls one service after the
-        other, and nobody undoes anything."""
-        return self.once(self.handled_here, self.tasks[0].done([*row, *self.onward()]))
+    def take(self, row: Steps = (), accounting: Side | None = None) -> Steps:
+        """Accounting takes the units, or rejects the order, in one of its processes. Where there are further steps, that then
+        calls one service after the other, and nobody undoes anything."""
+        return self.once(self.handled_here, self.tasks[0].done([*row, *self.onward(accounting)]))
 
-    def onward(self) -> Steps:
+    def onward(self, accounting: Side | None = None) -> Steps:
         """The further steps of an order, where it has some, beside what accounting does."""
         others = self.tasks[1:]
-        return [spawn(called(self.flow, self.p, self.accounting, others))] if others else []
+        return [spawn(called(self.flow, self.p, accounting or self.accounting, others))] if others else []
 
     def once(self, table: Table, steps: Steps) -> Steps:
         """The steps once for each message where the receiver is idempotent."""

@@ -95,6 +95,8 @@ def called(flow: Flow, p: Parameters, here: Side, others: list[Task]) -> Steps:
     if not others:
         return []
     task, there = others[0], others[0].side
+    if there.database is here.database:  # another process of the same service
+        there = here
     done = [*there.handle(task.scenario, task.work), *there.commit(f"{task.step}.{there.part.name}"), *task.done()]
     if there is not here:
         name = f"{here.part.name}-{there.part.name}"

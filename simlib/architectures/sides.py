@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simlib.architectures.parameters import Parameters
 from simlib.domain import ORDER, STOCK_UPDATE
@@ -110,6 +110,12 @@ def sides(flow: Flow, parameters: Parameters) -> tuple[Side, Side]:
 def side(part: Part, machine: Machine, parameters: Parameters) -> Side:
     """A service with a database of its own, on a machine."""
     return Side(part, part.pool("database", capacity=parameters.database_connections), machine, parameters)
+
+
+def processes(flow: Flow, one: Side, count: int) -> list[Side]:
+    """A side's processes, all on its database: that one, and further parts that are called after it."""
+    names = [f"{one.part.name}.{number}" for number in range(2, count + 1)]
+    return [one, *(replace(one, part=flow.part(name, replica_of=one.part)) for name in names)]
 
 
 def group_commit(part: Part, log: Pool, flush: Time, name: str) -> Step:

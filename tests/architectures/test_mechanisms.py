@@ -12,6 +12,7 @@ import simlib
 from simlib import architectures, draws
 from simlib.architectures.parameters import make
 from simlib.distributions import Constant, Exponential
+from simlib.errors import BadInput
 from simlib.metrics import measure
 from simlib.scenario import Crash, Goods, Loss, Mix, Phase, Poison, PowerLoss, Profile, Slowdown, load_scenario
 
@@ -1630,6 +1631,74 @@ def test_streaming_windows_are_restored_from_their_changelog_and_that_takes_the_
         written[at], waits[at] = (found["time"] < at).sum(), found.loc[found["time"] > at, "time"].min() - at - 0.1
         assert waits[at] > 0.005 * written[at]
     assert waits[9.0] - waits[3.0] == pytest.approx(0.005 * (written[9.0] - written[3.0]), rel=0.25)
+
+
+APART = {"members": 2, "processes": 2}
+"""Each member is a process: partitions 0 and 2 begin at the shop's first, 1 and 3 at its second."""
+
+
+def second_dies(rate, at, restart, **properties):
+    """Updates of all partitions, while the second process of the shop is dead once."""
+    crash = Crash(part="shop.2", at=(at,), restart=restart)
+    return workload(rate, only="stock_update", faults=(crash,), goods=MANY_SKUS, **properties)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reads_on"),
+    [("roundrobin", ["1001", "0001", "1001", "0001"]), ("cooperative-sticky", ["1111", "0011", "1110", "0010"])],
+)
+def test_streaming_an_eager_rebalance_stops_all_partitions_and_a_cooperative_one_those_that_move(strategy, reads_on):
+    """A member dies at 2.0, which is noticed at 2.5, and is back at 5.0; a rebalance takes 0.25. Of each partition, whether
+    anything is handled before the death is noticed, while the survivor gets all, while both share them out, and just after that,
+    when what was given up then is shared out."""
+    dying = second_dies(200, 2.0, 3.0, handler_work=Constant(0.0005))
+    times = {"session_timeout": 0.5, "rebalance": 0.25}
+    made = history("streaming", dying, 1300, partition_assignment_strategy=strategy, **times, **APART)
+    assert (made.check().counts["lost"], made.check().counts["duplicated"]) == (0, 0)
+    copied = made.effects.to_pandas().query("effect == 'copied'")
+    spans = [(2.02, 2.5), (2.52, 2.75), (5.02, 5.25), (5.27, 5.5)]
+    handled = [[copied[copied["sku"] % 4 == i]["time"].between(*span).any() for span in spans] for i in range(4)]
+    assert ["".join("1" if any_ else "0" for any_ in of_one) for of_one in handled] == reads_on
+
+
+@pytest.mark.parametrize("strategy", ["roundrobin", "cooperative-sticky"])
+def test_streaming_what_a_dead_member_had_in_hand_is_lost_doubled_or_neither_and_its_partitions_keep_their_order(
+    strategy,
+):
+    """It dies with a backlog: of what it took it had handled some and committed all, or none, or each."""
+    dying, counts = second_dies(150, 0.8, 0.5, handler_work=Constant(0.02)), {}
+    for guarantee in ("at_most_once", "at_least_once", "exactly_once"):
+        changes = APART | UNKNOWING | {"partition_assignment_strategy": strategy, "guarantee": guarantee}
+        made = history("streaming", dying, 160, **changes)
+        counts[guarantee] = tuple(made.check().counts[name] > 0 for name in ("lost", "duplicated"))
+        messages = made.messages.to_pandas()
+        of_the_dead = messages[(messages["outcome"] == "lost") | (messages["duplicates"] > 0)]
+        assert set(of_the_dead["sku"] % 4) <= {1, 3}
+        first = made.effects.to_pandas().query("store == 'copy'").drop_duplicates("message")
+        for _, of_one in first.groupby(first["sku"] % 4):
+            assert of_one["message"].is_monotonic_increasing
+    assert counts == {"at_most_once": (True, False), "at_least_once": (False, True), "exactly_once": (False, False)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"members": 2, "processes": 3}, "as many as members"), ({**APART, "state": "memory"}, "that of one process")],
+)
+def test_streaming_members_are_in_one_process_or_each_in_its_own_on_one_database(changes, said):
+    with pytest.raises(BadInput, match=said):
+        make(architectures.get("streaming").parameters, changes)
+
+
+def test_streaming_a_member_that_takes_too_long_is_thrown_out_and_comes_back():
+    """The second process is slow for two seconds: its polls last longer than is waited for, and its partitions are read by the
+    first; afterwards both read."""
+    slow = Slowdown(part="shop.2", at=(1.0,), lasts=2.0, factor=100.0)
+    struck = workload(100, only="stock_update", faults=(slow,), goods=MANY_SKUS)
+    made = history("streaming", struck, 1000, max_poll_interval=0.3, max_poll_records=5, **APART, **UNKNOWING)
+    assert made.check().counts["lost"] == 0 < made.check().counts["duplicated"]
+    copied = made.effects.to_pandas().query("effect == 'copied'")
+    for span in ((1.5, 2.5), (5.0, 9.0)):
+        assert set(copied[copied["time"].between(*span)]["sku"] % 4) == {0, 1, 2, 3}
 
 
 def test_streaming_polls_that_last_too_long_are_never_committed():

@@ -272,6 +272,7 @@ EQUAL = {
         "when few are in flight": (120, {}, {"in_flight": 1, "uplink": "exponential(3 ms)"}),
         "with one partition": (60, FLAKY, {"partitions": 1, "handler_backoff": 0.01}),
         "with a member for each partition": (100, {}, {"members": 4, "max_poll_records": 2}),
+        "with members that are processes": (120, FLAKY, {"members": 3, "processes": 3, "handler_backoff": 0.01}),
         "when confirms come late": (80, {}, {"confirm_timeout": 0.004, "confirm_retries": 1, "retry_backoff": 0.01}),
         "when confirms come late and nothing drops the copies": (
             80,

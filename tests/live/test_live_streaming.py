@@ -160,6 +160,28 @@ def test_a_publication_without_a_confirm_is_indeterminate(bench, workload, kafka
     assert (unheard["outcome"] == "applied").sum() > 0, "some were in the log all the same"
 
 
+@pytest.mark.parametrize("strategy", ["roundrobin", "cooperative-sticky"])
+def test_a_process_that_is_killed_alone_leaves_its_partitions_to_the_other_and_nothing_is_lost(run, workload, strategy):
+    """The shop's second process is dead for six seconds. Two of the four partitions, those that it read, stand still until that is
+    noticed; then all are written to, before it is back."""
+    killed = workload(100.0, only="stock_update", faults=(Crash(part="shop.2", at=(1.0,), restart=6.0),))
+    killed = killed.model_copy(update={"goods": killed.goods.model_copy(update={"skus": 1000, "zipf": 0.0})})
+    apart = {"members": 2, "processes": 2, "session_timeout": 2.0, "partition_assignment_strategy": strategy}
+    history = run("streaming", killed, 900, **apart)
+    verdict = history.check()
+    assert history.meta["quiet"] and verdict.ok, str(verdict)
+    assert (verdict.counts["lost"], verdict.counts["duplicated"]) == (0, 0)
+    [fault] = history.faults.to_pylist()
+    copied = history.effects.to_pandas().query("effect == 'copied'")
+
+    def written(begin, end):
+        return set(copied[copied["time"].between(fault["start"] + begin, fault["start"] + end)]["sku"] % 4)
+
+    assert len(written(0.05, 1.2)) == 2
+    assert written(4.0, fault["end"] - fault["start"]) == {0, 1, 2, 3}
+    assert set(columns(history)["outcome"]) <= {"applied", "superseded"}
+
+
 def test_polls_that_last_longer_than_the_group_waits_are_done_again_and_shorter_ones_are_not(run, workload):
     """All that comes is there at once, and keeps both members in the one event loop busy for longer than two seconds."""
     slow = workload(400.0, only="stock_update", handler_work=Constant(0.06), horizon=5.0)

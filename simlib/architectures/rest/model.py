@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from simlib.architectures.fulfilment import tasks
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Truth
-from simlib.architectures.sides import ANNOUNCEMENT_WORK, Side, arrive, leave, sides
+from simlib.architectures.sides import ANNOUNCEMENT_WORK, Side, arrive, leave, processes, sides
 from simlib.domain import ANNOUNCED, COPIED, COPY, DONE_BY, ISSUED, ORDER, STOCK, STOCK_QUERY, STOCK_UPDATE, TAKEN
 from simlib.flow import (
     MEMBER,
@@ -89,23 +88,23 @@ class Network:
 
     def __init__(self, flow: Flow, p: Rest) -> None:
         self.flow, self.p = flow, p
-        self.accounting, self.shop = (replicated(flow, p, side) for side in sides(flow, p))
+        self.accounting, self.shop = (processes(flow, side, p.processes) for side in sides(flow, p))
         self.machine = self.accounting[0].machine
-        processes = [*self.accounting, *self.shop]
+        everyone = [*self.accounting, *self.shop]
         self.links = self.join()
         self.connections = {
             side.part: side.part.pool(
                 "connections", capacity=p.connections, members=self.known, select=p.balancing,
                 breaker=Breaker(p.breaker, p.breaker_lasts) if p.breaker else None,
-            ) for side in processes
+            ) for side in everyone
         }  # fmt: skip
         budgeted = p.retry_budget < p.retries
         self.budgets = {
-            side.part: flow.budget(f"{side.part.name}.retries", p.retry_budget) for side in processes if budgeted
+            side.part: flow.budget(f"{side.part.name}.retries", p.retry_budget) for side in everyone if budgeted
         }
         bounded = p.backlog < UNBOUNDED
         self.accepted = {
-            side.part: side.part.pool("accepted", capacity=p.backlog, queue_limit=0) for side in processes if bounded
+            side.part: side.part.pool("accepted", capacity=p.backlog, queue_limit=0) for side in everyone if bounded
         }
 
     @property
@@ -179,12 +178,6 @@ def serve(label: str, there: Side, work: Steps, accepted: Pool | None = None) ->
         rescue([*work, *there.answer(f"{label}.server")], otherwise=there.answer(f"{label}.failed")),
     ]
     return [rescue([accepted.seize(), *steps, accepted.release()], otherwise=[])] if accepted else steps
-
-
-def replicated(flow: Flow, p: Rest, side: Side) -> list[Side]:
-    """A side's processes, all on its database."""
-    names = [f"{side.part.name}.{number}" for number in range(2, p.processes + 1)]
-    return [side, *(replace(side, part=flow.part(name, replica_of=side.part)) for name in names)]
 
 
 def chosen(ways: Sequence[Steps], number: int = 0) -> Steps:

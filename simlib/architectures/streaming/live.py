@@ -32,7 +32,7 @@ PROGRAMS = ("accounting", "shop", "windows")
 READ_FROM = COPY
 """The store that answers queries."""
 SCHEMA = twin.SCHEMA + Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
-SIMULATED = ("per_record", "state", "followers", "min_insync_replicas", "replica_lag")
+SIMULATED = ("per_record", "rebalance", "state", "followers", "min_insync_replicas", "replica_lag")
 """Parameters that the model alone has."""
 
 

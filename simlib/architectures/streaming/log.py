@@ -80,11 +80,13 @@ class Log(Generic[Body]):
         self.body: type[Body] = body
         self.handle: Handler[Body] = handle
         self.in_hand, self.open = 0, True
+        self.cooperative = self.p["partition_assignment_strategy"] == "cooperative-sticky"
         self.exactly_once, self.by_the_clock = self.p["guarantee"] == "exactly_once", by_the_clock(self.p)
-        self.threads = ThreadPoolExecutor(self.p["members"] + 2)
+        members = self.p["members"] // self.p["processes"]
+        self.threads = ThreadPoolExecutor(members + 2)
         self.producer = Producer(self.topics.client | producing(self.p))
         group = self.topics.client | consuming(self.p, self.topic)
-        self.watcher, *self.consumers = (Consumer(group) for _ in range(1 + self.p["members"]))
+        self.watcher, *self.consumers = (Consumer(group) for _ in range(1 + members))
         side.once = side.once or self.exactly_once
         side.pending = self.pending
 
@@ -141,17 +143,18 @@ class Log(Generic[Body]):
     async def member(self, consumer: Consumer) -> None:
         """A member of the group: takes what there is, handles one after the other, and commits the position."""
         consumer.subscribe([self.topic], on_assign=self._go_on if self.exactly_once else lambda *_: None)
+        uncommitted: list[Message] = []
         while self.open:
-            records = await self.aside(self._poll, consumer)
+            records: list[Message] = await self.aside(self._poll, consumer)
             self.in_hand += len(records)
-            if records and self.p["guarantee"] == "at_most_once":
-                await self.commit(consumer, records)
+            if self.p["guarantee"] == "at_most_once":
+                uncommitted = await self.commit(consumer, [*uncommitted, *records])
             for record in records:
                 await self.consume(record)
                 if self.by_the_clock:
                     self.store(consumer, record)
-            if records and self.p["guarantee"] == "at_least_once" and not self.by_the_clock:
-                await self.commit(consumer, records)
+            if self.p["guarantee"] == "at_least_once" and not self.by_the_clock:
+                uncommitted = await self.commit(consumer, [*uncommitted, *records])
             self.in_hand -= len(records)
         await self.aside(consumer.close)
 
@@ -167,7 +170,7 @@ class Log(Generic[Body]):
             kept: dict[int, int] = dict(connection.execute(POSITIONS).fetchall())
         for partition in partitions:
             partition.offset = kept.get(partition.partition, 0)
-        consumer.assign(partitions)
+        (consumer.incremental_assign if self.cooperative else consumer.assign)(partitions)
 
     async def consume(self, record: Message) -> None:
         """Handle a record, again where that fails, and set it aside in the end."""
@@ -183,15 +186,24 @@ class Log(Generic[Body]):
             if self.exactly_once:
                 await self.keep(body.message, place)
 
-    async def commit(self, consumer: Consumer, records: list[Message]) -> None:
-        """The group goes on behind these records, unless it has taken the partitions away meanwhile."""
+    async def commit(self, consumer: Consumer, records: list[Message]) -> list[Message]:
+        """The group goes on behind these records, but for those of partitions that it has taken away meanwhile. All come back where
+        it shares partitions out just then: a member that keeps its own must commit again after the next poll."""
+        own = {one.partition for one in consumer.assignment()} if records else set()
         ends = {
             record.partition(): TopicPartition(record.topic(), record.partition(), record.offset() + 1)
             for record in records
+            if record.partition() in own
         }
+        if not ends:
+            return []
         last = self.body.model_validate_json(records[-1].value()).message
-        with self.side.trace.stage(last, "commit"), suppress(KafkaException):
-            await self.aside(lambda: consumer.commit(offsets=list(ends.values()), asynchronous=False))
+        try:
+            with self.side.trace.stage(last, "commit"):
+                await self.aside(lambda: consumer.commit(offsets=list(ends.values()), asynchronous=False))
+        except KafkaException:
+            return records
+        return []
 
     def store(self, consumer: Consumer, record: Message) -> None:
         """The client commits behind this record when it does next, unless the group has taken the partition away meanwhile."""
@@ -266,6 +278,7 @@ def consuming(p: dict[str, Any], group: str) -> dict[str, Any]:
         "enable.auto.commit": by_the_clock(p),
         "auto.commit.interval.ms": milliseconds(p["auto_commit_interval"]),
         "enable.auto.offset.store": False,
+        "partition.assignment.strategy": p["partition_assignment_strategy"],
         **patience(p),
     }
 

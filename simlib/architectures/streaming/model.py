@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from simlib.architectures.copied import Copied
 from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
-from simlib.architectures.sides import Machine, Side, work
+from simlib.architectures.sides import Machine, Side, processes, work
 from simlib.brokers import own
 from simlib.domain import COUNTED, WINDOWS
-from simlib.errors import unknown
+from simlib.errors import BadInput, unknown
 from simlib.flow import (
     BATCH,
     RESULT,
     Affine,
     Backoff,
+    Coordinator,
     Flow,
-    Link,
     Log,
     Part,
     Pool,
     Queue,
+    Step,
     Steps,
     ack,
     apply,
@@ -43,7 +45,7 @@ from simlib.flow import (
     timeout,
     wait_until,
 )
-from simlib.quantities import Duration
+from simlib.quantities import Duration, Whole
 from simlib.scenario import Scenario
 
 NEVER = 10**9
@@ -92,9 +94,16 @@ class Streaming(Parameters):
     retry_backoff: Duration = Field(0.1, description="before each of them, s")
     idempotent_producer: Truth = Field(True, description="whether the broker drops what it has been sent before")
     members: Count = Field(2, description="members of each consumer group, which share the partitions")
+    processes: Annotated[Whole, Field(ge=1, le=16)] = Field(
+        1, description="processes of each side; several are the members of its group, and die alone"
+    )
+    partition_assignment_strategy: Literal["roundrobin", "cooperative-sticky"] = Field(
+        "roundrobin", description="whether a rebalance stops all partitions, or only those that get another reader"
+    )
+    rebalance: Duration = Field(0.005, description="until members that all joined know their partitions, s")
     max_poll_records: Count = Field(50, description="records of a partition that a member takes at once")
     max_poll_interval: PositiveDuration = Field(
-        300.0, description="after which records that a member took and did not commit are handed out again, s"
+        300.0, description="after which a member that took records and did not commit is one no longer, s"
     )
     guarantee: Literal["at_least_once", "at_most_once", "exactly_once"] = Field(
         "at_least_once", description="whether the position is committed after the effects, before, or with each of them"
@@ -105,9 +114,7 @@ class Streaming(Parameters):
     commit_position: Time = Field(
         "1 ms", validate_default=True, description="until the broker has written a group's position, there and back"
     )
-    session_timeout: PositiveDuration = Field(
-        2.0, description="after which a group notices that its members are dead, s"
-    )
+    session_timeout: PositiveDuration = Field(2.0, description="after which a group notices that a member is dead, s")
     handler_retries: Retries = Field(5, description="further tries of a record that a handler failed on")
     handler_backoff: Duration = Field(0.05, description="before each of them, s")
     idempotent_receiver: Truth = Field(True, description="whether a consumer remembers what it has handled")
@@ -128,6 +135,17 @@ class Streaming(Parameters):
             raise unknown("broker", self.broker, ["kafka", *own.names("kafka")])
         return self
 
+    @model_validator(mode="after")
+    def _each_member_a_process(self) -> Self:
+        """Members are all in one process, or each in its own, where they share what is kept."""
+        if self.processes not in (1, self.members):
+            raise BadInput(
+                f"processes must be 1, or as many as members ({self.members}), got {self.processes}: set both"
+            )
+        if self.processes > 1 and self.state == "memory":
+            raise BadInput(f"state in memory is that of one process, got {self.processes}: set processes to 1")
+        return self
+
     @classmethod
     def stands_on(cls) -> str | None:
         """None: there is no other kind, so that its times are simply the architecture's."""
@@ -146,26 +164,35 @@ def build(p: Streaming, scenario: Scenario) -> Flow:
     kept = p.state == "database"
     between = Copied(flow, p, scenario, idempotent_receiver=remembers, write_if_newer=p.write_if_newer, durable=kept)
     accounting, shop, broker = between.accounting, between.shop, flow.part("broker")
-    left, right = (flow.link(side.part, broker, p.uplink) for side in (accounting, shop))
-    updates, orders = Topic(p, "updates", left), Topic(p, "orders", right)
+    readers, takers = (processes(flow, side, p.processes) for side in (shop, accounting))
+    updates, orders = Topic(p, "updates", takers, broker), Topic(p, "orders", [shop], broker)
     between.accept_updates(then=updates.publish("update", accounting))
     between.accept_orders(between.promise(then=orders.publish("order", shop)))
     between.accept_queries([] if kept else [between.copy.read()])
-    written = [*(shop.commit("updates.shop") if kept else []), *between.write_change()]
-    updates.consume(shop, [*between.handle_change(), *written], restored=not kept)
-    announce = branch(RESULT.equals("ok"), updates.publish("announce", accounting, unconfirmed=[fail()]))
-    taken = [*accounting.commit("orders.accounting"), *between.take()]
-    orders.consume(accounting, [*accounting.handle(scenario), *taken, announce])
+
+    def write(shop: Side) -> Steps:
+        committed = shop.commit("updates.shop") if kept else []
+        return [*between.handle_change(shop), *committed, *between.write_change()]
+
+    def take(accounting: Side) -> Steps:
+        announce = branch(RESULT.equals("ok"), updates.publish("announce", accounting, unconfirmed=[fail()]))
+        taken = [*accounting.commit("orders.accounting"), *between.take(accounting=accounting)]
+        return [*accounting.handle(scenario), *taken, announce]
+
+    updates.consume(readers, write, restored=not kept)
+    orders.consume(takers, take)
     if p.window:
         Windows(p, orders, accounting.machine)
     return flow
 
 
 class Topic:
-    """A topic at the broker, to which one side publishes over a link, and which a consumer group of the other reads."""
+    """A topic at the broker, to which the processes of one side publish, and which a consumer group of the other reads."""
 
-    def __init__(self, p: Streaming, name: str, link: Link) -> None:
-        self.p, self.name, self.link, broker = p, name, link, link.ends[1]
+    def __init__(self, p: Streaming, name: str, publishers: Sequence[Side], broker: Part) -> None:
+        self.p, self.name = p, name
+        self.links = {side.part: broker.flow.link(side.part, broker, p.uplink) for side in publishers}
+        self.link = self.links[publishers[0].part]
         self.log = broker.log(name, partitions=p.partitions, flush_every=p.flush_every or None)
         self.batch = broker.queue(f"{name}.batch", detected_after=0.0)
         self.followers = Followers(p, name, broker) if p.followers and p.acks == "all" else None
@@ -182,7 +209,7 @@ class Topic:
 
     def publish(self, label: str, here: Side, unconfirmed: Steps = ()) -> Steps:
         """Publish, and wait for the confirm, where there is one; again where it does not come."""
-        p, there = self.p, [self.link.send(stream=f"{label}.publish.there"), publish(self.batch)]
+        p, there = self.p, [self.links[here.part].send(stream=f"{label}.publish.there"), publish(self.batch)]
         ask = here.work(p.publish_client, f"{label}.publish.send")
         if p.acks == "none":
             return [*ask, spawn(there)]
@@ -234,27 +261,40 @@ class Topic:
             return steps
         return [self.log.at.table(f"{self.name}.{what}", key="message").once(steps)]
 
-    def consume(self, side: Side, handled: Steps, restored: bool = False) -> None:
-        """The side's members read the partitions, each those that are its own, in turn; and, where their state is to be restored,
-        all of them from the first record whenever the side begins."""
-        p, flow = self.p, side.part.flow
-        members = [side.part.pool(f"{self.name}.member.{i}", capacity=1) for i in range(min(p.members, p.partitions))]
+    def consume(self, sides: Sequence[Side], handled: Callable[[Side], Steps], restored: bool = False) -> None:
+        """A group reads the partitions. Members in one process have each its own for ever; those that are processes get them from
+        the coordinator. Where state is to be restored, all begin at the first record whenever the side does."""
+        p, side, flow = self.p, sides[0], self.log.at.flow
         dead = side.part.queue(f"{self.name}.dead", max_deliveries=1)
         flow.consumers(dead, at=side.part, count=1, steps=[nack()])
         group = self.log.group(
-            self.name, detected_after=p.session_timeout, ack_wait=p.max_poll_interval,
-            commit_every=p.auto_commit_interval if self.by_the_clock else None,
+            self.name, ack_wait=p.max_poll_interval, commit_every=p.auto_commit_interval if self.by_the_clock else None,
+            **({"detected_after": p.session_timeout} if len(sides) == 1 else {"coordinator": self.coordinator(sides)}),
         )  # fmt: skip
         if restored:
             again = [seek(partition) for partition in group]
             flow.actor(f"{self.name}.restore", side.part, [*again, wait_until(group[0], at_least=NEVER)])
-        for i, partition in enumerate(group):
-            polled = [receive(partition, p.max_poll_records), delay(p.fetch, stream=f"{self.name}.fetch")]
-            turn = self.poll(side, members[i % len(members)], polled, handled, dead_letter=[publish(dead)])
-            flow.actor(f"{partition.name}.poll", side.part, [wait_until(partition), *turn])
+        alone = len(sides) == 1
+        for side in sides:
+            count = min(p.members, p.partitions) if alone else 1
+            members = [side.part.pool(f"{self.name}.member.{i}", capacity=1) for i in range(count)]
+            for i, partition in enumerate(group):
+                taken = receive(partition, p.max_poll_records)
+                turn = self.poll(side, members[i % count], taken, handled(side), dead_letter=[publish(dead)])
+                name = f"{partition.name}.poll" if alone else f"{partition.name}.poll.{side.part.name}"
+                flow.actor(name, side.part, [wait_until(partition), *turn])
 
-    def poll(self, side: Side, member: Pool, polled: Steps, handled: Steps, dead_letter: Steps) -> Steps:
-        """A member takes records of a partition in hand, handles one after the other, and commits its position."""
+    def coordinator(self, sides: Sequence[Side]) -> Coordinator:
+        """Who shares out the partitions among processes, by Kafka's eager protocol or its cooperative one."""
+        p = self.p
+        return self.log.at.coordinator(
+            f"{self.name}.coordinator", [side.part for side in sides], session_timeout=p.session_timeout,
+            rebalance=p.rebalance, cooperative=p.partition_assignment_strategy == "cooperative-sticky",
+        )  # fmt: skip
+
+    def poll(self, side: Side, member: Pool, taken: Step, handled: Steps, dead_letter: Steps) -> Steps:
+        """A member takes records of a partition in hand, where that is still its own, handles one after the other, and commits its
+        position."""
         p, name = self.p, self.name
         commit = [
             *side.work(p.consume_client, f"{name}.commit"),
@@ -273,7 +313,13 @@ class Topic:
             *side.work(p.consume_client, f"{name}.take"),
             retry(policy, handled, otherwise=dead_letter), *each, point(f"{name}.applied"),
         ])  # fmt: skip
-        return [member.seize(), *polled, *before, work, *after, member.release()]
+        fetched = delay(p.fetch, stream=f"{name}.fetch")
+        return [
+            member.seize(),
+            taken,
+            branch(BATCH.at_least(1), [fetched, *before, work, *after]),
+            member.release(),
+        ]
 
 
 class Windows:

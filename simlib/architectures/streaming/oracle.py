@@ -10,7 +10,7 @@ times.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -119,9 +119,11 @@ class Simulation(Ground):
                 number += 1
         readers = ((self.updates, self.shop, self.write_copy), (self.orders, self.accounting, self.take))
         for topic, side, body in readers:
-            for i in range(p.partitions):
-                env.process(self.poll(topic, i, side, body, number))
-                number += 1
+            for n, process in enumerate(self.processes(side)):
+                for i in range(p.partitions):
+                    if i % p.processes == n:
+                        env.process(self.poll(topic, i, process, body, number))
+                    number += 1
         if p.window:
             self.windows, self.thread = self.side("windows"), simpy.Resource(env)
             self.counts: dict[tuple[int, int], int] = {}
@@ -130,6 +132,11 @@ class Simulation(Ground):
             for i in range(p.partitions):
                 env.process(self.count(self.orders.to_count[i], number + 1 + i))
         self.issue()
+
+    def processes(self, side: Side) -> list[Side]:
+        """A side's processes, each with an event loop of its own, on one database."""
+        names = [f"{side.name}.{number}" for number in range(2, self.p.processes + 1)]
+        return [side, *(replace(side, name=name, cpu=simpy.Resource(self.env)) for name in names)]
 
     # --- publishing
 
@@ -271,7 +278,7 @@ class Simulation(Ground):
         """Handle a record, again where that fails; aside with it in the end."""
         yield from self.work(side, self.p.consume_client, f"{topic.name}.take", record.place)
         for attempt in range(self.p.handler_retries + 1):
-            if (yield from body(record, draws.fold(record.place, attempt), attempt + 1)):
+            if (yield from body(side, record, draws.fold(record.place, attempt), attempt + 1)):
                 return
             if attempt < self.p.handler_retries:
                 yield self.env.timeout(self.p.handler_backoff)
@@ -282,9 +289,9 @@ class Simulation(Ground):
     def remembers(self) -> bool:
         return self.p.idempotent_receiver or self.p.guarantee == "exactly_once"
 
-    def write_copy(self, record: Record, place: int, attempt: int) -> Story:
+    def write_copy(self, shop: Side, record: Record, place: int, attempt: int) -> Story:
         """Shop: write the copy, where the version is newer and the message was not handled before."""
-        shop, message = self.shop, record.message
+        message = record.message
         work = ANNOUNCEMENT if self.ordered(message) else HANDLER
         if not (yield from self.handle(shop, work, message, attempt)):
             return False
@@ -294,9 +301,9 @@ class Simulation(Ground):
         self.seen.add(message)
         return True
 
-    def take(self, record: Record, place: int, attempt: int) -> Story:
+    def take(self, accounting: Side, record: Record, place: int, attempt: int) -> Story:
         """Accounting: take the units or reject the order; call for the further steps; announce the new level."""
-        accounting, message = self.accounting, record.message
+        message = record.message
         if not (yield from self.handle(accounting, HANDLER, message, attempt)):
             return False
         yield from self.ask_database(accounting, "orders.accounting.commit", place, commits=True)
