@@ -79,10 +79,6 @@ COMMANDS = [
         "only metrics are kept by the compiled engine and without a history: leave out --engine and --history",
     ),
     ("run rest --engine simpie", "unknown engine 'simpie': did you mean 'simpy'? known are compiled, live, simpy"),
-    (
-        "run cqrs --scenario fulfilment --engine live",
-        "this twin does orders in one step, scenario 'fulfilment' has process: fulfilment: simulate it",
-    ),
     ("list metric", "unknown list 'metric': did you mean 'metrics'? known are …"),
     ("list parameters", "whose parameters? name an architecture: simlib list parameters rest"),
     ("list metrics rest", "only parameters are of an architecture, got 'rest': leave it out"),

@@ -2,7 +2,7 @@
 
 What counts is the code of the pattern: `live.py`, what it imports of the architectures, and the files that these name. The ground
 of all twins (`twin.py`, `schema.sql`, the engine, what starts a broker) does not, nor what some do beside the pattern where
-orders go through several steps (`steps.py`).
+orders go through several steps (`steps.py`, `steps.sql`).
 """
 
 from __future__ import annotations

@@ -121,6 +121,11 @@ class Order(BaseModel):
     steps: dict[str, Step] = {}
     reply_to: str = ""
 
+    @property
+    def sequence(self) -> list[str]:
+        """The steps in their order, which the object of JSON need not have kept."""
+        return [step for step in DONE_BY if step in self.steps]
+
     def refused(self, step: str, attempt: int) -> bool:
         """Whether a step is refused, as was drawn."""
         return bool(self.steps) and drawn_for(attempt, self.steps[step].refused)

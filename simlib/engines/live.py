@@ -118,8 +118,9 @@ class Twin(Protocol):
     some of its programs run with some parameters only, `programs` is a function of them that names those; `FURTHER` are programs
     that run as well where orders go through several steps.
 
-    Where servers stand beside each process, `BESIDE` names them as the model's parts are ("sidecar"), and `beside(folder, ports,
-    parameters)` is a context in which they run beside the processes on these ports: servers by name ("shop.sidecar").
+    Where servers stand beside each process of the two sides, `BESIDE` names them as the model's parts are ("sidecar"), and
+    `beside(folder, ports, parameters)` is a context in which they run beside the processes on these ports: servers by name
+    ("shop.sidecar").
     """
 
     __name__: str
@@ -181,7 +182,8 @@ class Bench:
             stack.enter_context(self._databases(prefix))
             ports = {name: processes.free_port() for name in running(self.twin, self.parameters, self.process)}
             if beside:
-                self.servers |= stack.enter_context(beside(self.folder, ports, self.parameters))
+                of_sides = {name: ports[name] for name in running(self.twin, self.parameters)}
+                self.servers |= stack.enter_context(beside(self.folder, of_sides, self.parameters))
             self.completions = processes.free_port()
             config = {
                 "ports": ports,
@@ -483,7 +485,7 @@ class Bench:
         stamp died with the client, of the transaction's start. A message was `handed` to a side as often at least as the
         broker says: there too the stamps may be gone."""
         rows: list[tuple[int, int, str, int, int, int, int]] = []
-        newest: dict[tuple[str, int], int] = defaultdict(int)
+        newest: dict[tuple[str, str, int], int] = defaultdict(int)
         for side, database in self.databases.items():
             with psycopg.connect(database) as connection:
                 ours = (self.numbered,)  # and not of an earlier run that was not over
@@ -493,8 +495,8 @@ class Bench:
                     if effect in _STAGE:
                         # A client can hear of its commit after the next one of the same SKU heard of its own.
                         committed = (end for end in ends.get((i, _STAGE[effect], delivery), ()) if end >= at)
-                        at = max(min(committed, default=at), newest[side, sku])
-                        newest[side, sku] = at
+                        kept = side, _STORE[effect], sku
+                        newest[kept] = at = max(min(committed, default=at), newest[kept])
                         rows.append((at, i, effect, sku, version, change, delivery))
                         if effect != ISSUED and self.broker in COUNTING:
                             handed[i, side] = max(handed[i, side], delivery)
@@ -750,7 +752,7 @@ def broker_of(parameters: Mapping[str, Any]) -> str | None:
 def parts(twin: Twin, parameters: Mapping[str, Any], process: str = "simple") -> list[str]:
     """The parts of the model that can be killed live."""
     names = running(twin, parameters, process)
-    beside = [f"{name}.{what}" for name in names for what in getattr(twin, "BESIDE", ())]
+    beside = [f"{name}.{what}" for name in running(twin, parameters) for what in getattr(twin, "BESIDE", ())]
     return [*names, *beside, *(["broker"] if broker_of(parameters) else [])]
 
 

@@ -146,11 +146,13 @@ def test_exchange_of_all_there_is_mends_what_was_never_told(bench, workload, exc
 
 def test_a_file_holds_what_was_registered_and_no_other_file_is_read():
     handling = {"handling": {"work": [0.001, 0.002], "fails": [False, True]}}
-    offer = (5, "copied", 3, 9, 2, -1, None, handling)
-    order = (6, "taken", 4, None, None, 2, 1, handling | {"announcing": handling["handling"]})
+    offer = (5, "copied", 3, 9, 2, -1, None, handling, None)
+    pay = {**handling, "refused": [False, True], "unheard": [True, False], "undoing": handling["handling"]}
+    order = (6, "taken", 4, None, None, 2, 1, handling | {"announcing": handling["handling"]}, {"pay": pay})
     records, unchanged = opened(written("accounting", [offer, order], [(7, 8, 0)]))
     assert (records[0].level, records[0].change, records[0].handling.fails) == (9, -1, [False, True])
     assert (records[1].quantity, records[1].announcing.work) == (2, [0.001, 0.002])
+    assert records[1].steps["pay"].model_dump() == pay
     assert unchanged == [(7, 8, 0)]
     for content in (b"", b"<exchange", b"<exchange from='accounting'/>", b"<orders/>"):
         with pytest.raises(Unreadable):

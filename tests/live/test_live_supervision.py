@@ -18,7 +18,7 @@ from simlib.architectures.rest.model import Rest
 from simlib.brokers import nats, postgres
 from simlib.engines import live
 from simlib.errors import BadInput
-from simlib.scenario import Crash, Slowdown
+from simlib.scenario import Crash, Slowdown, load_scenario
 from tests.conftest import require_part
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live supervision")]
@@ -56,3 +56,9 @@ def test_a_fault_that_cannot_be_made_live_is_refused_before_anything_starts(work
     for said, fault in refused.items():
         with pytest.raises(BadInput, match=f"crash .of accounting or shop, at given times., got {said}: take another"):
             live.perform(rest, Rest(), workload(50.0, faults=(fault,)), 1, 10)
+
+
+def test_a_twin_without_services_for_further_steps_refuses_orders_that_have_some(monkeypatch):
+    monkeypatch.delattr(rest, "FURTHER")
+    with pytest.raises(BadInput, match=r"this twin does orders in one step, scenario 'fulfilment' has .*: simulate it"):
+        live.perform(rest, Rest(), load_scenario("fulfilment"), 1, 10)

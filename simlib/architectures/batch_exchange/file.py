@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Iterable
@@ -18,8 +19,10 @@ SCHEMA = etree.XMLSchema(file=str(Path(__file__).with_name("exchange.xsd")))
 Record = Level | Order
 Goods = tuple[int, int, int]
 """A SKU, its level and version."""
-ROW = ("message", "effect", "sku", "level", "version", "change", "session", "handling")
+ROW = ("message", "effect", "sku", "level", "version", "change", "session", "handling", "steps")
 """What is registered of a message, as columns."""
+STEPS = "steps"
+"""The element of an order that goes through several steps."""
 
 
 class Unreadable(Exception):
@@ -29,7 +32,7 @@ class Unreadable(Exception):
 def written(side: str, registered: Iterable[Any], unchanged: Iterable[Goods] = ()) -> bytes:
     """A file of what is registered (see `ROW`), and of goods that no message changed."""
     root = etree.Element("exchange", {"from": side})
-    for message, effect, sku, level, version, change, session, handling in registered:
+    for message, effect, sku, level, version, change, session, handling, steps in registered:
         if effect == TAKEN:
             attributes = {"message": message, "sku": sku, "quantity": change, "session": session}
         else:
@@ -38,6 +41,8 @@ def written(side: str, registered: Iterable[Any], unchanged: Iterable[Goods] = (
         element = etree.SubElement(root, "order" if effect == TAKEN else "offer", _texts(attributes))
         for name, drawn in handling.items():
             etree.SubElement(element, name, {"work": _list(drawn["work"]), "fails": _list(map(int, drawn["fails"]))})
+        if steps:
+            etree.SubElement(element, STEPS).text = json.dumps(steps)
     for sku, level, version in unchanged:
         etree.SubElement(root, "offer", _texts({"sku": sku, "level": level, "version": version}))
     return bytes(etree.tostring(root, xml_declaration=True, encoding="utf-8", pretty_print=True))
@@ -53,7 +58,9 @@ def opened(content: bytes) -> tuple[list[Record], list[Goods]]:
     records: list[Record] = []
     unchanged: list[Goods] = []
     for element in root:
-        of = dict(element.attrib) | {one.tag: _drawn(one) for one in element}
+        of = dict(element.attrib) | {
+            one.tag: _drawn(one) if one.tag != STEPS else json.loads(one.text) for one in element
+        }
         if element.tag == "order":
             records.append(Order.model_validate(of))
         elif "message" in of:

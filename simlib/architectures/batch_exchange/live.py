@@ -15,8 +15,9 @@ from psycopg.types.json import Jsonb
 from simlib.architectures import twin
 from simlib.architectures.batch_exchange.file import Files, Goods, Record
 from simlib.architectures.batch_exchange.runs import Apply, Export, Import, serve_files
+from simlib.architectures.steps import FURTHER, Onward, program
 from simlib.architectures.twin import Level, Order, Side, Update, answer_queries, main, service
-from simlib.domain import COPIED, COPY
+from simlib.domain import COPIED, COPY, RESERVE
 
 PARTS = ("postgres",)
 """Real parts that this architecture stands on."""
@@ -66,21 +67,34 @@ def accounting(side: Side) -> FastAPI:
     """The accounting program: registers each change, and takes stock for the orders in the shop's files."""
     full = side.config.parameters["exchange"] == "full"
     coalesce = full or bool(side.config.parameters["coalesce"])
+    onward = Onward(side)
 
     async def apply(records: Sequence[Record], unchanged: Sequence[Goods], nth: int) -> None:
         orders = [one for one in records if isinstance(one, Order)]
-        columns = zip(*((o.message, o.sku, o.quantity, announcing(o)) for o in orders), strict=True)
+        rows = [(o.message, o.sku, o.quantity, announcing(o), o.refused(RESERVE, nth)) for o in orders]
         with side.trace.stages([order.message for order in orders], "take", nth):
             async with side.database.connection() as connection:
                 found = await connection.execute(
-                    "SELECT gone FROM take_orders(%s, %s, %s, %s, %s, %s, %s, %s)",
-                    (*map(list, columns), time.monotonic_ns(), nth, side.once, coalesce),
+                    "SELECT * FROM take_orders(%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                    (*map(list, zip(*rows, strict=True)), time.monotonic_ns(), nth, side.once, coalesce),
                 )  # fmt: skip
-                gone = await found.fetchall()
-        for message in (*(order.message for order in orders), *(one for (one,) in gone if one is not None)):
+                taken = await found.fetchall()
+        by_number = {order.message: order for order in orders}
+        for message, version, gone in taken:
+            onward.begin(by_number[message], version, nth)
+            if gone is not None:
+                side.tell(gone)
+        for message in by_number:
             side.tell(message)
 
-    app = service(side, running(side, lambda: app, apply, full))
+    exchange = running(side, lambda: app, apply, full)
+
+    @asynccontextmanager
+    async def going_on() -> AsyncIterator[None]:
+        async with onward, exchange():
+            yield
+
+    app = service(side, going_on)
 
     @app.post("/updates")
     async def update(update: Update) -> None:
@@ -125,9 +139,10 @@ def shop(side: Side) -> FastAPI:
     @app.post("/orders")
     async def order(order: Order) -> None:
         row = await side.transact(
-            order.message, "promise", 1, "SELECT promise_and_register(%s, %s, %s, %s, %s) AS promised",
+            order.message, "promise", 1, "SELECT promise_and_register(%s, %s, %s, %s, %s, %s) AS promised",
             order.message, order.sku, order.quantity, order.session,
             Jsonb({"handling": order.handling.model_dump(), "announcing": order.announcing.model_dump()}),
+            Jsonb({step: drawn.model_dump() for step, drawn in order.steps.items()}) if order.steps else None,
         )  # fmt: skip
         if not row.promised:
             raise HTTPException(409, "sold out")
@@ -136,4 +151,4 @@ def shop(side: Side) -> FastAPI:
 
 
 if __name__ == "__main__":
-    main({"accounting": accounting, "shop": shop})
+    main({"accounting": accounting, "shop": shop, **dict.fromkeys(FURTHER, program)})

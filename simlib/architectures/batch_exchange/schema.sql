@@ -1,7 +1,7 @@
 -- What a side has registered for the next file to the other, and the changes of its goods that register: both in one transaction.
 
 CREATE TABLE registered (nth bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, message int, effect text, sku int, level int,
-                         version int, change int, session int, handling jsonb);
+                         version int, change int, session int, handling jsonb, steps jsonb);
 CREATE INDEX registered_sku ON registered (sku);
 
 -- Register a level for the shop. Where only the last of a SKU goes into a file, the one before it is superseded: `_gone`.
@@ -27,24 +27,28 @@ BEGIN
 END $$ LANGUAGE plpgsql;
 
 -- `promise`, registered as the order that it is.
-CREATE FUNCTION promise_and_register(_message int, _sku int, _quantity int, _session int, _handling jsonb,
+CREATE FUNCTION promise_and_register(_message int, _sku int, _quantity int, _session int, _handling jsonb, _steps jsonb,
                                      OUT _promised boolean) AS $$
 BEGIN
     _promised := promise(_sku, _quantity);
     IF _promised THEN
-        INSERT INTO registered (message, effect, sku, change, session, handling)
-            VALUES (_message, 'taken', _sku, _quantity, _session, _handling);
+        INSERT INTO registered (message, effect, sku, change, session, handling, steps)
+            VALUES (_message, 'taken', _sku, _quantity, _session, _handling, _steps);
     END IF;
 END $$ LANGUAGE plpgsql;
 
--- Orders that a file holds: `take_stock` for each, registered where units were taken that were not before.
-CREATE FUNCTION take_orders(_messages int[], _skus int[], _quantities int[], _handlings jsonb[], _at bigint, _delivery int,
-                            _once boolean, _coalesce boolean) RETURNS TABLE (gone int) AS $$
+-- Orders that a file holds: `take_stock` for each; those whose units were taken that were not before, each registered.
+CREATE FUNCTION take_orders(_messages int[], _skus int[], _quantities int[], _handlings jsonb[], _refused boolean[], _at bigint,
+                            _delivery int, _once boolean, _coalesce boolean)
+    RETURNS TABLE (taken int, made int, gone int) AS $$
 DECLARE one record; now record;
 BEGIN
-    FOR one IN SELECT * FROM unnest(_messages, _skus, _quantities, _handlings) AS t (message, sku, quantity, handling) LOOP
-        SELECT * INTO now FROM take_stock(one.message, one.sku, one.quantity, _at, _delivery, _once, false);
+    FOR one IN SELECT * FROM unnest(_messages, _skus, _quantities, _handlings, _refused)
+                   AS t (message, sku, quantity, handling, refused) LOOP
+        SELECT * INTO now FROM take_stock(one.message, one.sku, one.quantity, _at, _delivery, _once, one.refused);
         IF now._result = 'taken' AND NOT now._again THEN
+            taken := one.message;
+            made := now._version;
             gone := register(one.message, 'announced', one.sku, now._level, now._version, -one.quantity, _at,
                              one.handling, _coalesce);
             RETURN NEXT;

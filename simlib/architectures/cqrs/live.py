@@ -14,9 +14,10 @@ from fastapi import FastAPI, HTTPException
 from simlib.architectures import twin
 from simlib.architectures.calls import Attempt, Client, handle
 from simlib.architectures.message_queue.broker import Unroutable, broker_of, confirmed
+from simlib.architectures.steps import FURTHER, Onward, program
 from simlib.architectures.twin import Level, Order, Query, Receipt, Side, Update, level_after, level_of, main, service
 from simlib.distributions import distribution
-from simlib.domain import ANNOUNCED, COPIED, COPY, TAKEN
+from simlib.domain import ANNOUNCED, COPIED, COPY, RESERVE, TAKEN
 
 PARTS = ("postgres",)
 """Real parts that this architecture stands on, besides the broker that its parameters name."""
@@ -33,12 +34,13 @@ QUEUES = ("updates",)
 
 def accounting(side: Side) -> FastAPI:
     """The accounting program: carries out commands, and publishes what happened."""
-    broker = broker_of(side, QUEUES)
+    broker, onward = broker_of(side, QUEUES), Onward(side)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         await broker.connect()
-        yield
+        async with onward:
+            yield
         await broker.close()
 
     app = service(side, running)
@@ -51,9 +53,10 @@ def accounting(side: Side) -> FastAPI:
     @app.post("/orders")
     async def order(order: Order, attempt: Attempt) -> Receipt:
         handle(side, order, attempt)
-        receipt, again = await side.take(order, attempt)
+        receipt, again = await side.take(order, attempt, order.refused(RESERVE, attempt))
         if receipt.result == TAKEN and not again:
             side.spawn(announce(order, receipt))
+            onward.begin(order, receipt.version, attempt)
         return receipt
 
     async def announce(order: Order, receipt: Receipt) -> None:
@@ -182,4 +185,4 @@ def shop(side: Side) -> FastAPI:
 
 
 if __name__ == "__main__":
-    main({"accounting": accounting, "shop": shop})
+    main({"accounting": accounting, "shop": shop, **dict.fromkeys(FURTHER, program)})

@@ -14,11 +14,11 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow
 
 from simlib.architectures.twin import Config, Order, Receipt, Update
-from simlib.domain import TAKEN
+from simlib.domain import RESERVE, TAKEN
 
 
 class SoldOut(Exception):
-    """There are fewer units than an order wants; with the level and the version."""
+    """An order is refused, for want of units or as was drawn; with the level and the version."""
 
 
 class Goods(Aggregate):
@@ -67,7 +67,7 @@ class Goods(Aggregate):
 
     def take(self, order: Order, at: int, delivery: int) -> None:
         """An order; raises SoldOut."""
-        if self.level < order.quantity:
+        if self.level < order.quantity or order.refused(RESERVE, delivery):
             raise SoldOut(self.level, self.version)
         self._change(
             self.Taken, -order.quantity, message=order.message, handling=order.announcing, at=at, delivery=delivery

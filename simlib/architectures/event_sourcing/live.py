@@ -21,6 +21,7 @@ from fastapi import FastAPI, HTTPException
 
 from simlib.architectures.calls import Attempt, Client, handle
 from simlib.architectures.event_sourcing.goods import CHANGES, Accounting, Goods, SoldOut, place
+from simlib.architectures.steps import FURTHER, Onward, program
 from simlib.architectures.twin import Drawn, HandlingFailed, Level, Order, Query, Receipt, Side, Update, main, service
 from simlib.domain import ANNOUNCED, COPIED, COPY, TAKEN
 
@@ -30,7 +31,7 @@ PROGRAMS = ("accounting", "shop")
 """Processes of its own that it runs as, each with a database."""
 READ_FROM = COPY
 """The store that answers queries."""
-SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+SCHEMA = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("schema.sql", "steps.sql"))
 """What both databases are made of."""
 SIMULATED = ("group_commit", "prefetch", "session_timeout")
 """Parameters that the model alone has."""
@@ -53,20 +54,21 @@ class Stock:
         """A stock update."""
         await self._command(update, "change", 1, lambda goods: goods.receive(update, time.monotonic_ns()))
 
-    async def take(self, order: Order, delivery: int) -> Receipt:
-        """An order: the units are taken, or it is rejected."""
+    async def take(self, order: Order, delivery: int) -> tuple[Receipt, bool]:
+        """An order: the units are taken, or it is rejected; and whether they were taken just now."""
         try:
-            receipt = await self._command(
+            receipt, now = await self._command(
                 order, "take", delivery, lambda goods: goods.take(order, time.monotonic_ns(), delivery)
             )
         except SoldOut as refused:
-            receipt = await self._reject(order, delivery, *refused.args)
+            receipt, now = await self._reject(order, delivery, *refused.args), False
         self.side.tell(order.message)
-        return receipt
+        return receipt, now
 
     async def _command(
         self, command: Update | Order, block: str, delivery: int, decide: Callable[[Goods], None]
-    ) -> Receipt:
+    ) -> tuple[Receipt, bool]:
+        """The version that the command made, or the answer that it had before; and whether it was made just now."""
         for attempt in range(1, self.p["conflict_retries"] + 2):
             if attempt > 1:
                 await asyncio.sleep(self.p["conflict_backoff"] * 2 ** (attempt - 2) * random.random())
@@ -77,11 +79,11 @@ class Stock:
                     )
             except IntegrityError:
                 if before := await self._received(command):
-                    return before
+                    return before, False
             else:
                 if self.events.snapshots and goods.version % self.p["snapshot_every"] == 0:
                     self.side.spawn(self._snapshot(goods, command.message))
-                return Receipt(result=TAKEN, level=goods.level, version=goods.version)
+                return Receipt(result=TAKEN, level=goods.level, version=goods.version), True
         raise HTTPException(503, "others were faster each time")
 
     def _append(
@@ -132,12 +134,14 @@ class Stock:
 def accounting(side: Side) -> FastAPI:
     """The accounting program: appends an event for each update and each order."""
     stock: Stock
+    onward = Onward(side)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         nonlocal stock
         stock = Stock(side)
-        yield
+        async with onward:
+            yield
         stock.close()
 
     app = service(side, running)
@@ -149,7 +153,10 @@ def accounting(side: Side) -> FastAPI:
     @app.post("/orders")
     async def order(order: Order, attempt: Attempt) -> Receipt:
         handle(side, order, attempt)
-        return await stock.take(order, attempt)
+        receipt, now = await stock.take(order, attempt)
+        if now:
+            onward.begin(order, receipt.version, attempt)
+        return receipt
 
     return app
 
@@ -299,4 +306,4 @@ def shop(side: Side) -> FastAPI:
 
 
 if __name__ == "__main__":
-    main({"accounting": accounting, "shop": shop})
+    main({"accounting": accounting, "shop": shop, **dict.fromkeys(FURTHER, program)})

@@ -12,11 +12,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from simlib.architectures.message_queue.broker import Broker, broker_of
+from simlib.architectures.steps import FURTHER
 from simlib.architectures.twin import Order, Receipt, Side, service
 from simlib.domain import CONFIRM, DONE_AT, DONE_BY, PAY, SHIP
 
-FURTHER = ("payment", "shipping")
-"""Programs that run as well then."""
 STEPS = (PAY, SHIP, CONFIRM)
 """Further steps of orders, and the queues through which they are asked for."""
 
@@ -63,6 +62,6 @@ async def consume(side: Side, broker: Broker) -> None:
 
 async def ask_next(broker: Broker, done: str, order: Order, delivery: int, receipt: Receipt) -> None:
     """Ask for the step after one that was done, where anybody is to hear of that."""
-    after = dict(pairwise(order.steps)).get(done)
+    after = dict(pairwise(order.sequence)).get(done)
     if after and not receipt.refused and not order.unheard(done, delivery):
         await broker.publish(after, order.message, DONE_BY[after][0], Asked(order=order, version=receipt.version))

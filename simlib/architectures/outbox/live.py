@@ -11,8 +11,10 @@ from fastapi import FastAPI, HTTPException
 
 from simlib.architectures import twin
 from simlib.architectures.message_queue import live as message_queue
-from simlib.architectures.message_queue.broker import Handler, broker_of
+from simlib.architectures.message_queue import steps
+from simlib.architectures.message_queue.broker import Broker, Handler, broker_of
 from simlib.architectures.outbox.relay import Polling, Relay, Tailing
+from simlib.architectures.steps import FURTHER
 from simlib.architectures.twin import (
     Level,
     Order,
@@ -25,7 +27,7 @@ from simlib.architectures.twin import (
     main,
     service,
 )
-from simlib.domain import COPY
+from simlib.domain import COPY, RESERVE
 
 PARTS, PROGRAMS, READ_FROM = message_queue.PARTS, message_queue.PROGRAMS, COPY
 SCHEMA = twin.SCHEMA + Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
@@ -38,12 +40,13 @@ UNKNOWN = Receipt(result="", level=0, version=0)
 """Stands for what only the transaction finds out."""
 
 
-def running(side: Side, tells: str, hears: str, handler: Handler) -> Callable[[], AbstractAsyncContextManager[None]]:
+def running(
+    side: Side, broker: Broker, tells: str, hears: str, handler: Handler
+) -> Callable[[], AbstractAsyncContextManager[None]]:
     """What a side runs beside its requests: consumers of the queue that it `hears`, and a relay to the one that it `tells`."""
 
     @asynccontextmanager
     async def run() -> AsyncIterator[None]:
-        broker = broker_of(side, message_queue.QUEUES)
         relay = RELAYS[side.config.parameters["publisher"]](side, broker, tells)
 
         async def pending() -> int:
@@ -53,6 +56,7 @@ def running(side: Side, tells: str, hears: str, handler: Handler) -> Callable[[]
         await relay.start()
         side.pending = pending
         await broker.consume(hears, handler)
+        await steps.consume(side, broker)
         yield
         await relay.stop()
         await broker.close()
@@ -63,18 +67,21 @@ def running(side: Side, tells: str, hears: str, handler: Handler) -> Callable[[]
 def accounting(side: Side) -> FastAPI:
     """The accounting program: tells of each change, and takes stock for the orders that come through the queue."""
     logged = tails(side)
+    broker = broker_of(side, message_queue.QUEUES + steps.queues(side))
 
     async def order(content: bytes, delivery: int) -> None:
         order = Order.model_validate_json(content)
         side.handle(order.message, order.handling, delivery)
-        await side.transact(
-            order.message, "take", delivery, "SELECT take_and_tell(%s, %s, %s, %s, %s, %s, %s, %s)",
+        row = await side.transact(
+            order.message, "take", delivery,
+            "SELECT * FROM take_and_tell(%s, %s, %s, %s, %s, %s, %s, %s, %s) AS t (result, level, version, again)",
             order.message, order.sku, order.quantity, time.monotonic_ns(), delivery, side.once,
-            level_after(order, UNKNOWN).model_dump_json(), logged,
+            order.refused(RESERVE, delivery), level_after(order, UNKNOWN).model_dump_json(), logged,
         )  # fmt: skip
         side.tell(order.message)
+        await steps.ask_next(broker, RESERVE, order, delivery, Receipt(result=row.result, version=row.version))
 
-    app = service(side, running(side, "updates", "orders", order))
+    app = service(side, running(side, broker, "updates", "orders", order))
 
     @app.post("/updates")
     async def update(update: Update) -> None:
@@ -96,7 +103,7 @@ def shop(side: Side) -> FastAPI:
         side.handle(level.message, level.handling, delivery)
         await side.write(level, delivery)
 
-    app = service(side, running(side, "orders", "updates", level))
+    app = service(side, running(side, broker_of(side, message_queue.QUEUES), "orders", "updates", level))
     answer_queries(app, side)
 
     @app.post("/orders")
@@ -124,4 +131,5 @@ def chosen(relayed: Callable[[Side], FastAPI], dual: Callable[[Side], FastAPI]) 
 if __name__ == "__main__":
     main({
         "accounting": chosen(accounting, message_queue.accounting), "shop": chosen(shop, message_queue.shop),
+        **dict.fromkeys(FURTHER, steps.program),
     })  # fmt: skip

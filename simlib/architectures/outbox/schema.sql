@@ -26,11 +26,11 @@ END $$ LANGUAGE plpgsql;
 
 -- `take_stock`, told where units were taken that were not before.
 CREATE FUNCTION take_and_tell(_message int, _sku int, _quantity int, _at bigint, _delivery int, _once boolean,
-                              _body jsonb, _logged boolean,
+                              _refused boolean, _body jsonb, _logged boolean,
                               OUT _result text, OUT _level int, OUT _version int, OUT _again boolean) AS $$
 BEGIN
     SELECT * INTO _result, _level, _version, _again
-        FROM take_stock(_message, _sku, _quantity, _at, _delivery, _once, false);
+        FROM take_stock(_message, _sku, _quantity, _at, _delivery, _once, _refused);
     IF _result = 'taken' AND NOT _again THEN
         PERFORM tell(_message, 'announced', _body || jsonb_build_object('level', _level, 'version', _version), _logged);
     END IF;

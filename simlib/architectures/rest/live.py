@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException
 
 from simlib.architectures.calls import Attempt, Client, handle
 from simlib.architectures.rest import steps
-from simlib.architectures.rest.steps import FURTHER
+from simlib.architectures.steps import FURTHER
 from simlib.architectures.twin import (
     REJECTED,
     SCHEMA,

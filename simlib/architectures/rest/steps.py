@@ -9,11 +9,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from simlib.architectures.calls import Attempt, Client, handle
+from simlib.architectures.steps import FURTHER
 from simlib.architectures.twin import REJECTED, Order, Receipt, Side, service
 from simlib.domain import DONE_AT
-
-FURTHER = ("payment", "shipping")
-"""Programs that run as well then."""
 
 
 def program(side: Side) -> FastAPI:
@@ -49,7 +47,7 @@ class Onward:
 
     async def go(self, order: Order, receipt: dict[str, Any]) -> dict[str, Any]:
         """The receipt of the last step that was asked for, from that of the first."""
-        for step in [*order.steps][1:]:
+        for step in order.sequence[1:]:
             if receipt["result"] != REJECTED:
                 way = f"/steps/{step}?version={receipt['version']}"
                 receipt = await self.clients[DONE_AT[step]].post(way, order.message, order)

@@ -15,8 +15,10 @@ from typing import Any
 import jinja2
 from fastapi import FastAPI
 
+from simlib.architectures.rest import steps
 from simlib.architectures.rest.live import PARTS, PROGRAMS, READ_FROM, SCHEMA, accounting, shop
 from simlib.architectures.service_mesh import certificates, control_plane
+from simlib.architectures.steps import FURTHER
 from simlib.architectures.twin import Side, main
 from simlib.brokers import Part, Server
 from simlib.brokers.envoy import envoy
@@ -27,7 +29,7 @@ BESIDE = ("sidecar",)
 """What stands beside each process."""
 SIMULATED = ("retry_budget", "hedge_after", "backlog", "breaker", "breaker_lasts")
 """Parameters that the model alone has."""
-__all__ = ["BESIDE", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED", "beside"]
+__all__ = ["BESIDE", "FURTHER", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED", "beside"]
 ATTEMPT = b"attempt"
 """The header in which the application says which of its attempts a request is."""
 TRY = b"x-envoy-attempt-count"
@@ -136,4 +138,4 @@ def numbered(make: Callable[[Side], FastAPI]) -> Callable[[Side], FastAPI]:
 
 
 if __name__ == "__main__":
-    main({"accounting": numbered(accounting), "shop": numbered(shop)})
+    main({"accounting": numbered(accounting), "shop": numbered(shop), **dict.fromkeys(FURTHER, steps.program)})

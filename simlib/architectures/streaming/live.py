@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 
 from simlib.architectures import twin
+from simlib.architectures.steps import FURTHER, Onward, program
 from simlib.architectures.streaming.log import Log, Place
 from simlib.architectures.twin import (
     HandlingFailed,
@@ -23,7 +24,7 @@ from simlib.architectures.twin import (
     main,
     service,
 )
-from simlib.domain import COPY, TAKEN
+from simlib.domain import COPY, RESERVE, TAKEN
 
 PARTS = ("postgres", "kafka")
 """Real parts that this architecture stands on."""
@@ -43,17 +44,25 @@ def programs(p: Mapping[str, Any]) -> tuple[str, ...]:
 
 def accounting(side: Side) -> FastAPI:
     """The accounting program: publishes each change, and takes stock for the orders that it reads."""
+    onward = Onward(side)
+
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with onward, reading(log):
+            yield
 
     async def take(order: Order, place: Place, attempt: int) -> None:
         side.handle(order.message, order.handling, attempt)
-        receipt, _ = await side.take(order, attempt)
+        receipt, again = await side.take(order, attempt, order.refused(RESERVE, attempt))
+        if receipt.result == TAKEN and not again:
+            onward.begin(order, receipt.version, attempt)
         if receipt.result == TAKEN:
             await log.publish("updates", order.message, order.sku, level_after(order, receipt))
         if log.exactly_once:  # an order that is read again gets its first receipt, which is announced again
             await log.keep(order.message, place)
 
     log = Log(side, "orders", Order, take)
-    app = service(side, lambda: reading(log))
+    app = service(side, running)
 
     @app.post("/updates")
     async def update(update: Update) -> None:
@@ -114,4 +123,4 @@ async def confirmed(publication: Awaitable[None]) -> None:
 
 
 if __name__ == "__main__":
-    main({"accounting": accounting, "shop": shop, "windows": windows})
+    main({"accounting": accounting, "shop": shop, "windows": windows, **dict.fromkeys(FURTHER, program)})
