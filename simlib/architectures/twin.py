@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import socket
 import sys
 import time
@@ -260,6 +261,13 @@ class Side:
         task.add_done_callback(self.tasks.discard)
         return task
 
+    @staticmethod
+    def for_ever(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run what ends only when it is cancelled: where it fails, the program ends with it, and says why in its last line."""
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(_end)
+        return task
+
     def handle(self, message: int, drawn: Drawn, attempt: int) -> None:
         """The handler's work: burn the CPU for as long as was drawn for this attempt (from 1 on), then perhaps fail."""
         with self.trace.stage(message, "handle", attempt):
@@ -362,6 +370,12 @@ class Side:
             async with self.database.connection() as connection:
                 cursor = await connection.execute(statement, arguments)
                 return await cursor.fetchone()
+
+
+def _end(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 class Counted:

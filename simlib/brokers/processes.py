@@ -123,6 +123,7 @@ class Program:
 
     def launch(self) -> None:
         """Start it."""
+        self.killed = False
         self.process = start(self.command, self.log, **self.options)
 
     def wait(self) -> tuple[int, int]:
@@ -136,9 +137,14 @@ class Program:
     def kill(self) -> tuple[int, int]:
         """End it at once, as SIGKILL does; between which times it ended (monotonic, ns)."""
         before = time.monotonic_ns()
+        self.killed = True
         self.process.kill()
         self.process.wait()
         return before, time.monotonic_ns()
+
+    def ended(self) -> int | None:
+        """The status with which it ended by itself; None where it runs, or was killed."""
+        return None if self.killed else self.process.poll()
 
 
 def last_words(log: Path) -> str:

@@ -7,6 +7,7 @@ elsewhere sends are paced by a spin and CPU times are coarser.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -87,6 +88,8 @@ DRAINS_WITHIN = 30.0
 """How long after the last answer a run waits until all is quiet, s (or the scenario's horizon, if that is shorter)."""
 READABLE = "/var/tmp"
 """Where servers beside the processes have their files: Envoy reads none in /dev/shm, where temporary ones may be."""
+LOOKED_AFTER = 0.5
+"""How often it is seen during a run whether all services stand, s."""
 UNDER_WAY = 64
 """Messages that are always under way where saturation is measured."""
 ATTEMPTS = 8
@@ -336,6 +339,7 @@ class Bench:
         try:
             assert driver.stdin and driver.stdout
             if driver.stdout.readline() != "ready\n":
+                self._serving()
                 raise RunFailed(f"the load generator ended early: {processes.last_words(log)}")
             before = self._cpu(driver.pid)
             driver.stdin.write("start\n")
@@ -355,6 +359,16 @@ class Bench:
     ) -> list[Struck]:
         """Kill and restart what the scenario says until the driver is done."""
         done = threading.Event()
+
+        def over(within: float) -> bool:
+            """Whether the driver is done within so many seconds, while all services stand."""
+            deadline = time.monotonic() + within
+            while not done.wait(max(0.0, min(LOOKED_AFTER, deadline - time.monotonic()))):
+                self._serving()
+                if time.monotonic() >= deadline:
+                    return False
+            return True
+
         out = driver.stdout
         assert out
 
@@ -365,16 +379,16 @@ class Bench:
         threading.Thread(target=listen, daemon=True).start()
         struck = []
         for at, crash in crashes:
-            if done.wait(max(0.0, at - (time.monotonic_ns() - started) / 1e9)):
+            if over(at - (time.monotonic_ns() - started) / 1e9):
                 break
             program = self._program(crash.part)
             for name, those in self._processes().items():
                 if program.process.pid in [process.pid for process in those]:
                     self.gone[name] += machine.cpu_seconds(those)
             fell = program.kill()
-            done.wait(crash.restart.mean_value)
+            over(crash.restart.mean_value)
             struck.append(Struck(crash.part, fell, program.start()))
-        done.wait()
+        over(math.inf)
         return struck
 
     def last_words(self) -> str:
@@ -387,6 +401,15 @@ class Bench:
         for name, server in self.servers.items():
             if why := server.gone():
                 raise RunFailed(f"{name} must run for as long as the run lasts, but {why}: start it again, and the run")
+
+    def _serving(self) -> None:
+        """Raise RunFailed where a service has ended by itself."""
+        for name, service in self.services.items():
+            if (status := service.program.ended()) is not None:
+                said = processes.last_words(service.program.log)
+                raise RunFailed(
+                    f"the {name} service must run for as long as the run lasts, but ended with status {status}: {said}"
+                )
 
     def _program(self, part: str) -> processes.Program:
         """What runs as a part of the model: a process of the twin, what stands beside one, or the broker."""
@@ -401,6 +424,7 @@ class Bench:
         """Wait until nothing is at work any more, for at most `limit` s; whether it is quiet."""
         deadline, quiet = time.monotonic() + limit, 0
         while quiet < 2 and time.monotonic() < deadline:
+            self._serving()
             quiet = quiet + 1 if all(self._pending(program) == 0 for program in self.services) else 0
             time.sleep(0.01)
         self.quiet = quiet >= 2

@@ -63,12 +63,16 @@ def test_a_program_is_killed_and_started_again_within_its_block_and_stopped_at_i
     waiting = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
     with processes.Program("it", waiting, log, lambda: "up" in log.read_text()) as program:
         first = program.process
+        assert program.ended() is None
         fell = program.kill()
+        assert program.ended() is None, "not by itself"
         assert fell[0] <= fell[1] <= time.monotonic_ns()
         assert first.returncode == -signal.SIGKILL
         log.write_text("")
         before = time.monotonic_ns()
         not_yet, ready = program.start()
         assert before < not_yet <= ready <= time.monotonic_ns()
-        assert program.process.pid != first.pid and program.process.poll() is None
+        assert program.process.pid != first.pid and program.ended() is None
+        processes.stop(program.process)
+        assert program.ended() == -signal.SIGTERM
     assert program.process.returncode == -signal.SIGTERM

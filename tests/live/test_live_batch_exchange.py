@@ -12,6 +12,7 @@ from lxml import etree
 
 from simlib.architectures.batch_exchange.file import SCHEMA, Unreadable, opened, written
 from simlib.distributions import Constant
+from simlib.errors import RunFailed
 from simlib.scenario import Crash, Goods, Poison
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live batch_exchange")]
@@ -114,6 +115,19 @@ def test_a_run_does_not_wait_for_what_is_about_to_be_superseded(bench, workload)
         outcomes = columns(ready.run(workload(60.0, only="stock_update", goods=MANY), 1, 30))["outcome"]
         holding.join()
     assert passed == [[(0,)]] and set(outcomes) <= {"applied", "superseded"}
+
+
+def test_a_run_of_the_exchange_that_fails_fails_the_live_run_at_once_and_says_why(bench, workload):
+    long = workload(20.0, only="stock_query")
+    with bench("batch_exchange", **SHORT) as ready:
+        started = time.monotonic()
+        with psycopg.connect(ready.databases["shop"]) as connection:
+            connection.execute("DROP TABLE registered")
+        with pytest.raises(
+            RunFailed, match=r'^the shop service must run .* ended with status 1: .*"registered" does not exist'
+        ):
+            ready.run(long, 1, 600)
+        assert time.monotonic() - started < 10, "of thirty seconds"
 
 
 def test_with_a_backlog_all_that_is_superseded_or_taken_is_complete(bench, workload):

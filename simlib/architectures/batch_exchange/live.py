@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -54,7 +53,7 @@ def running(
             return await export.waiting() - idle()
 
         side.pending = pending
-        tasks = [asyncio.create_task(one.run()) for one in (export, reader)]
+        tasks = [side.for_ever(one.run()) for one in (export, reader)]
         yield
         for task in tasks:
             task.cancel()

@@ -34,13 +34,12 @@ def application(side: Side) -> FastAPI:
     group, partitions = topics.name("windows"), topics.partitions("orders")
     watcher = Consumer(topics.client | consuming(topics.p, group))
     results = Results(side, topics)
-    tasks: list[asyncio.Task[Any]] = []
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         await asyncio.to_thread(topics.make)
         counting = await asyncio.to_thread(pipeline, side, topics, group)
-        tasks[:] = [asyncio.create_task(asyncio.to_thread(run)) for run in (counting.run, results.run)]
+        tasks = [side.for_ever(asyncio.to_thread(run)) for run in (counting.run, results.run)]
         yield
         counting.stop()
         results.open = False
@@ -53,10 +52,7 @@ def application(side: Side) -> FastAPI:
             await asyncio.to_thread(topics.delete, [name for name in known if name.startswith(f"changelog__{group}--")])
 
     async def pending() -> int:
-        """Orders that are not counted yet, and counts that have not landed; raises what ended either, where something did."""
-        for task in tasks:
-            if task.done():
-                task.result()
+        """Orders that are not counted yet, and counts that have not landed."""
         return await asyncio.to_thread(lambda: behind(watcher, partitions) or results.behind())
 
     side.pending = pending
