@@ -413,6 +413,11 @@ def service(side: Side, lifespan: Callable[[], Any]) -> FastAPI:
         waiting = side.requests - 2  # this request, and the server's own lifespan
         return waiting + len(side.tasks) + (await side.pending() if side.pending else 0)
 
+    @app.get("/clock")
+    async def clock() -> int:
+        """The time that stamps are of, ns."""
+        return time.monotonic_ns()
+
     @app.get("/stamps")
     async def stamps() -> Response:
         """The stamps since the last time they were asked for."""

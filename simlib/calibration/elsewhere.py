@@ -75,8 +75,10 @@ def _seconds(where: str, cell: str, unit: float) -> float:
         value = float(cell)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < 0:
+    if value < 0:
         raise BadInput(
-            f"{where} must be a finite number of at least 0, got {cell.strip()!r}: correct it or leave it empty"
+            f"{where} must be at least 0, got {cell.strip()!r}: it was taken by two clocks that do not match, measure by one"
         )
+    if not math.isfinite(value):
+        raise BadInput(f"{where} must be a finite number, got {cell.strip()!r}: correct it or leave it empty")
     return value * unit

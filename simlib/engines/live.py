@@ -206,6 +206,7 @@ class Bench:
                 self.services[name] = service
             for service in self.services.values():
                 service.program.wait()
+            self._same_clock()
             self._warm_up()
             self._stack = stack.pop_all()
         return self
@@ -604,6 +605,17 @@ class Bench:
         command = [sys.executable, "-m", self.twin.__name__, str(self.folder / f"{side}.json")]
         log = self.folder / f"{side}.log"
         return Service(processes.Program(f"the {side} service", command, log, lambda: self._pending(side) >= 0), port)
+
+    def _same_clock(self) -> None:
+        """Raise BadInput where a service stamps by another clock than this process, whose clock the load generator's is."""
+        for name, service in self.services.items():
+            before, there, after = time.monotonic_ns(), int(service.get("/clock")), time.monotonic_ns()
+            if not before <= there <= after:
+                off = (there - after) / 1e9
+                raise BadInput(
+                    f"the monotonic clock of the {name} service must be that of the load generator, but is {off:+.3g} s off: "
+                    "run both on one machine, in one time namespace"
+                )
 
     def _warm_up(self) -> None:
         """A few dozen messages of each kind, of which nothing is kept: imports, prepared plans, open connections."""

@@ -62,3 +62,15 @@ def test_a_twin_without_services_for_further_steps_refuses_orders_that_have_some
     monkeypatch.delattr(rest, "FURTHER")
     with pytest.raises(BadInput, match=r"this twin does orders in one step, scenario 'fulfilment' has .*: simulate it"):
         live.perform(rest, Rest(), load_scenario("fulfilment"), 1, 10)
+
+
+def test_a_service_whose_clock_is_another_is_refused_before_anything_is_sent(bench, monkeypatch):
+    """As it is in a container that began its monotonic clock anew."""
+    ask = live.Service.get
+    monkeypatch.setattr(live.Service, "get", lambda self, path: ask(self, path) - (path == "/clock") * 5_000_000_000)
+    monkeypatch.setattr(live.Bench, "_warm_up", None)
+    clock = (
+        r"^the monotonic clock of the accounting service must be that of the load generator, but is -5 s off: run both"
+    )
+    with pytest.raises(BadInput, match=clock), bench("rest"):
+        pass
