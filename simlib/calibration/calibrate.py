@@ -53,8 +53,14 @@ def estimated(architecture: str, broker: str | None) -> Estimates:
     if not stages.has_own(architecture):
         raise BadInput(f"architecture '{architecture}' has no times of its own to fit: it takes those of others")
     of = Measurement(architecture, broker)
-    idle = {kind: of.calibration_run("idle", kind) for kind in CALIBRATED}
-    busy = {name: of.calibration_run("busy", name) for name in (*CALIBRATED, *stages.contrasts(architecture, broker))}
+    contrasts = stages.contrasts(architecture, broker)
+    idle, busy = (
+        {
+            name: of.calibration_run(how, name)
+            for name in (*CALIBRATED, *(n for n, c in contrasts.items() if c.how == how))
+        }
+        for how in ("idle", "busy")
+    )
     *others, _ = calibration_files(architecture, broker)
     known = {name: entry.value.mean_value for name, entry in entries(others).items()}
     if others and not known:

@@ -81,7 +81,7 @@ class Measurement:
     def missing(self, plan: HeldOut) -> list[str]:
         """The points that no try has measured yet."""
         alone = [(how, kind) for how in ("idle", "busy") for kind in CALIBRATED]
-        alone += [("busy", name) for name in stages.contrasts(self.architecture, self.broker)]
+        alone += [(one.how, name) for name, one in stages.contrasts(self.architecture, self.broker).items()]
         missing = [f"{how}-{name}" for how, name in alone if not self.has(how, name)]
         there = {run["run"] for run in self.read("held_out.json", [])}
         held_out = [f"{load}-{repeat}" for load in plan.loads for repeat in range(plan.repeats)]
@@ -172,10 +172,10 @@ def measure(
             of.write("saturation.json", saturations)
         for load in plan.loads:
             _hold_out(of, bench, case, plan, load, say)
-    for name, changes in stages.contrasts(architecture, of.broker).items():
-        if not of.has("busy", name):
-            with Bench(twin, case.parameters.replace(**changes)) as bench:
-                _alone(of, bench, case, "busy", STOCK_UPDATE, name, effort, say)
+    for name, contrast in stages.contrasts(architecture, of.broker).items():
+        if not of.has(contrast.how, name):
+            with Bench(twin, case.parameters.replace(**contrast.changes)) as bench:
+                _alone(of, bench, case, contrast.how, STOCK_UPDATE, name, effort, say)
     return of
 
 

@@ -37,7 +37,7 @@ def test_contrasts_are_those_of_the_proxy_and_each_changes_a_parameter(proxy, na
     parameters = architectures.get("service_mesh").load_parameters({"proxy": proxy})
     contrasts = stages.contrasts("service_mesh", proxy)
     assert set(contrasts) == names
-    assert all(parameters.replace(**changes) != parameters for changes in contrasts.values())
+    assert all(parameters.replace(**one.changes) != parameters for one in contrasts.values())
 
 
 @pytest.mark.parametrize(("name", "profile"), [("rest", None), ("batch_exchange", None), ("message_queue", "nats")])

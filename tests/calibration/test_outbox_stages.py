@@ -9,6 +9,7 @@ import pytest
 
 from simlib.architectures import get
 from simlib.architectures.parameters import own_times
+from simlib.calibration import stages
 from simlib.calibration.stages import SHORTEST, outbox
 from simlib.domain import STOCK_UPDATE
 
@@ -16,11 +17,11 @@ KNOWN = {"database_client": 90e-6, "read": 300e-6, "commit": 400e-6}
 MESSAGES, POLL = 40, 0.05
 
 
-def run(insert: np.ndarray) -> SimpleNamespace:
-    """A run of updates, each on an idle system, whose rows last so long, and are published with the next poll."""
+def run(insert: np.ndarray, tail: float = POLL) -> SimpleNamespace:
+    """A run of updates, each on an idle system, whose rows last so long, and are published so much later."""
     issued = np.arange(MESSAGES) * 0.1
     changed = issued + 2 * KNOWN["database_client"] + KNOWN["read"] + KNOWN["commit"] + insert
-    blocks = {"accounting.change": (issued, changed), "accounting.relay": (issued + POLL, issued + POLL + 0.001)}
+    blocks = {"accounting.change": (issued, changed), "accounting.relay": (changed + tail, changed + tail + 0.001)}
     stamps = pd.concat(
         pd.DataFrame({"message": range(MESSAGES), "block": block, "start": start, "end": end, "attempt": 1})
         for block, (start, end) in blocks.items()
@@ -32,7 +33,19 @@ def run(insert: np.ndarray) -> SimpleNamespace:
     ("insert", "expected"), [(np.linspace(0.0, 200e-6, MESSAGES), 100e-6), (np.full(MESSAGES, -50e-6), SHORTEST)]
 )
 def test_the_row_of_the_outbox_is_what_a_change_lasts_longer_and_no_less_than_nothing(insert, expected):
-    found = outbox.estimates({STOCK_UPDATE: run(insert)}, {}, KNOWN)
+    found = outbox.estimates({STOCK_UPDATE: run(insert), outbox.TAILED: run(insert, 0.002)}, {}, KNOWN)
     assert set(found) == own_times("outbox", {})
     assert found["insert"].of == pytest.approx(expected) and found["insert"].measured
-    assert found["tail"].of == get("outbox").parameters().tail.mean_value and not found["tail"].measured
+
+
+@pytest.mark.parametrize(("tail", "expected"), [(0.002, 0.002), (-0.0005, SHORTEST)])
+def test_the_tail_is_what_a_relay_that_reads_the_log_begins_later_and_no_less_than_nothing(tail, expected):
+    insert = np.full(MESSAGES, 100e-6)
+    found = outbox.estimates({STOCK_UPDATE: run(insert), outbox.TAILED: run(insert, tail)}, {}, KNOWN)
+    assert found["tail"].of == pytest.approx(np.full(MESSAGES, expected)) and found["tail"].measured
+
+
+def test_the_contrast_tails_the_log_at_low_load():
+    (contrast,) = stages.contrasts("outbox", "nats").values()
+    assert contrast.how == "idle"
+    assert get("outbox").load_parameters().replace(**contrast.changes).publisher == "log_tailing"

@@ -6,7 +6,7 @@ Waiting times come from runs of one kind at low load, of messages that met an id
 times inside it. Where a stamp holds the same time twice (there and back), each is taken as half.
 
 A module for each architecture that has times of its own; its `estimates` makes them from its runs of one kind of message. Where
-they do not tell two times apart, `CONTRASTS` names runs of updates with a backlog under other parameters, which do.
+they do not tell two times apart, or hold none of one, `CONTRASTS` names runs of updates under other parameters, which do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,14 @@ class Estimate:
         return "measured elsewhere" if self.elsewhere else "measured" if self.measured else "assumed"
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """A run of updates alone, at low load (`idle`) or in bursts (`busy`), under other parameters."""
+
+    how: Literal["idle", "busy"]
+    changes: dict[str, Any]
+
+
 Estimates = dict[str, Estimate]
 Runs = Mapping[str, History]
 """Runs of one kind of message alone, by kind; and contrasts, by name."""
@@ -60,12 +68,12 @@ def estimates(architecture: str, idle: Runs, busy: Runs, known: Mapping[str, flo
     return found
 
 
-def contrasts(architecture: str, profile: str | None) -> dict[str, dict[str, Any]]:
-    """The parameters that an architecture's contrasts change, by name: of those that it has on this broker or proxy."""
+def contrasts(architecture: str, profile: str | None) -> dict[str, Contrast]:
+    """An architecture's contrasts, by name: those that change what it has on this broker or proxy."""
     known = architectures.get(architecture)
     variant = next((one for one in known.variants if one.stands_on() == profile), known.parameters)
-    named: dict[str, dict[str, Any]] = getattr(_module(architecture), "CONTRASTS", {}) if has_own(architecture) else {}
-    return {name: changes for name, changes in named.items() if changes.keys() <= variant.model_fields.keys()}
+    named: dict[str, Contrast] = getattr(_module(architecture), "CONTRASTS", {}) if has_own(architecture) else {}
+    return {name: one for name, one in named.items() if one.changes.keys() <= variant.model_fields.keys()}
 
 
 def has_own(architecture: str) -> bool:

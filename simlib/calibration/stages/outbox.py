@@ -1,4 +1,4 @@
-"""The times of the outbox's own, from its runs with a relay that polls."""
+"""The times of the outbox's own, from its runs with a relay that polls and a contrast: one that tails the log."""
 
 from __future__ import annotations
 
@@ -6,25 +6,37 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from simlib.calibration.stages import SHORTEST, Estimate, Estimates, Runs, length, walks
+from simlib.calibration.stages import (
+    SHORTEST,
+    WAIT,
+    Contrast,
+    Estimate,
+    Estimates,
+    Runs,
+    end,
+    length,
+    start,
+    times,
+    walks,
+)
 from simlib.domain import STOCK_UPDATE
 
-TAIL = 0.001
-"""From a commit until the reader of the database's log has it, s: a relay that polls does not read the log."""
+TAILED = "tailed"
+CONTRASTS = {TAILED: Contrast("idle", {"publisher": "log_tailing"})}
 _MORE = (
     "stamps of messages that met an idle system: what a change with its row lasts longer than one without, on average"
 )
 
 
 def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
-    """`insert`; and `tail`, which is assumed.
+    """`insert` and `tail`.
 
     A change with its row is one transaction: what it lasts beside the client's work, a transaction's read and its flush is the row.
-    That is little, and hardly more than what the same change differs by between two runs.
+    That is little, and hardly more than what the same change differs by between two runs. A relay that tails the log begins to
+    publish as soon as it has what a commit left there.
     """
     changes = length(walks(idle[STOCK_UPDATE]), "accounting.change")
     more = float(np.nanmean(changes)) - 2 * known["database_client"] - known["read"] - known["commit"]
-    return {
-        "insert": Estimate(max(more, SHORTEST), _MORE),
-        "tail": Estimate(TAIL, "streamed, not polled", measured=False),
-    }
+    tailed = walks(idle[TAILED])
+    tails = start(tailed, "accounting.relay") - end(tailed, "accounting.change")
+    return {"insert": Estimate(max(more, SHORTEST), _MORE), "tail": Estimate(times(tails), WAIT)}

@@ -6,14 +6,30 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from simlib.calibration.stages import CPU, SHORTEST, WAIT, Estimate, Estimates, Runs, end, length, start, times, walks
+from simlib.calibration.stages import (
+    CPU,
+    SHORTEST,
+    WAIT,
+    Contrast,
+    Estimate,
+    Estimates,
+    Runs,
+    end,
+    length,
+    start,
+    times,
+    walks,
+)
 from simlib.domain import STOCK_QUERY, STOCK_UPDATE
 from simlib.history import History
 
 PLAIN, PUSHED = "plain", "pushed"
 PUSHED_EVERY = 0.02
 """Between two configurations in the contrast, s."""
-CONTRASTS = {PLAIN: {"mtls": False}, PUSHED: {"push_interval": PUSHED_EVERY}}
+CONTRASTS = {
+    PLAIN: Contrast("busy", {"mtls": False}),
+    PUSHED: Contrast("busy", {"push_interval": PUSHED_EVERY}),
+}
 _TLS = f"{CPU}, with and without encryption"
 _PUSH = f"{CPU}, configured every {PUSHED_EVERY:g} s and every 10 s"
 
