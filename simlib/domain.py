@@ -47,6 +47,8 @@ DONE_BY = {RESERVE: (TAKEN, STOCK), PAY: (PAID, PAYMENTS), SHIP: (SHIPPED, SHIPM
 """The effect of each step of an order, and the store that it is written to."""
 DONE_AT = {RESERVE: "accounting", PAY: "payment", SHIP: "shipping", CONFIRM: "accounting"}
 """The service that does each step."""
+GIVEN_UP = 60.0
+"""After so long without an answer a service that goes on with an order, while nobody waits for it, takes it for lost, s."""
 PROCESSES = {"simple": (RESERVE,), "fulfilment": tuple(DONE_BY)}
 """The steps that an order goes through, by the name of the process."""
 WINDOWS, COUNTED = "windows", "counted"

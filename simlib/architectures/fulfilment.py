@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from simlib.architectures.parameters import Parameters
 from simlib.architectures.sides import Side, side
-from simlib.domain import CONFIRM, DONE_BY, PAY, RESERVE, SHIP
+from simlib.domain import CONFIRM, DONE_BY, GIVEN_UP, PAY, RESERVE, SHIP
 from simlib.flow import (
     RESULT,
     Flow,
@@ -27,9 +27,6 @@ from simlib.flow import (
     undo,
 )
 from simlib.scenario import HANDLER_WORK, STEP_REFUSED, STEP_UNHEARD, UNDOING_FAILED, Scenario
-
-GIVEN_UP = 60.0
-"""After so long without an answer a side that nobody waits for takes it for lost, s."""
 
 
 @dataclass(frozen=True)

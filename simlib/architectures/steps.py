@@ -10,12 +10,9 @@ import aiohttp
 from fastapi import FastAPI, HTTPException
 
 from simlib.architectures.calls import Attempt, handle
-from simlib.architectures.fulfilment import GIVEN_UP
-from simlib.architectures.twin import HandlingFailed, Order, Receipt, Side, service
-from simlib.domain import DONE_AT
+from simlib.architectures.twin import FURTHER, HandlingFailed, Order, Receipt, Side, service
+from simlib.domain import DONE_AT, GIVEN_UP
 
-FURTHER = ("payment", "shipping")
-"""Programs that run as well where orders go through several steps."""
 KEPT_ALIVE = 3.0
 """How long an idle connection is kept, s: the services close theirs after 5 s."""
 

@@ -29,6 +29,8 @@ from simlib.domain import ANNOUNCED, COPIED, DONE_BY, RESERVE, RESTOCKED
 
 REJECTED = "rejected"
 """The result of a step that was refused."""
+FURTHER = ("payment", "shipping")
+"""Programs that run as well where orders go through several steps."""
 Call = tuple[Any, ...]
 """SQL that calls a function, `, f(%s)`, and its arguments; or no call, `("",)`."""
 SCHEMA = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")

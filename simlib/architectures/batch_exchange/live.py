@@ -14,8 +14,8 @@ from psycopg.types.json import Jsonb
 from simlib.architectures import twin
 from simlib.architectures.batch_exchange.file import Files, Goods, Record
 from simlib.architectures.batch_exchange.runs import Apply, Export, Import, serve_files
-from simlib.architectures.steps import FURTHER, Onward, program
-from simlib.architectures.twin import Level, Order, Side, Update, answer_queries, main, service
+from simlib.architectures.steps import Onward, program
+from simlib.architectures.twin import FURTHER, Level, Order, Side, Update, answer_queries, main, service
 from simlib.domain import COPIED, COPY, RESERVE
 
 PARTS = ("postgres",)

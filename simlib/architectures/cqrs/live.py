@@ -14,8 +14,20 @@ from fastapi import FastAPI, HTTPException
 from simlib.architectures import twin
 from simlib.architectures.calls import Attempt, Client, handle
 from simlib.architectures.message_queue.broker import Unroutable, broker_of, confirmed
-from simlib.architectures.steps import FURTHER, Onward, program
-from simlib.architectures.twin import Level, Order, Query, Receipt, Side, Update, level_after, level_of, main, service
+from simlib.architectures.steps import Onward, program
+from simlib.architectures.twin import (
+    FURTHER,
+    Level,
+    Order,
+    Query,
+    Receipt,
+    Side,
+    Update,
+    level_after,
+    level_of,
+    main,
+    service,
+)
 from simlib.distributions import distribution
 from simlib.domain import ANNOUNCED, COPIED, COPY, RESERVE, TAKEN
 

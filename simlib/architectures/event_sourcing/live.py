@@ -21,8 +21,20 @@ from fastapi import FastAPI, HTTPException
 
 from simlib.architectures.calls import Attempt, Client, handle
 from simlib.architectures.event_sourcing.goods import CHANGES, Accounting, Goods, SoldOut, place
-from simlib.architectures.steps import FURTHER, Onward, program
-from simlib.architectures.twin import Drawn, HandlingFailed, Level, Order, Query, Receipt, Side, Update, main, service
+from simlib.architectures.steps import Onward, program
+from simlib.architectures.twin import (
+    FURTHER,
+    Drawn,
+    HandlingFailed,
+    Level,
+    Order,
+    Query,
+    Receipt,
+    Side,
+    Update,
+    main,
+    service,
+)
 from simlib.domain import ANNOUNCED, COPIED, COPY, TAKEN
 
 PARTS = ("postgres",)

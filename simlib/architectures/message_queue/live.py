@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from simlib.architectures.message_queue import steps
 from simlib.architectures.message_queue.broker import Unroutable, broker_of, confirmed
-from simlib.architectures.steps import FURTHER
 from simlib.architectures.twin import (
+    FURTHER,
     SCHEMA,
     Level,
     Order,

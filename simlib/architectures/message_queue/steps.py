@@ -12,8 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from simlib.architectures.message_queue.broker import Broker, broker_of
-from simlib.architectures.steps import FURTHER
-from simlib.architectures.twin import Order, Receipt, Side, service
+from simlib.architectures.twin import FURTHER, Order, Receipt, Side, service
 from simlib.domain import CONFIRM, DONE_AT, DONE_BY, PAY, SHIP
 
 STEPS = (PAY, SHIP, CONFIRM)

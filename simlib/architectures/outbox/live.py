@@ -14,8 +14,8 @@ from simlib.architectures.message_queue import live as message_queue
 from simlib.architectures.message_queue import steps
 from simlib.architectures.message_queue.broker import Broker, Handler, broker_of
 from simlib.architectures.outbox.relay import Polling, Relay, Tailing
-from simlib.architectures.steps import FURTHER
 from simlib.architectures.twin import (
+    FURTHER,
     Level,
     Order,
     Receipt,

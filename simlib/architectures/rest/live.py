@@ -10,8 +10,8 @@ from fastapi import FastAPI, HTTPException
 
 from simlib.architectures.calls import Attempt, Client, handle
 from simlib.architectures.rest import steps
-from simlib.architectures.steps import FURTHER
 from simlib.architectures.twin import (
+    FURTHER,
     REJECTED,
     SCHEMA,
     Level,

@@ -9,8 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from simlib.architectures.calls import Attempt, Client, handle
-from simlib.architectures.steps import FURTHER
-from simlib.architectures.twin import REJECTED, Order, Receipt, Side, service
+from simlib.architectures.twin import FURTHER, REJECTED, Order, Receipt, Side, service
 from simlib.domain import DONE_AT
 
 

@@ -18,8 +18,7 @@ from fastapi import FastAPI
 from simlib.architectures.rest import steps
 from simlib.architectures.rest.live import PARTS, PROGRAMS, READ_FROM, SCHEMA, accounting, shop
 from simlib.architectures.service_mesh import certificates, control_plane
-from simlib.architectures.steps import FURTHER
-from simlib.architectures.twin import Side, main
+from simlib.architectures.twin import FURTHER, Side, main
 from simlib.brokers import Part, Server
 from simlib.brokers.envoy import envoy
 from simlib.brokers.haproxy import haproxy

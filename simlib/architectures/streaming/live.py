@@ -10,9 +10,10 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 
 from simlib.architectures import twin
-from simlib.architectures.steps import FURTHER, Onward, program
+from simlib.architectures.steps import Onward, program
 from simlib.architectures.streaming.log import Log, Place
 from simlib.architectures.twin import (
+    FURTHER,
     HandlingFailed,
     Level,
     Order,
