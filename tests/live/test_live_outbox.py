@@ -56,7 +56,7 @@ def test_outbox_keeps_what_a_dual_write_loses_where_a_side_dies_between_its_comm
 
     with bench("outbox", own_broker=True, publisher=publisher) as ready:
         with meanwhile(ready, strike):
-            history = ready.run(workload(60.0, only="stock_update", goods=MANY), 1, 150)
+            history = ready.run(workload(60.0, only="stock_update", goods=MANY), 1, 240)
     assert history.meta["quiet"] and history.check().ok
     messages = history.messages.to_pandas()
     told = messages["outcome"] == "applied"
