@@ -397,6 +397,13 @@ _METRICS = (
         _struck("stale"),
     ),
     Metric(
+        "failed",
+        "messages",
+        "whose caller was told that they failed, or gave up",
+        "sum",
+        lambda facts, _: facts.response.among("failed", "timed_out"),
+    ),
+    Metric(
         "dead_lettered",
         "messages",
         "parked after their last delivery",

@@ -121,6 +121,7 @@ def invented_results(request: pytest.FixtureRequest) -> pd.DataFrame:
     """
     rows = []
     points = [("steady", 100.0), ("steady", 200.0), ("steady", 400.0), ("burst", 100.0), ("flash_sale", 160.0)]
+    points += [("fulfilment", 100.0), ("crashes", 100.0)]
     candidates = (("rest", "", 1.0), ("message_queue", "", 0.8), ("message_queue", "reply", 0.9))
     for architecture, variant, factor in candidates:
         for scenario, rate in points:
@@ -151,6 +152,7 @@ def _invented(rate: float, r: int, factor: float, cut: int) -> dict[str, float]:
         for level, share in (("mean", 0.5), ("p50", 0.4), ("p95", 1.0), ("p99", 1.5))
     }
     counts = {"lost": 0.0, "duplicated": 0.0, "oversold_units": r * (1 - factor), "undersold_units": 1.0}
+    counts |= {"failed": 100 * factor + r, "half_finished": 5.0}
     reads = {"stale_read_fraction": 0.1 * (1 - factor), "read_your_writes_violations": 0.0}
     return times | counts | reads | {"goodput": min(rate, 350 * factor) + r, "backlog_max": rate / 10}
 

@@ -30,7 +30,7 @@ OK = {"response": "ok", "outcome": "applied"}
 PROMISED = (
     *(f"{time}_{s}" for time in ("response_time", "delivery_time") for s in ("mean", "p50", "p95", "p99")),
     *("responded_fraction", "delivered_fraction", "throughput", "goodput", "utilisation.POOL", "backlog_max"),
-    *("drain_time", "lost", "duplicated", "reordered", "stale", "dead_lettered", "retry_amplification"),
+    *("drain_time", "lost", "duplicated", "reordered", "stale", "failed", "dead_lettered", "retry_amplification"),
     *("compensated", "half_finished", "miscounted"),
     *("oversold_units", "undersold_units", "stale_read_fraction", "read_your_writes_violations"),
     *(f"age_of_information_{s}" for s in ("mean", "p95", "max")),
@@ -162,6 +162,16 @@ def test_anomalies_count_messages_and_attempts_those_attempted(make_history):
         {"kind": STOCK_UPDATE, "issued": 3.0, "version": 4, **OK, "attempts": 1},
         {"kind": STOCK_UPDATE, "issued": 4.0, "version": 5, **OK, "attempts": 1},
         {"kind": STOCK_QUERY, "issued": 6.0, "responded": 6.1, "version": 4, "response": "ok", "attempts": 0},
+        {
+            "kind": STOCK_QUERY,
+            "issued": 7.0,
+            "responded": 7.1,
+            "response": "failed",
+            "outcome": "failed",
+            "attempts": 0,
+        },
+        {"kind": ORDER, "issued": 8.0, "responded": 9.0, "response": "timed_out", "outcome": "failed", "attempts": 0},
+        {"kind": ORDER, "issued": 9.0, "responded": 9.1, "response": "refused", "outcome": "rejected", "attempts": 0},
     ]
     effects = [
         *((0, ISSUED, 0.0, 1), (1, ISSUED, 1.0, 2), (1, COPIED, 2.0, 2), (1, COPIED, 2.2, 2), (1, COPIED, 2.3, 2)),
@@ -170,6 +180,7 @@ def test_anomalies_count_messages_and_attempts_those_attempted(make_history):
     found = measure(make_history(messages, effects))
     assert found["lost"] == 1
     assert found["duplicated"] == 1  # one message, though its effect came thrice
+    assert found["failed"] == 2, "told so, or given up; not refused"
     assert found["dead_lettered"] == 1
     assert found["reordered"] == 1
     assert found["stale"] == 1

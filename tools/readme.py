@@ -49,19 +49,20 @@ def main(names: Iterable[str] = ()) -> None:
 
 
 def compared() -> str:
-    """The first metric of each topic, a row each scenario (the roughest alone where it is not about time)."""
-    table = comparison.criteria(store.read(paths.RESULTS / "report"))
-    table = table[table["metric"].isin([names[0] for names in comparison.TOPICS.values()])]
-    first = table.groupby("topic")["scenario"].transform("first")
-    table = table[table["topic"].isin(comparison.TIMELY) | (table["scenario"] == first)]
-    candidates = list(dict.fromkeys(table["candidate"]))
-    rows = []
+    """The criteria about time, a row each candidate and a column each metric, scenario and rate."""
+    stored = store.read(paths.RESULTS / "report")
+    pairs = comparison.pairs(stored)
+    table = comparison.criteria(comparison.points(stored), comparison.saturation(stored), pairs)
+    table = table[table["aspect"].isin(comparison.TIMELY)]
+    columns: dict[str, dict[str, str]] = {}
     for (metric, scenario, rate), group in table.groupby(["metric", "scenario", "rate"], sort=False, dropna=False):
         where = scenario if pd.isna(rate) else f"{scenario}, {rate:.4g}/s"
-        by = group.set_index("candidate")
-        cells = [words.quantity(*by.loc[name, ["value", "unit", "low", "high"]]) for name in candidates]
-        rows.append([where, f"`{metric}`", *cells])
-    return markdown(["scenario", "metric", *candidates], rows)
+        values = group[["candidate", "value", "unit", "low", "high"]].itertuples(index=False)
+        columns[f"`{metric}`, {where}"] = {candidate: words.quantity(*value) for candidate, *value in values}
+    candidates = list(dict.fromkeys(table["candidate"]))
+    return markdown(
+        ["architecture", *columns], [[name, *(cells[name] for cells in columns.values())] for name in candidates]
+    )
 
 
 def validated() -> str:
@@ -181,12 +182,7 @@ def compare(scenario: str) -> dict[str, api.Replicates]:
 
 
 def measured(runs: api.Replicates, metric: str) -> np.ndarray:
-    """A metric of each run; NaN where it is withheld. `failed` counts the customers who were told so, or gave up."""
-    if metric == "failed":
-        told = [
-            history.messages.to_pandas()["response"].isin(["failed", "timed_out"]).sum() for history in runs.histories
-        ]
-        return np.array(told, float)
+    """A metric of each run; NaN where it is withheld."""
     row = runs.table().set_index("name").loc[metric]
     values = runs.values[metric].to_numpy(float)
     return values if np.isfinite(row["value"]) else np.full(values.shape, np.nan)

@@ -10,7 +10,7 @@ overloaded. A point is overloaded where most of its runs are; then it has no mea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -23,32 +23,50 @@ from simlib.statistics import Interval, mean_interval, paired
 
 SATURATION = "saturation"
 """The largest goodput at any rate of a grid; where no point of it is overloaded, a lower bound of it."""
-TOPICS = {
-    "response_time": (
-        "response_time_p95.order",
-        "response_time_p95.stock_query",
-        "response_time_p95.stock_update",
-    ),
-    "delivery_time": ("delivery_time_p95.stock_update", "delivery_time_p95.order"),
-    SATURATION: (SATURATION,),
-    "lost": ("lost",),
-    "duplicated": ("duplicated",),
-    "oversold": ("oversold_units",),
-    "stale": ("stale_read_fraction",),
+TIMED = ("steady", "burst", "flash_sale")
+"""The scenarios in which times are compared, each rougher than the one before."""
+ASPECTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "performance": {
+        "response_time_p95.order": TIMED,
+        "response_time_p95.stock_query": TIMED,
+        "delivery_time_p95.stock_update": TIMED,
+    },
+    "scalability": {SATURATION: ("steady",)},
+    "reliability": {"failed": ("crashes",), "lost": ("crashes",), "duplicated": ("crashes",)},
+    "consistency": {
+        "stale_read_fraction": ("steady",),
+        "read_your_writes_violations": ("steady",),
+        "oversold_units": ("flash_sale",),
+    },
+    "processes": {
+        "half_finished": ("fulfilment",),
+        "oversold_units": ("fulfilment",),
+        "undersold_units": ("fulfilment",),
+    },
 }
-"""What conclusions are about: the metrics of each topic, the one that stands for it first."""
-TIMELY = ("response_time", "delivery_time", SATURATION)
-"""The topics about time; the others are about consistency."""
-ROUGHER = ("steady", "burst", "flash_sale")
-"""The named scenarios, each rougher than the one before."""
-OVERVIEW = (*TOPICS["response_time"], *TOPICS["delivery_time"], "goodput", "backlog_max")
+"""What architectures are judged by: the metrics of each aspect, and the scenarios in which each counts."""
+TIMELY = ("performance", "scalability")
+"""The aspects about time; the others count what goes wrong."""
+MORE = (SATURATION,)
+"""The metrics of which more is better."""
+OVERVIEW = (
+    "response_time_p95.order",
+    "response_time_p95.stock_query",
+    "response_time_p95.stock_update",
+    "delivery_time_p95.stock_update",
+    "delivery_time_p95.order",
+    "goodput",
+    "backlog_max",
+)
 CONSISTENCY = (
+    "failed",
     "lost",
     "duplicated",
     "oversold_units",
     "undersold_units",
     "stale_read_fraction",
     "read_your_writes_violations",
+    "half_finished",
 )
 ORIGIN = ["parameters_hash", "calibration_hash", "version", "draws"]
 """The columns that say what a result stands on."""
@@ -135,33 +153,64 @@ def saturation(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def headlines(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The differences that conclusions are drawn from, a row each: those of `TOPICS`, at the conditions that count.
+    """The differences that are told, a row each: by the criteria of `ASPECTS`, of each candidate from the baseline, and of each
+    variant from its own architecture.
 
-    Where a scenario has a grid of rates it is the middle one of those at which all pairs have times. A topic about time
-    begins with the calmest scenario, one about consistency with the roughest.
-
-    Columns: those of `pairs`, and topic.
+    Where a scenario has a grid of rates they are at the middle one of those at which all pairs have times. Columns: those of
+    `pairs`, and aspect.
     """
-    reference = pairs["scenario"].map(_reference(pairs))
-    chosen = pairs[(pairs["rate"] == reference) | (pairs["metric"] == SATURATION)]
-    found = []
-    for topic, names in TOPICS.items():
-        for metric in names:
-            rows = chosen[chosen["metric"] == metric]
-            places = rows["scenario"].map(_place) * (1 if topic in TIMELY else -1)
-            found.append(rows.assign(topic=topic, place=places).sort_values("place", kind="stable"))
-    return pd.concat(found, ignore_index=True).drop(columns="place")
+    told = pairs[(pairs["b"] == baseline(pairs["b"])) | (pairs["a"].str.rpartition("/")[0] == pairs["b"])]
+    return at_criteria(told, reference(pairs))
 
 
-def criteria(results: pd.DataFrame) -> pd.DataFrame:
-    """What candidates are judged by: a row each candidate and metric of `TOPICS`, at the conditions of the headlines.
+def criteria(points: pd.DataFrame, saturation: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """What candidates are judged by: a row each candidate and criterion of `ASPECTS`, at the conditions of the headlines.
 
-    Columns: topic, metric, scenario, rate, candidate, value, low, high, unit.
+    Columns: aspect, metric, scenario, rate, candidate, value, low, high, unit.
     """
-    conditions = headlines(pairs(results))[["topic", "metric", "scenario", "rate"]].drop_duplicates()
-    full = saturation(results).assign(metric=SATURATION, rate=math.nan)
-    values = pd.concat([points(results), full])[[*_POINT, "metric", "value", "low", "high", "unit"]]
-    return conditions.merge(values, on=["scenario", "rate", "metric"], how="left")
+    full = saturation.assign(metric=SATURATION, rate=math.nan)
+    values = pd.concat([points, full])[[*_POINT, "metric", "value", "low", "high", "unit"]]
+    return at_criteria(values, reference(pairs))
+
+
+def at_criteria(rows: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
+    """Of rows with scenario, rate and metric those at a criterion, in the order of the criteria, with their aspect."""
+    chosen = rows[(rows["rate"] == rows["scenario"].map(rates)) | (rows["metric"] == SATURATION)]
+    found = [
+        chosen[(chosen["metric"] == metric) & (chosen["scenario"] == scenario)].assign(aspect=aspect)
+        for aspect, metrics_of in ASPECTS.items()
+        for metric, scenarios in metrics_of.items()
+        for scenario in scenarios
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def reference(pairs: pd.DataFrame) -> dict[str, float]:
+    """The rate of each scenario that conclusions are drawn at: the middle one of those where all pairs have times."""
+    timed = pairs[pairs["metric"] == OVERVIEW[0]]
+    rates = {}
+    for scenario, group in timed.groupby("scenario", sort=False):
+        known = group.groupby("rate")["low"].apply(lambda low: low.notna().all())
+        usable = sorted(known.index[known]) or sorted(known.index)
+        rates[str(scenario)] = float(usable[len(usable) // 2])
+    return rates
+
+
+def baseline(candidates: Iterable[str]) -> str:
+    """What the others are compared with: the first in the order of the architectures."""
+    return _ordered(set(candidates))[0]
+
+
+def compared(candidates: Iterable[str]) -> list[str]:
+    """The architectures of candidates, each once, in their order."""
+    return list(dict.fromkeys(_architecture(candidate) for candidate in candidates))
+
+
+def validated(validation: Mapping[str, Any], candidates: Iterable[str]) -> dict[str, Any]:
+    """Of what `simlib validate` found, what it found of the architectures of the candidates."""
+    names = compared(candidates)
+    kept = {part: [row for row in validation[part] if row["architecture"] in names] for part in ("rows", "saturations")}
+    return {**validation, **kept}
 
 
 def overview(points: pd.DataFrame, names: Iterable[str] = OVERVIEW) -> pd.DataFrame:
@@ -276,25 +325,16 @@ def _ordered(candidates: Iterable[str]) -> list[str]:
     known = architectures.names()
 
     def place(candidate: str) -> tuple[int, str]:
-        within = [k for k, name in enumerate(known) if candidate == name or candidate.startswith(f"{name}/")]
-        return (within[-1] if within else len(known), candidate)
+        name = _architecture(candidate)
+        return (known.index(name) if name in known else len(known), candidate)
 
     return sorted(candidates, key=place)
 
 
-def _place(scenario: object) -> int:
-    return ROUGHER.index(scenario) if scenario in ROUGHER else len(ROUGHER)
-
-
-def _reference(pairs: pd.DataFrame) -> dict[str, float]:
-    """The rate of each scenario that conclusions are drawn at: the middle one of those where all pairs have times."""
-    timed = pairs[pairs["metric"] == OVERVIEW[0]]
-    rates = {}
-    for scenario, group in timed.groupby("scenario", sort=False):
-        known = group.groupby("rate")["low"].apply(lambda low: low.notna().all())
-        usable = sorted(known.index[known]) or sorted(known.index)
-        rates[str(scenario)] = usable[len(usable) // 2]
-    return rates
+def _architecture(candidate: str) -> str:
+    """The architecture that a candidate is, or is a variant of; itself where none is known."""
+    within = [name for name in architectures.names() if candidate == name or candidate.startswith(f"{name}/")]
+    return within[-1] if within else candidate
 
 
 def _readable(points: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:

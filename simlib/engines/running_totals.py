@@ -105,7 +105,8 @@ class Totals:
     def _counts(self) -> dict[str, float]:
         """What is counted of all messages."""
         ended = {name: self.ends[:, OUTCOME == code] for code, name in enumerate(OUTCOMES)}
-        ok, delivers = RESPONSES.index("ok"), np.array([kind != STOCK_QUERY for kind in self.kinds])
+        ok, failed = RESPONSES.index("ok"), [RESPONSES.index(name) for name in ("failed", "timed_out")]
+        delivers = np.array([kind != STOCK_QUERY for kind in self.kinds])
         told = self.ends[:, ok]
         lost = told["messages"][:, OUTCOME[ok] == OUTCOMES.index("lost")].sum()
         lost += told["messages"][delivers][:, OUTCOME[ok] == OUTCOMES.index("answered")].sum()
@@ -119,6 +120,7 @@ class Totals:
             "drain_time": math.nan if in_flight else float(tallies["settled_last"].max() - self.last_arrival),
             "lost": float(lost),
             "duplicated": float(self.ends["duplicated"].sum()),
+            "failed": float(self.ends[:, failed]["messages"].sum()),
             "dead_lettered": float(ended["dead_lettered"]["messages"].sum()),
             "retry_amplification": _ratio(tallies["attempts"].sum(), tallies["attempted"].sum()),
             "oversold_units": float(told["units"][orders][:, OUTCOME[ok] == OUTCOMES.index("rejected")].sum()),

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from simlib.calibration.stages import Estimates
-from simlib.comparison import headlines
+from simlib.comparison import headlines, validated
 from simlib.distributions import distribution
 from simlib.figures import charts
 from simlib.figures.catalogue import LANGUAGES, Language
@@ -59,13 +59,7 @@ def draw_all(
         "readme_comparison": lambda language: charts.readme_comparison(points, language),
     }
     if validation:
-        found = json.loads(Path(validation).read_text(encoding="utf-8"))
-        candidates = [f"{candidate}/" for candidate in points["candidate"].unique()]
-        found["rows"] = [
-            row
-            for row in found["rows"]
-            if any(candidate.startswith(f"{row['architecture']}/") for candidate in candidates)
-        ]
+        found = validated(json.loads(Path(validation).read_text(encoding="utf-8")), points["candidate"].unique())
         drawn["validation"] = lambda language: charts.validation(found, language)
     return [
         save(draw(language), name, language, Path(folder) if folder else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,174 +16,171 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from simlib.calibration.fit import quantiles
-from simlib.comparison import TIMELY
+from simlib.comparison import TIMELY, baseline
 from simlib.distributions import Distribution
 from simlib.domain import KINDS, ORDER, STOCK_UPDATE
 from simlib.figures import style
 from simlib.figures.catalogue import TEXTS, Language, text, title, twin_title
 from simlib.statistics import mean_interval
 
-COUNTS = ("oversold_units", "stale_read_fraction", "lost", "duplicated")
+COUNTS = ("stale_read_fraction", "oversold_units", "failed", "half_finished", "lost", "duplicated")
 LEVELS = ("p50", "p95", "p99")
+LEVEL = ("steady", "fulfilment")
+"""The scenarios whose backlog has no course through time."""
+_MARK: Any = {"color": "#1b1b1b", "marker": "o", "linestyle": "-"}
+"""Where all that is drawn is of one kind."""
 
 
 def response_time(points: pd.DataFrame, language: Language = "en") -> Figure:
-    """Median and 95th percentile of the response time against the offered rate, a panel for each kind of message."""
+    """Median and 95th percentile of the response time of each kind of message against the offered rate, a panel each candidate."""
     return _times(points, "response_time", KINDS, language)
 
 
 def delivery_time(points: pd.DataFrame, language: Language = "en") -> Figure:
-    """Median and 95th percentile of the delivery time against the offered rate: of stock updates and of orders."""
+    """Median and 95th percentile of the delivery time of stock updates and orders against the offered rate, a panel each candidate."""
     return _times(points, "delivery_time", (STOCK_UPDATE, ORDER), language)
 
 
 def saturation(points: pd.DataFrame, language: Language = "en") -> Figure:
-    """Goodput against the offered rate, with the line on which all that is offered is done in time."""
+    """Goodput against the offered rate, a panel each candidate, with the line on which all that is offered is done in time."""
     with style.drawing():
         grid = _grid(points)
-        figure = Figure(figsize=(style.WIDTH, 3.6), layout="constrained")
-        axes = figure.subplots()
+        candidates = _candidates(grid)
+        figure, panels = _panels(candidates, 1.25, language)
         top = float(grid["rate"].max())
-        axes.plot([0, top], [0, top], color="#999999", linewidth=0.9)
-        handles = [Line2D([], [], color="#999999", linewidth=0.9, label=text("ideal", language))]
-        for candidate, mark in style.marks(_candidates(grid)).items():
+        for candidate, axes in panels.items():
+            axes.plot([0, top], [0, top], color="#999999", linewidth=0.9)
             rows = _rows(grid, candidate, "goodput")
-            _errorbar(axes, rows, mark)
+            _errorbar(axes, rows, _MARK)
             full = rows[rows["overloaded"]]
-            axes.plot(full["rate"], full["value"], "x", color=mark["color"], markersize=9)
-            handles.append(_handle(title(candidate, language), mark, line=True))
-        handles.append(_cross(language))
-        axes.set(xlabel=text("rate", language), ylabel=text("goodput", language), xlim=(0, None), ylim=(0, None))
-        axes.legend(handles=handles, loc="upper left")
-        style.numbers(axes, language)
+            axes.plot(full["rate"], full["value"], "x", color=_MARK["color"], markersize=9)
+            axes.set(xlim=(0, None), ylim=(0, top))
+            style.numbers(axes, language)
+        _label(panels, text("rate", language), text("goodput", language))
+        ideal = Line2D([], [], color="#999999", linewidth=0.9, label=text("ideal", language))
+        figure.legend(handles=[ideal, _cross(language)], loc="outside upper center", ncols=2)
         return _finished(figure, grid, language)
 
 
 def backlog(series: pd.DataFrame, points: pd.DataFrame, language: Language = "en") -> Figure:
-    """Messages issued and not settled through time, a panel for each scenario without a grid of rates.
+    """Messages issued and not settled through time in the scenarios that are not level, a panel each candidate.
 
     Where arrivals follow a profile the replications' means are shown with 95 % intervals; else, as bursts come at other
     times in each, one run.
     """
-    grids = set(_grid(points)["scenario"])
-    series = series[~series["scenario"].isin(grids)]
-    scenarios = _known_first(series["scenario"].unique())
+    series = series[~series["scenario"].isin(LEVEL)]
     variant = series["variant"].where(series["variant"] == "", "/" + series["variant"])
     series = series.assign(candidate=series["architecture"] + variant)
+    marks = style.marks(_known_first(series["scenario"].unique()))
     with style.drawing():
-        figure = Figure(figsize=(style.WIDTH, 2.5 * max(1, len(scenarios)) + 0.5), layout="constrained")
-        panels = figure.subplots(max(1, len(scenarios)), 1, squeeze=False)[:, 0]
-        marks = style.marks(_candidates(points))
-        for axes, scenario in zip(panels, scenarios, strict=False):
-            rows = series[series["scenario"] == scenario]
-            warm = points.loc[points["scenario"] == scenario, "cut"]
-            profile = not warm.any()
-            for candidate, mark in marks.items():
-                own = rows[rows["candidate"] == candidate]
-                _backlog_line(axes, own, mark, profile, title(candidate, language))
-            runs = rows["replication"].nunique()
+        figure, panels = _panels(_candidates(points), 1.25, language)
+        for candidate, axes in panels.items():
+            for scenario, mark in marks.items():
+                own = series[(series["candidate"] == candidate) & (series["scenario"] == scenario)]
+                profile = not points.loc[points["scenario"] == scenario, "cut"].any()
+                _backlog_line(axes, own, mark, profile)
+            axes.set_yscale("log")
+        for axes in panels.values():
+            axes.set(xlim=(0, None), ylim=(1, None))
+            _plain_log(axes, language)
+        _label(panels, text("time", language), text("backlog", language))
+        handles = []
+        for scenario, mark in marks.items():
+            profile = not points.loc[points["scenario"] == scenario, "cut"].any()
+            runs = series.loc[series["scenario"] == scenario, "replication"].nunique()
             what = text("mean_of_runs", language, runs=runs) if profile else text("one_run", language)
-            axes.set_title(f"{title(scenario, language)} ({what})", loc="left")
-            axes.set(ylabel=text("backlog", language), xlim=(0, None), ylim=(0, None))
-            style.numbers(axes, language)
-        panels[-1].set_xlabel(text("time", language))
-        if len(scenarios):
-            panels[0].legend(loc="upper right")
+            look = {"color": mark["color"], "linestyle": mark["linestyle"]}
+            handles.append(Line2D([], [], label=f"{title(scenario, language)} ({what})", **look))
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
         return _finished(figure, points, language)
 
 
 def consistency(points: pd.DataFrame, language: Language = "en") -> Figure:
-    """What a run loses, doubles, oversells and reads stale, as bars with intervals for each scenario."""
+    """What a run fails, loses, doubles, oversells and reads stale in each scenario, with intervals, a row each candidate."""
     with style.drawing():
         chosen = _at_one_rate(points)
-        scenarios = _known_first(chosen["scenario"].unique())
+        marks = style.marks(_known_first(chosen["scenario"].unique()))
         candidates = _candidates(points)
-        figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
-        panels = figure.subplots(2, 2).flat
-        for axes, metric in zip(panels, COUNTS, strict=True):
-            _bars(
-                axes,
-                chosen[chosen["metric"] == metric],
-                scenarios,
-                candidates,
-                100.0 if "fraction" in metric else 1.0,
-                language,
-            )
-            axes.set_title(text(metric, language), loc="left")
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(candidates))
+        figure = Figure(figsize=(style.WIDTH, 2 * _height(candidates) + 0.9), layout="constrained")
+        panels = figure.subplots(2, len(COUNTS) // 2, sharey=True)
+        for axes, metric in zip(panels.flat, COUNTS, strict=True):
+            rows = chosen[chosen["metric"] == metric]
+            scale = 100.0 if "fraction" in metric else 1.0
+            if rows["value"].any():
+                for shift, (scenario, mark) in _shifted(marks):
+                    own = rows[rows["scenario"] == scenario].set_index("candidate").reindex(candidates)
+                    _dots(axes, own[["value", "low", "high"]] * scale, shift, mark)
+                axes.set_xlim(0, None)
+            else:
+                axes.set(xlim=(0, 1), xticks=[])
+                axes.text(0.5, 0.5, text("none_in_any_run", language), transform=axes.transAxes, ha="center", color="#555555")
+            axes.set_title(_wrapped(text(metric, language), 18), loc="left", fontsize=8)
+            _name_rows(axes, candidates, language)
+        handles = [_handle(_at(chosen, scenario, language), mark) for scenario, mark in marks.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
         return _finished(figure, points, language)
 
 
 def differences(headlines: pd.DataFrame, points: pd.DataFrame, language: Language = "en") -> Figure:
-    """Paired differences of times and saturation with their 95 % intervals, a panel for each scenario.
+    """Times and saturation as multiples of the baseline's, with the 95 % intervals of the paired differences.
 
-    They are in per cent of the second architecture's mean; filled where the interval leaves out zero.
+    A row each candidate, a panel each metric; filled where the interval leaves out what is equal.
     """
     with style.drawing():
-        rows = headlines[headlines["topic"].isin(TIMELY) & headlines["low"].notna()]
+        base = baseline(headlines["b"])
+        rows = headlines[headlines["aspect"].isin(TIMELY) & headlines["low"].notna() & (headlines["b"] == base)]
         metrics = list(dict.fromkeys(rows["metric"]))
-        compared = list(dict.fromkeys(zip(rows["a"], rows["b"], strict=True)))
-        scenarios = _known_first(rows["scenario"].unique())
-        height = 0.16 * len(metrics) * (1 + len(compared)) + 0.25 * len(compared) + 0.9
-        figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
-        panels = figure.subplots(1, max(1, len(scenarios)), sharey=True, squeeze=False)[0]
-        for axes, scenario in zip(panels, scenarios, strict=False):
-            own = rows[rows["scenario"] == scenario]
-            axes.axvline(0, color="#555555", linewidth=0.9)
-            for k, ((a, b), mark) in enumerate(style.marks(compared).items()):
-                of_pair = own[(own["a"] == a) & (own["b"] == b)]
-                shift = 0.24 * (k - (len(compared) - 1) / 2)
-                _forest(axes, of_pair, [metrics.index(name) + shift for name in of_pair["metric"]], mark)
-            words = [title(scenario, language)]
-            for rate in own["rate"].dropna().unique():
-                words.append(text("per_second", language, rate=style.number(round(rate, 1), language)))
-            axes.set_title("\n".join(words), loc="left", fontsize=8)
-            style.numbers(axes, language)
-            axes.set_yticks(range(len(metrics)), [text(f"short:{name}", language) for name in metrics])
-        panels[0].set_ylim(len(metrics) - 0.5, -0.5)
-        panels[len(panels) // 2].set_xlabel(text("relative_difference", language))
-        handles = [
-            _handle(text("against", language, a=title(a, language), b=title(b, language)), mark)
-            for (a, b), mark in style.marks(compared).items()
-        ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=1)
+        candidates = [name for name in _candidates(points) if name != base]
+        marks = style.marks(_known_first(rows["scenario"].unique()))
+        lines = math.ceil(len(metrics) / 2)
+        figure = Figure(figsize=(style.WIDTH, lines * (_height(candidates) + 0.2) + 0.9), layout="constrained")
+        panels = figure.subplots(max(1, lines), 2, sharey=True, squeeze=False)
+        for axes, metric in zip(panels.flat, metrics, strict=False):
+            axes.axvline(1, color="#555555", linewidth=0.9)
+            for shift, (scenario, mark) in _shifted(marks):
+                own = rows[(rows["metric"] == metric) & (rows["scenario"] == scenario)].set_index("a").reindex(candidates)
+                ratio = own[["difference", "low", "high"]].div(own["reference"], axis=0) + 1
+                found = (ratio["low"] > 1) | (ratio["high"] < 1)
+                _dots(axes, ratio.rename(columns={"difference": "value"}), shift, mark, found)
+            axes.set_xscale("log")
+            axes.set_title(text(f"short:{metric}", language), loc="left")
+            _plain_log(axes, language)
+            _name_rows(axes, candidates, language)
+        for axes in panels.flat[len(metrics) :]:
+            axes.set_axis_off()
+        for axes in panels[-1]:
+            axes.set_xlabel(_wrapped(text("ratio", language, base=title(base, language)), 40), fontsize=7.5)
+        handles = [_handle(_at(rows, scenario, language), mark) for scenario, mark in marks.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
         return _finished(figure, points, language)
 
 
 def validation(found: Mapping[str, Any], language: Language = "en") -> Figure:
-    """Predicted against measured percentiles, a panel each, with the accuracy that was stated before as a band.
+    """Predicted over measured percentiles, a row each twin and a panel each level, with the accuracy that was stated as a band.
 
     `found` is the document of `simlib validate --json`.
     """
     rows, accuracy = found["rows"], found["accuracy"]
+    names = list(dict.fromkeys(twin_title(row, language) for row in rows))
     with style.drawing():
-        figure = Figure(figsize=(style.WIDTH, 3.3), layout="constrained")
-        panels = figure.subplots(1, len(LEVELS))
-        names = list(dict.fromkeys(twin_title(row, language) for row in rows))
-        marks = style.marks(names)
+        figure = Figure(figsize=(style.WIDTH, _height(names) + 1.1), layout="constrained")
+        panels = figure.subplots(1, len(LEVELS), sharey=True)
         for axes, level in zip(panels, LEVELS, strict=True):
-            pairs = [(row, 1e3 * row["measured"][level], 1e3 * row["predicted"][level]) for row in rows]
-            limits = _limits([x for _, *both in pairs for x in both])
-            axes.plot(limits, limits, color="#555555", linewidth=0.9)
-            stated = accuracy.get(level)
-            if stated is not None:
-                ends = np.array(limits)
-                axes.fill_between(ends, ends * (1 - stated), ends * (1 + stated), color="#e4e4e4", linewidth=0)
-            for row, x, y in pairs:
-                mark = marks[twin_title(row, language)]
-                face = mark["color"] if row["kind"] == "trace" else "white"
-                axes.plot(x, y, mark["marker"], color=mark["color"], markerfacecolor=face, markersize=4.5, alpha=0.9)
-            axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+            if level in accuracy:
+                axes.axvspan(1 - accuracy[level], 1 + accuracy[level], color="#e4e4e4", linewidth=0)
+            axes.axvline(1, color="#555555", linewidth=0.9)
+            for kind, shift, face in (("trace", -0.15, "#1b1b1b"), ("independent", 0.15, "white")):
+                own = [row for row in rows if row["kind"] == kind]
+                x = [1 + row["error"][level] for row in own]
+                y = [names.index(twin_title(row, language)) + shift for row in own]
+                axes.plot(x, y, "o", color="#1b1b1b", markerfacecolor=face, markersize=3, markeredgewidth=0.7)
+            axes.set_xscale("log")
             axes.set_title(text(level, language), loc="left")
-            axes.set_xlabel(text("measured", language))
+            axes.set_xlabel(text("predicted_over_measured", language), fontsize=7)
             _plain_log(axes, language)
-        panels[0].set_ylabel(text("predicted", language))
-        handles = [_handle(name, marks[name]) for name in names]
-        handles += [
-            _handle(text(kind, language), {"color": "#1b1b1b", "marker": "o"}, kind == "trace")
-            for kind in ("trace", "independent")
-        ]
+            _name_rows(axes, names, language)
+        plain = {"color": "#1b1b1b", "marker": "o"}
+        handles = [_handle(text(kind, language), plain, kind == "trace") for kind in ("trace", "independent")]
         handles.append(Line2D([], [], color="#e4e4e4", linewidth=7, label=text("stated", language)))
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
         return _with_footer(figure, style.calibration(found["calibration"], language))
@@ -223,133 +220,145 @@ def fits(
 
 
 def readme_comparison(points: pd.DataFrame, language: Language = "en") -> Figure:
-    """The comparison at a glance: how long a customer waits for an order, and how long a stock update is under way."""
+    """The comparison at a glance: how long a customer waits for an order, and how long a stock update is under way.
+
+    At the middle rate of the grid at which nobody is overloaded, a row each candidate.
+    """
     with style.drawing():
-        grid = _grid(points)
-        figure = Figure(figsize=(style.WIDTH * 1.15, 3.3), layout="constrained")
-        panels = figure.subplots(1, 2)
+        grid = _at_one_rate(_grid(points))
+        candidates = _candidates(grid)
+        figure = Figure(figsize=(style.WIDTH * 1.15, _height(candidates) + 0.9), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
         for axes, (metric, kind) in zip(
             panels, (("response_time", ORDER), ("delivery_time", STOCK_UPDATE)), strict=True
         ):
-            _time_panel(axes, grid, metric, kind, language)
-            axes.set(xlabel=text("rate", language), ylabel=text(metric, language))
-        figure.legend(handles=_time_legend(_candidates(grid), language), loc="outside upper center", ncols=3)
+            for level, filled in (("p50", False), ("p95", True)):
+                own = grid[grid["metric"] == f"{metric}_{level}.{kind}"].set_index("candidate").reindex(candidates)
+                _dots(axes, own[["value", "low", "high"]] * 1e3, 0.0, _MARK, filled)
+            axes.set_xscale("log")
+            axes.set(xlabel=text(metric, language))
+            at = text("per_second", language, rate=style.number(float(grid["rate"].iloc[0]), language))
+            axes.set_title(f"{title(kind, language)}, {at}", loc="left")
+            _plain_log(axes, language)
+            _name_rows(axes, candidates, language)
+        handles = [_handle(text(level, language), _MARK, level == "p95") for level in ("p50", "p95")]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
         return _finished(figure, grid, language)
 
 
 def _times(points: pd.DataFrame, metric: str, kinds: Sequence[str], language: Language) -> Figure:
+    """A panel each candidate; where it is overloaded a cross at the upper edge, and a second axis of its own load."""
+    marks = style.marks(kinds)
     with style.drawing():
         grid = _grid(points)
-        candidates = _candidates(grid)
-        figure = Figure(figsize=(style.WIDTH, 3.1 * math.ceil(len(kinds) / 2) + 0.6), layout="constrained")
-        panels = list(figure.subplots(math.ceil(len(kinds) / 2), 2, sharex=True, squeeze=False).flat)
-        for axes, kind in zip(panels, kinds, strict=False):
-            _time_panel(axes, grid, metric, kind, language)
-            axes.set_ylabel(text(metric, language))
-        for axes in panels[max(0, len(kinds) - 2) : len(kinds)]:
-            axes.set_xlabel(text("rate", language))
-            axes.tick_params(labelbottom=True)
-        for axes in panels[:2]:
-            _load_axes(axes, grid, candidates, language)
-        handles = _time_legend(candidates, language)
-        if len(kinds) < len(panels):
-            panels[-1].set_axis_off()
-            panels[-1].legend(handles=handles, loc="center left")
-        else:
-            figure.legend(handles=handles, loc="outside upper center", ncols=3)
+        figure, panels = _panels(_candidates(grid), 1.45, language)
+        for candidate, axes in panels.items():
+            for kind, mark in marks.items():
+                for level, filled in (("p50", False), ("p95", True)):
+                    rows = _rows(grid, candidate, f"{metric}_{level}.{kind}")
+                    shown = {**mark, "markerfacecolor": mark["color"] if filled else "white", "markersize": 3}
+                    _errorbar(axes, rows, shown, scale=1e3, linewidth=1.1 if filled else 0.7)
+            full = rows.loc[rows["overloaded"], "rate"]
+            axes.plot(full, np.full(len(full), 0.93), "x", color="#1b1b1b", transform=axes.get_xaxis_transform(), markersize=5)
+            axes.set_yscale("log")
+            axes.set_xlim(0, float(grid["rate"].max()) * 1.05)
+            _load_axis(axes, grid, candidate, language)
+            _plain_log(axes, language)
+        _label(panels, text("rate", language), text(metric, language))
+        handles = [_handle(title(kind, language), mark, line=True) for kind, mark in marks.items()]
+        handles += [_handle(text(level, language), _MARK, level == "p95") for level in ("p50", "p95")]
+        figure.legend(handles=[*handles, _cross(language)], loc="outside upper center", ncols=3)
         return _finished(figure, grid, language)
 
 
-def _time_panel(axes: Axes, grid: pd.DataFrame, metric: str, kind: str, language: Language) -> None:
-    """Median and 95th percentile of each candidate; where it is overloaded a cross at the upper edge."""
-    for k, (candidate, mark) in enumerate(style.marks(_candidates(grid)).items()):
-        for level, filled in (("p50", False), ("p95", True)):
-            rows = _rows(grid, candidate, f"{metric}_{level}.{kind}")
-            shown = {**mark, "markerfacecolor": mark["color"] if filled else "white"}
-            _errorbar(axes, rows, shown, scale=1e3, linewidth=1.3 if filled else 0.9)
-        full = rows.loc[rows["overloaded"], "rate"]
-        height = np.full(len(full), 0.98 - 0.05 * k)
-        axes.plot(full, height, "x", color=mark["color"], transform=axes.get_xaxis_transform(), markersize=6)
-    axes.set_yscale("log")
-    axes.set_xlim(0, float(grid["rate"].max()) * 1.05)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high * (high / low) ** 0.2)
-    axes.text(0.02, 0.97, title(kind, language), transform=axes.transAxes, va="top", fontsize=9)
-    _plain_log(axes, language)
+def _panels(candidates: Sequence[str], height: float, language: Language) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel each candidate, three in a line, on the same scales; `height` of a panel, inches."""
+    lines = math.ceil(len(candidates) / 3)
+    figure = Figure(figsize=(style.WIDTH, height * lines + 1.0), layout="constrained")
+    panels = figure.subplots(lines, 3, sharex=True, sharey=True, squeeze=False).flat
+    for axes in panels[len(candidates) :]:
+        axes.set_axis_off()
+    for axes in panels[max(0, len(candidates) - 3) : len(candidates)]:
+        axes.tick_params(labelbottom=True)
+    named = dict(zip(candidates, panels, strict=False))
+    for candidate, axes in named.items():
+        axes.set_title(_wrapped(title(candidate, language), 30), loc="left", fontsize=7.5)
+        axes.tick_params(labelsize=7)
+    return figure, named
 
 
-def _time_legend(candidates: Iterable[str], language: Language) -> list[Line2D]:
-    handles = [_handle(title(name, language), mark, line=True) for name, mark in style.marks(candidates).items()]
-    plain = {"color": "#1b1b1b", "marker": "o"}
-    handles += [_handle(text(level, language), plain, level == "p95") for level in ("p50", "p95")]
-    return [*handles, _cross(language)]
+def _label(panels: Mapping[str, Axes], below: str, left: str) -> None:
+    """Labels of the axes at the panels below and at the left."""
+    for k, axes in enumerate(panels.values()):
+        if k >= len(panels) - 3:
+            axes.set_xlabel(_wrapped(below, 30), fontsize=7)
+        if k % 3 == 0:
+            axes.set_ylabel(_wrapped(left, 22), fontsize=7)
 
 
-def _load_axes(axes: Axes, grid: pd.DataFrame, candidates: Sequence[str], language: Language) -> None:
-    """A second axis above for each architecture: the rate as a share of its own saturation, where that is known."""
-    k = 0
-    for candidate in candidates:
-        loads = grid.loc[(grid["candidate"] == candidate) & (grid["load"] > 0), ["rate", "load"]]
-        if "/" in candidate or loads.empty:
-            continue
-        capacity = float(loads["rate"].iloc[0] / loads["load"].iloc[0])
-        above = axes.secondary_xaxis(
-            1.0 + 0.18 * k, functions=(partial(operator.mul, 1 / capacity), partial(operator.mul, capacity))
-        )
-        above.set_xlabel(text("load", language, candidate=title(candidate, language)), fontsize=6.5, labelpad=3)
-        above.tick_params(labelsize=6.5, length=2, pad=1)
-        above.xaxis.set_major_formatter(lambda value, _: style.number(value, language))
-        k += 1
+def _load_axis(axes: Axes, grid: pd.DataFrame, candidate: str, language: Language) -> None:
+    """A second axis above: the rate as a share of the candidate's own saturation, where that is known."""
+    loads = grid.loc[(grid["candidate"] == candidate) & (grid["load"] > 0), ["rate", "load"]]
+    if loads.empty:
+        return
+    capacity = float(loads["rate"].iloc[0] / loads["load"].iloc[0])
+    above = axes.secondary_xaxis(
+        1.0, functions=(partial(operator.mul, 1 / capacity), partial(operator.mul, capacity))
+    )
+    above.tick_params(labelsize=6, length=2, pad=1)
+    above.xaxis.set_major_formatter(lambda value, _: style.number(value, language))
 
 
-def _forest(axes: Axes, rows: pd.DataFrame, places: Sequence[float], mark: Mapping[str, Any]) -> None:
-    scale = 100 / rows["reference"].to_numpy()
-    value, low, high = (rows[name].to_numpy() * scale for name in ("difference", "low", "high"))
-    axes.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=mark["color"], elinewidth=1.1)
-    found = np.where((low > 0) | (high < 0), mark["color"], "white")
-    axes.scatter(value, places, s=20, zorder=3, marker=mark["marker"], c=found, edgecolors=mark["color"])
+def _height(rows: Sequence[str]) -> float:
+    """How high a panel with so many named rows is, inches."""
+    return 0.5 + 0.22 * len(rows)
 
 
-def _backlog_line(axes: Axes, rows: pd.DataFrame, mark: Mapping[str, Any], profile: bool, label: str) -> None:
-    look: dict[str, Any] = {"color": mark["color"], "linestyle": mark["linestyle"], "linewidth": 1.2}
+def _name_rows(axes: Axes, names: Sequence[str], language: Language) -> None:
+    """The titles of candidates beside the rows of a panel, the first above."""
+    axes.set_yticks(range(len(names)), [_wrapped(title(name, language), 30) for name in names], fontsize=7)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter(lambda value, _: style.number(value, language))
+
+
+def _at(rows: pd.DataFrame, scenario: str, language: Language) -> str:
+    """A scenario's title with the rate that rows have it at."""
+    rates = rows.loc[rows["scenario"] == scenario, "rate"].dropna()
+    return ", ".join(
+        [
+            title(scenario, language),
+            *(text("per_second", language, rate=style.number(round(rate, 1), language)) for rate in rates.unique()),
+        ]
+    )
+
+
+def _shifted(marks: Mapping[str, dict[str, Any]]) -> Iterator[tuple[float, tuple[str, dict[str, Any]]]]:
+    """Each mark with how far it is off the middle of its row, so that none hides another."""
+    for k, named in enumerate(marks.items()):
+        yield 0.15 * (k - (len(marks) - 1) / 2), named
+
+
+def _dots(axes: Axes, rows: pd.DataFrame, shift: float, mark: Mapping[str, Any], filled: Any = True) -> None:
+    """A dot a row, with its interval; `filled` says of all, or of each, whether it is."""
+    value, low, high = (rows[name].to_numpy() for name in ("value", "low", "high"))
+    places = np.arange(len(rows)) + shift
+    reach = [value - np.fmin(low, value), np.fmax(high, value) - value]
+    axes.errorbar(value, places, xerr=reach, fmt="none", ecolor=mark["color"], elinewidth=0.9, capsize=1.5)
+    face = np.where(np.broadcast_to(filled, len(rows)), mark["color"], "white")
+    axes.scatter(value, places, s=14, zorder=3, marker=mark["marker"], c=face, edgecolors=mark["color"], linewidths=0.8)
+
+
+def _backlog_line(axes: Axes, rows: pd.DataFrame, mark: Mapping[str, Any], profile: bool) -> None:
+    look: dict[str, Any] = {"color": mark["color"], "linestyle": mark["linestyle"], "linewidth": 0.8}
     if not profile:
         first = rows[rows["replication"] == rows["replication"].min()]
-        axes.plot(first["time"], first["backlog"], label=label, **look)
+        axes.plot(first["time"], first["backlog"], **look)
         return
     wide = rows.pivot_table(index="time", columns="replication", values="backlog").dropna()
     intervals = [mean_interval(row) for row in wide.to_numpy()]
-    axes.plot(wide.index, [one.value for one in intervals], label=label, **look)
+    axes.plot(wide.index, [one.value for one in intervals], **look)
     low, high = ([getattr(one, end) for one in intervals] for end in ("low", "high"))
     axes.fill_between(wide.index, low, high, color=mark["color"], alpha=0.15, linewidth=0)
-
-
-def _bars(
-    axes: Axes,
-    rows: pd.DataFrame,
-    scenarios: Sequence[str],
-    candidates: Sequence[str],
-    scale: float,
-    language: Language,
-) -> None:
-    width = 0.8 / len(candidates)
-    for k, candidate in enumerate(candidates):
-        own = rows[rows["candidate"] == candidate].set_index("scenario").reindex(scenarios)
-        value, low, high = (own[name].to_numpy() * scale for name in ("value", "low", "high"))
-        x = np.arange(len(scenarios)) + (k - (len(candidates) - 1) / 2) * width
-        look: dict[str, Any] = {"color": "white" if k else "#c8c8c8", "edgecolor": "#1b1b1b", "linewidth": 0.8}
-        reach = [value - np.maximum(low, 0), high - value]
-        hatch = style.HATCHES[k % len(style.HATCHES)]
-        axes.bar(x, value, width * 0.9, yerr=reach, hatch=hatch, label=title(candidate, language), **look)
-        for place, height in zip(x, value, strict=True):
-            if height == 0:
-                axes.annotate("0", (place, 0), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=6.5)
-    axes.set_xticks(range(len(scenarios)), [_wrapped(title(name, language), 12) for name in scenarios])
-    axes.grid(visible=False, axis="x")
-    axes.set_ylim(0, None)
-    if not rows["value"].any():
-        axes.set(ylim=(0, 1), yticks=[])
-        axes.text(0.5, 0.5, text("none_in_any_run", language), transform=axes.transAxes, ha="center", color="#555555")
-    axes.yaxis.set_major_formatter(lambda value, _: style.number(value, language))
 
 
 def _errorbar(
@@ -382,6 +391,7 @@ def _finished(figure: Figure, points: pd.DataFrame, language: Language) -> Figur
 
 
 def _with_footer(figure: Figure, words: str) -> Figure:
+    words = "\n".join(_wrapped(line, int(23 * figure.get_figwidth())) for line in words.split("\n"))
     room = (0.05 + 0.1 * (words.count("\n") + 1)) / figure.get_figheight()
     figure.set_layout_engine("constrained", rect=(0, room, 1, 1 - room))
     figure.text(0.995, 0.003, words, ha="right", va="bottom", fontsize=5.5, color="#555555")
@@ -430,7 +440,8 @@ def _wrapped(words: str, width: int) -> str:
 def _plain_log(axes: Axes, language: Language) -> None:
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         if scale == "log":
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
             axis.set_minor_formatter(NullFormatter())
     style.numbers(axes, language)
 

@@ -27,7 +27,6 @@ _MARKS: tuple[dict[str, Any], ...] = (
     {"color": "#009e73", "marker": "D", "linestyle": ":"},
     {"color": "#cc79a7", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 )
-HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 _SETTINGS: Any = {
     "font.size": 8.5,
     "axes.titlesize": 9,

@@ -1,4 +1,4 @@
-"""What the report is filled with: titles, architectures, numbers, tables, figures and paired differences."""
+"""What the report is filled with: titles, architectures, numbers, tables, figures, standings and the choice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import ConfigDict
 
 from simlib.reading import Frozen, read_model
-from simlib.reporting.numbers import Difference, Number
+from simlib.reporting.numbers import Number, Standing
 
 
 class TitlePage(Frozen):
@@ -70,12 +70,28 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class Place:
+    """An architecture's place in the choice.
+
+    `flow` is its net flow of preferences with equal weights of the aspects, `first` the share of all weightings for which it
+    comes first, in per cent, `aspects` its net flow by the aspects' Russian titles, `favoured` the aspect that weighs most, on
+    average, where it comes first; None where it never does.
+    """
+
+    name: str
+    title: str
+    flow: float
+    first: float
+    aspects: Mapping[str, float]
+    favoured: str | None
+
+
+@dataclass(frozen=True)
 class ReportContext:
     """Everything that the report's template needs.
 
-    `numbers`, `tables`, `figures` are by the names that the template uses. `differences` are by topic ("response_time",
-    "delivery_time", "saturation", "lost", "duplicated", "oversold", "stale"); the first of each topic is its headline,
-    which the conclusion repeats. `variants` are the titles of what differences name besides the architectures.
+    `numbers`, `tables`, `figures` are by the names that the template uses. `standings` are by aspect ("performance",
+    "scalability", "reliability", "consistency", "processes"). `places` are those of all architectures, the best first.
     """
 
     title_page: TitlePage
@@ -83,5 +99,5 @@ class ReportContext:
     numbers: Mapping[str, Number] = field(default_factory=dict)
     tables: Mapping[str, Table] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    differences: Mapping[str, tuple[Difference, ...]] = field(default_factory=dict)
-    variants: Mapping[str, str] = field(default_factory=dict)
+    standings: Mapping[str, tuple[Standing, ...]] = field(default_factory=dict)
+    places: tuple[Place, ...] = ()

@@ -17,15 +17,14 @@ from matplotlib.ft2font import FT2Font, LoadFlags
 from simlib.errors import RunFailed
 from simlib.reporting.context import Figure, ReportContext, Table
 from simlib.reporting.numbers import (
-    Difference,
     Number,
     brief,
     cell,
     column,
     full,
+    listed,
     russian,
     sentence,
-    verdict,
     with_unit,
 )
 
@@ -65,6 +64,9 @@ def fill(context: ReportContext, folder: Path) -> Source:
         comment_end_string="##}",
     )
     environment.filters["together"] = lambda texts: Markdown(" ".join(texts))
+    environment.filters["share"] = lambda percent: plain(with_unit(russian(percent, 1), "%"))
+    environment.filters["flow"] = lambda flow: plain(russian(flow, 2))
+    environment.filters["listed"] = lambda titles: plain(listed(list(titles)))
     environment.globals.update(
         title_page=context.title_page,
         architectures=context.architectures,
@@ -74,13 +76,10 @@ def fill(context: ReportContext, folder: Path) -> Source:
         figure=filling.figure,
         diagram=filling.diagram,
         table=filling.table,
-        paired_table=filling.paired_table,
+        places=context.places,
         origin_table=filling.origin_table,
         sentences=filling.sentences,
-        headlines=filling.headlines,
-        advantages=filling.advantages,
-        undecided=filling.undecided,
-        leaders=filling.leaders,
+        best=filling.best,
     )
     try:
         return Source(environment.get_template(TEMPLATE).render(), filling.pictures)
@@ -136,7 +135,8 @@ class _Filling:
     def diagram(self, architecture: str) -> Markdown:
         """An architecture's diagram, which the text refers to as @fig:diagram-NAME."""
         known = {each.name: each.diagram for each in self.context.architectures}
-        return self._figure(f"fig:diagram-{architecture}", _named("architecture", known, architecture))
+        label = f"fig:diagram-{architecture.replace('/', '-')}"
+        return self._figure(label, _named("architecture", known, architecture))
 
     def table(self, name: str) -> Markdown:
         """A table, which the text refers to as @tbl:NAME."""
@@ -144,25 +144,6 @@ class _Filling:
         label = f"tbl:{name}"
         self.origins[label] = (f"Таблица @{label}", table.caption, table.run)
         return _table(label, table.caption, table.frame)
-
-    def paired_table(self, caption: str) -> Markdown:
-        """All paired differences with their intervals and what these say; the text refers to it as @tbl:paired."""
-        differences = [each for topic in self.context.differences.values() for each in topic]
-        pairs = [f"«{self._title(each.first)}» минус «{self._title(each.second)}»" for each in differences]
-        frame = pd.DataFrame(
-            {
-                "Показатель": [each.metric for each in differences],
-                "Условия": [each.where for each in differences],
-                "Пара": pairs,
-                "Разность и её ДИ": [with_unit(cell(each.number), each.number.unit) for each in differences],
-                "Вывод": [verdict(each.number) for each in differences],
-            }
-        )
-        if len(set(pairs)) == 1:
-            frame, caption = frame.drop(columns="Пара"), f"{caption}: {pairs[0]}"
-        runs = dict.fromkeys(each.number.run for each in differences if each.number.run)
-        self.origins["tbl:paired"] = ("Таблица @tbl:paired", caption, "; ".join(runs))
-        return _table("tbl:paired", caption, frame)
 
     def origin_table(self, caption: str) -> Markdown:
         """The runs of all numbers, tables and figures printed so far; the text refers to it as @tbl:origins."""
@@ -180,37 +161,15 @@ class _Filling:
             ),
         )
 
-    def sentences(self, topic: str) -> list[Markdown]:
-        """What the paired differences of a topic say; that there are none, where no point has a pair."""
-        said = [self._sentence(each) for each in _named("differences", self.context.differences, topic)]
-        return said or [Markdown("Разностей нет: в каждой точке хотя бы одна из архитектур перегружена.")]
+    def sentences(self, aspect: str) -> list[Markdown]:
+        """How the architectures stand by each criterion of an aspect."""
+        titles = {each.name: each.title for each in self.context.architectures}
+        return [plain(sentence(each, titles)) for each in _named("standings", self.context.standings, aspect)]
 
-    def headlines(self) -> list[Markdown]:
-        """What the first difference of each topic says."""
-        return [self._sentence(each) for each in self._headlines()]
-
-    def advantages(self, architecture: str) -> list[str]:
-        """The metrics, with their conditions, in which headlines show an advantage of the architecture."""
-        return [_described(each) for each in self._headlines() if each.winner == architecture]
-
-    def undecided(self) -> list[str]:
-        """The metrics, with their conditions, in which headlines show no difference."""
-        return [_described(each) for each in self._headlines() if verdict(each.number) == "различие не обнаружено"]
-
-    def leaders(self) -> list[str]:
-        """The architectures that have an advantage in some headline."""
-        return [each.name for each in self.context.architectures if self.advantages(each.name)]
-
-    def _headlines(self) -> list[Difference]:
-        return [topic[0] for topic in self.context.differences.values() if topic]
-
-    def _sentence(self, difference: Difference) -> Markdown:
-        return plain(sentence(difference, self._title(difference.first), self._title(difference.second)))
-
-    def _title(self, architecture: str) -> str:
-        known = {each.name: each.title for each in self.context.architectures} | dict(self.context.variants)
-        title: str = _named("architecture", known, architecture)
-        return title
+    def best(self, aspect: str) -> list[str]:
+        """The titles of the architectures with the largest net flow by an aspect, which is named by its Russian title."""
+        flows = {place.title: _named("aspect", place.aspects, aspect) for place in self.context.places}
+        return [title for title, flow in flows.items() if flow == max(flows.values())]
 
     def _noted(self, name: str) -> Number:
         number: Number = _named("number", self.context.numbers, name)
@@ -224,10 +183,6 @@ class _Filling:
         self.pictures[picture] = figure.path
         self.origins[label] = (f"Рисунок @{label}", figure.caption, figure.run)
         return Markdown(f"![{plain(figure.caption)}]({picture}){{#{label} width={figure.width:g}cm}}")
-
-
-def _described(difference: Difference) -> str:
-    return f"{difference.metric} {difference.where}"
 
 
 def _printed(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,28 +42,37 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A paired difference, first minus second, of one metric under one load.
+class Standing:
+    """How the architectures stand by one criterion.
 
-    `metric` is its Russian name in the nominative ("p95 времени ответа на заказ"), `where` the conditions as a sentence
-    begins with them ("при равномерной нагрузке 100 сообщ./с"), `first` and `second` are names of architectures,
-    `number` the mean difference with its interval. `better` says which sign is an advantage; None where neither is.
+    `metric` is its Russian name in the nominative ("95-й процентиль времени ответа на заказ"), `where` the conditions as a sentence
+    begins with them ("при равномерной нагрузке 100 сообщ./с"). `values` are by the architectures' names, NaN where an
+    architecture is overloaded. `leader` is the one with the best mean, None where all are overloaded; `differences` are the
+    paired ones of the others from the leader.
     """
 
     metric: str
     where: str
-    first: str
-    second: str
-    number: Number
-    better: Literal["меньше", "больше"] | None = "меньше"
+    values: Mapping[str, Number]
+    leader: str | None
+    differences: Mapping[str, Number]
 
     @property
-    def winner(self) -> str | None:
-        """The architecture with the advantage; None where no difference was found or none is an advantage."""
-        found = verdict(self.number)
-        if self.better is None or found == "различие не обнаружено":
-            return None
-        return self.first if found == self.better else self.second
+    def level(self) -> list[str]:
+        """The architectures that no difference from the leader was found of."""
+        return [name for name, each in self.differences.items() if verdict(each) == "различие не обнаружено"]
+
+    @property
+    def behind(self) -> list[str]:
+        """The architectures that a difference from the leader was found of, the closest first."""
+        level = self.level
+        others = {name: abs(each.value) for name, each in self.differences.items() if name not in level}
+        return sorted(others, key=lambda name: others[name])
+
+    @property
+    def overloaded(self) -> list[str]:
+        """The architectures that have no value."""
+        return [name for name, value in self.values.items() if math.isnan(value.value)]
 
 
 def verdict(difference: Number) -> Verdict:
@@ -78,25 +87,39 @@ def verdict(difference: Number) -> Verdict:
     return "больше" if difference.low > 0 else "различие не обнаружено"
 
 
-def sentence(difference: Difference, first: str, second: str) -> str:
-    """The conclusion from a difference, a sentence with its numbers; `first`, `second`: the architectures' titles."""
-    number = difference.number
-    found = verdict(number)
-    where = difference.where[:1].upper() + difference.where[1:]
-    if found == "различие не обнаружено":
-        value, low, high = _as_one(number)
-        return (
-            f"{where} различие между архитектурами «{first}» и «{second}» не обнаружено: {difference.metric}, "
-            f"парная разность {with_unit(value, number.unit)} "
-            f"(ДИ от {low} до {with_unit(high, number.unit)})."
-        )
-    value, *ends = (text.removeprefix(MINUS) for text in _as_one(number))
-    low, high = ends if found == "больше" else reversed(ends)
-    return (
-        f"{where} {difference.metric} у архитектуры «{first}» {found}, чем у архитектуры «{second}», "
-        f"на {with_unit(value, number.unit)} "
-        f"(ДИ парной разности от {low} до {with_unit(high, number.unit)})."
-    )
+def sentence(standing: Standing, titles: Mapping[str, str]) -> str:
+    """What a standing says, with its numbers; `titles` are the architectures' by their names."""
+    where = standing.where[:1].upper() + standing.where[1:]
+    if standing.leader is None:
+        return f"{where} перегружены все архитектуры."
+    best, behind = standing.values[standing.leader], standing.behind
+    if not behind and len({each.value for each in standing.values.values()}) == 1:
+        return f"{where} {standing.metric} у всех архитектур одинаково: {brief(best)}".removesuffix(".") + "."
+    said = f"{where} лучшее значение показателя «{standing.metric}» — {brief(best)} — у архитектуры «{titles[standing.leader]}»"
+    if standing.level:
+        said += f"; различие с ней не обнаружено у {listed([titles[name] for name in standing.level])}"
+    if behind:
+        first, last = behind[0], behind[-1]
+        said += f"; «{titles[first]}» отстаёт от неё на {_distance(standing.differences[first])}"
+        if last != first:
+            said += f", дальше всех — «{titles[last]}», на {_distance(standing.differences[last])}"
+    if standing.overloaded:
+        said += f"; перегрузка — у {listed([titles[name] for name in standing.overloaded])}"
+    return said if said.endswith(".") else f"{said}."
+
+
+def listed(titles: Sequence[str]) -> str:
+    """Titles as a sentence has them: "«А», «Б» и «В»"."""
+    quoted = [f"«{title}»" for title in titles]
+    return " и ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def _distance(difference: Number) -> str:
+    """The size of a difference that was found, with its interval."""
+    value, *ends = (text.removeprefix(MINUS) for text in _as_one(difference))
+    low, high = ends if verdict(difference) == "больше" else reversed(ends)
+    unit = "п. п." if difference.unit == "%" else difference.unit
+    return f"{with_unit(value, unit)} (ДИ парной разности от {low} до {with_unit(high, unit)})"
 
 
 def russian(value: float, decimals: int | None = None) -> str:

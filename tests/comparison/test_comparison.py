@@ -127,20 +127,40 @@ def test_load_is_the_share_of_the_own_saturation(invented_results):
 
 def test_headlines_stand_at_the_middle_rate_where_all_have_times(invented_results):
     found = comparison.headlines(comparison.pairs(invented_results))
-    assert list(found["topic"].drop_duplicates()) == list(comparison.TOPICS)
+    assert list(found["aspect"].drop_duplicates()) == list(comparison.ASPECTS)
     steady = found[(found["scenario"] == "steady") & (found["metric"] != comparison.SATURATION)]
     assert set(steady["rate"]) == {200.0}
-    first = {topic: group.iloc[0] for topic, group in found.groupby("topic", sort=False)}
-    assert (first["response_time"]["a"], first["response_time"]["b"]) == ("message_queue", "rest")
-    assert first["response_time"]["scenario"] == "steady"
-    assert first["oversold"]["scenario"] == "flash_sale"
+    first = found.iloc[0]
+    assert (first["metric"], first["scenario"], first["a"], first["b"]) == (ORDERS, "steady", "message_queue", "rest")
+
+
+def test_headlines_tell_each_candidate_from_the_baseline_and_a_variant_from_its_architecture(invented_results):
+    other = invented_results[invented_results["architecture"] == "message_queue"].assign(architecture="outbox")
+    other = other[other["variant"] == ""]
+    found = comparison.headlines(comparison.pairs(pd.concat([invented_results, other])))
+    assert set(found[["a", "b"]].itertuples(index=False, name=None)) == {
+        ("message_queue", "rest"),
+        ("message_queue/reply", "rest"),
+        ("outbox", "rest"),
+        ("message_queue/reply", "message_queue"),
+    }
 
 
 def test_criteria_hold_each_candidate_at_the_conditions_of_the_headlines(invented_results):
-    found = comparison.criteria(invented_results)
-    assert list(found["topic"].drop_duplicates()) == list(comparison.TOPICS)
+    tables = (comparison.points(invented_results), comparison.saturation(invented_results))
+    found = comparison.criteria(*tables, comparison.pairs(invented_results))
+    assert list(found["aspect"].drop_duplicates()) == list(comparison.ASPECTS)
     assert found["value"].notna().all()
     assert (found.groupby(["metric", "scenario"])["candidate"].nunique() == 3).all()
+
+
+def test_what_is_compared_are_the_architectures_of_the_candidates():
+    candidates = ["rest", "message_queue", "message_queue/reply", "saga/orchestrated", "saga/choreographed/slow"]
+    names = ["rest", "message_queue", "saga/orchestrated", "saga/choreographed"]
+    assert comparison.compared(candidates) == names
+    validation = {part: [{"architecture": name} for name in ("rest", "outbox")] for part in ("rows", "saturations")}
+    found = comparison.validated({**validation, "tried": 7}, candidates)
+    assert found == {"rows": [{"architecture": "rest"}], "saturations": [{"architecture": "rest"}], "tried": 7}
 
 
 def test_the_warm_ups_say_in_how_many_runs_none_was_found(invented_results):

@@ -5,6 +5,7 @@ import string
 import pytest
 
 from simlib import architectures, comparison
+from simlib.comparison import choice
 from simlib.domain import KINDS
 from simlib.errors import BadInput
 from simlib.figures.catalogue import LANGUAGES, TEXTS, text, title
@@ -36,8 +37,11 @@ def test_russian_texts_are_russian():
         *scenario_names(),
         *comparison.CONSISTENCY,
         *(f"where:{name}" for name in scenario_names()),
-        *(f"metric:{name}" for names in comparison.TOPICS.values() for name in names),
-        *(f"short:{name}" for topic in comparison.TIMELY for name in comparison.TOPICS[topic]),
+        *(f"aspect:{aspect}" for aspect in (*comparison.ASPECTS, *choice.COSTS)),
+        *(f"metric:{name}" for names in comparison.ASPECTS.values() for name in names),
+        *(f"short:{name}" for aspect in comparison.TIMELY for name in comparison.ASPECTS[aspect]),
+        *(name for names in comparison.ASPECTS.values() for name in names if "time" not in name and name != comparison.SATURATION),
+        *(f"measure:{name}" for names in choice.COSTS.values() for name in names),
         *(f"parameter:{name}" for a in architectures.names() for name in architectures.get(a).parameters.model_fields),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure as Plot
 
 from simlib import paths, reporting
-from simlib.reporting import Architecture, Difference, Figure, Number, ReportContext, Table, TitlePage
+from simlib.reporting import Architecture, Figure, Number, Place, ReportContext, Standing, Table, TitlePage
 
 INVENTED = "выдуманный пример"
 RATES = (50, 100, 150, 200, 250, 300)
@@ -45,8 +45,24 @@ def _number(value: float, unit: str = "", half: float = math.nan) -> Number:
     return Number(value, unit, value - half, value + half, run=INVENTED)
 
 
-def _difference(metric: str, where: str, value: float, half: float, unit: str, better: str = "меньше") -> Difference:
-    return Difference(metric, where, "rest", "message_queue", _number(value, unit, half), better)
+def _standing(
+    metric: str, where: str, first: float, second: float, half: float, unit: str, more: bool = False
+) -> Standing:
+    """Of REST and the queue, whose values are given; the half-width is that of their difference."""
+    values = dict(zip(NAMES, (_number(first, unit), _number(second, unit)), strict=True))
+    leader, other = (
+        ("rest", "message_queue") if (first >= second if more else first <= second) else ("message_queue", "rest")
+    )
+    distance = values[other].value - values[leader].value
+    return Standing(metric, where, values, leader, {other: _number(distance, unit, half)})
+
+
+def _place(name: str, flow: float, first: float, favoured: str | None) -> Place:
+    aspects = dict.fromkeys(
+        ("производительность", "масштабируемость", "надёжность доставки", "согласованность данных"), flow
+    )
+    aspects |= {"сложные бизнес-процессы": -flow, "простота интеграции": flow, "стоимость разработки": flow}
+    return Place(name, NAMES[name], flow, first, aspects, favoured)
 
 
 def _tables() -> dict[str, Table]:
@@ -113,9 +129,20 @@ def _tables() -> dict[str, Table]:
             "Значение": ["0.1.0", "1", "1", "4f2a9c0be1d37a5566018e2d9b44c1aa93f0"],
         }
     )
+    values = pd.DataFrame(
+        {"Архитектура": titles, "распродажа": [_number(12.3, half=0.31), _number(float("nan"))], "всплески": [1.0, 2.0]}
+    )
+    names = ("query", "delivery", "reliability", "processes")
+    by_criteria = {name: (f"Значения показателя {name}", values) for name in names}
+    by_criteria |= {f"paired-{name}": (f"Разности {name}", values) for name in ("order", *names, "consistency")}
+    choice = pd.DataFrame({"Архитектура": titles, "1": [0.25, -0.25], "Первая, %": [80.0, 20.0]})
     captions = {
+        **by_criteria,
+        "points": ("Ошибки во всех точках", validation),
+        "cost": ("Стоимость разработки", pd.DataFrame({"Архитектура": titles, "Частей системы": [3, 4]})),
+        "choice": ("Чистые потоки предпочтения", choice),
         "validation": ("Измеренные и предсказанные времена ответа на заказ", validation),
-        "times": ("Время ответа на заказ в зависимости от интенсивности потока, средние и 95 %-е интервалы", times),
+        "order": ("Время ответа на заказ в зависимости от интенсивности потока, средние и 95 %-е интервалы", times),
         "saturation": ("Пропускная способность при насыщении", saturation),
         "consistency": ("Потери, дубликаты, перепродажа и устаревшие чтения", consistency),
         "parameters": ("Параметры моделей", parameters),
@@ -135,19 +162,24 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> ReportContext:
             for (name, title), between in zip(NAMES.items(), ("HTTP", "брокер"), strict=True)
         ),
         numbers={
+            "architectures": _number(2),
+            "patience": _number(1, "с"),
+            "choice.weightings": _number(10_000),
             "replications": _number(10),
             "messages": _number(20000),
             "validation.load": _number(0.7),
             "validation.accuracy.p50": _number(15, "%"),
             "validation.accuracy.p95": _number(20, "%"),
             "validation.accuracy.p99": _number(30, "%"),
+            "validation.accuracy.saturation": _number(5, "%"),
+            **{f"validation.middle.{level}": _number(12.5, "%") for level in ("p50", "p95", "p99")},
+            "validation.saturations": _number(2),
+            "validation.saturations.accepted": _number(1),
             "validation.points": _number(6),
             "validation.accepted": _number(5),
             "validation.worst": _number(36.2, "%"),
             "measurement.tried": _number(40),
             "measurement.rejected": _number(3),
-            "saturation.rest": _number(412.34, "сообщ./с", 3.1),
-            "saturation.message_queue": _number(1398.2, "сообщ./с", 14.4),
         },
         tables=_tables(),
         figures={
@@ -155,19 +187,28 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> ReportContext:
             "response_time": Figure(_plot(folder / "response_time.svg"), "Время ответа на заказ, p95", INVENTED),
             "delivery_time": Figure(_plot(folder / "delivery_time.png"), "Время доставки изменения, p95", INVENTED),
             "consistency": Figure(_plot(folder / "consistency.png"), "Доля устаревших чтений", INVENTED, 12),
+            **{
+                name: Figure(_plot(folder / f"{name}.png"), f"Рисунок {name}", INVENTED)
+                for name in ("backlog", "differences", "saturation")
+            },
         },
-        differences={
-            "response_time": (
-                _difference("p95 времени ответа на заказ", steady, 3.214, 0.152, "мс"),
-                _difference("p95 времени ответа на заказ", sale, 1234.5, 61.2, "мс"),
+        standings={
+            "performance": (
+                _standing("p95 времени ответа на заказ", steady, 12.214, 9.0, 0.152, "мс"),
+                _standing("p95 времени ответа на заказ", sale, 1334.5, 100.0, 61.2, "мс"),
+                _standing("p95 времени доставки изменения", steady, 5.0, 5.812, 0.033, "мс"),
             ),
-            "delivery_time": (_difference("p95 времени доставки изменения", steady, -0.812, 0.033, "мс"),),
-            "saturation": (_difference("пропускная способность", "при насыщении", 14.1, 17.5, "сообщ./с", "больше"),),
-            "lost": (_difference("число потерянных сообщений", sale, 0, 0, ""),),
-            "duplicated": (_difference("число сообщений-дубликатов", sale, -12.1, 4.5, ""),),
-            "oversold": (_difference("число перепроданных единиц", sale, -1234, 210, ""),),
-            "stale": (_difference("доля устаревших чтений", steady, -1.25, 0.09, "%"),),
+            "scalability": (
+                _standing("пропускная способность", "при насыщении", 412.1, 398.0, 17.5, "сообщ./с", more=True),
+            ),
+            "reliability": (_standing("число потерянных сообщений", sale, 0, 0, 0, "сообщ."),),
+            "consistency": (_standing("доля устаревших чтений", steady, 0.0, 1.25, 0.09, "%"),),
+            "processes": (_standing("число незавершённых процессов", steady, 350, 519, 21, "сообщ."),),
         },
+        places=(
+            _place("rest", 0.25, 80.0, "производительность"),
+            _place("message_queue", -0.25, 20.0, "сложные бизнес-процессы"),
+        ),
     )
 
 

@@ -5,12 +5,13 @@ import math
 import pytest
 
 from simlib.reporting.numbers import (
-    Difference,
     Number,
+    Standing,
     brief,
     cell,
     column,
     full,
+    listed,
     russian,
     sentence,
     verdict,
@@ -96,37 +97,64 @@ def test_no_verdict_without_an_interval():
         verdict(Number(-5.0, run="rest@100"))
 
 
-def _difference(low: float, high: float, better="меньше") -> Difference:
-    number = Number((low + high) / 2, "мс", low, high)
-    return Difference("p95 времени ответа", "при 100 сообщ./с", "a", "b", number, better)
+TITLES = {"a": "А", "b": "Б", "c": "В"}
 
 
-def test_a_sentence_turns_with_its_interval():
-    less = sentence(_difference(-3.4, -3.0), "А", "Б")
-    more = sentence(_difference(3.0, 3.4), "А", "Б")
-    assert less == (
-        f"При 100 сообщ./с p95 времени ответа у архитектуры «А» меньше, чем у архитектуры «Б», "
-        f"на 3,20{NBSP}мс (ДИ парной разности от 3,00 до 3,40{NBSP}мс)."
+def _standing(values: dict[str, float], **differences: tuple[float, float]) -> Standing:
+    """A standing whose leader is the first that has a value."""
+    numbers = {name: Number(value, "мс") for name, value in values.items()}
+    leader = next((name for name, value in values.items() if not math.isnan(value)), None)
+    found = {name: Number((low + high) / 2, "мс", low, high) for name, (low, high) in differences.items()}
+    return Standing("p95 времени ответа", "при 100 сообщ./с", numbers, leader, found)
+
+
+def test_a_sentence_names_who_is_level_with_the_leader_and_who_is_behind():
+    standing = _standing({"a": 1.0, "b": 1.1, "c": 4.2}, b=(-0.1, 0.3), c=(3.0, 3.4))
+    assert (standing.level, standing.behind) == (["b"], ["c"])
+    assert sentence(standing, TITLES) == (
+        f"При 100 сообщ./с лучшее значение показателя «p95 времени ответа» — 1{NBSP}мс — у архитектуры «А»; "
+        f"различие с ней не обнаружено у «Б»; «В» отстаёт от неё на 3,20{NBSP}мс "
+        f"(ДИ парной разности от 3,00 до 3,40{NBSP}мс)."
     )
-    assert more == less.replace("меньше", "больше")
 
 
-def test_a_sentence_on_an_interval_with_zero_claims_nothing():
-    text = sentence(_difference(-0.2, 0.4), "А", "Б")
-    assert "не обнаружено" in text
-    assert "меньше" not in text and "больше" not in text
-    assert f"парная разность 0,10{NBSP}мс (ДИ от −0,20 до 0,40{NBSP}мс)" in text
+def test_those_behind_the_leader_are_told_the_closest_and_the_farthest_of():
+    text = sentence(_standing({"a": 1.0, "b": 5.0, "c": 2.0}, b=(3.9, 4.1), c=(0.9, 1.1)), TITLES)
+    assert f"«В» отстаёт от неё на 1,00{NBSP}мс" in text
+    assert f"дальше всех — «Б», на 4,000{NBSP}мс" in text
+
+
+def test_a_leader_by_more_tells_how_far_the_others_are_below_it():
+    text = sentence(_standing({"a": 9.0, "b": 5.8}, b=(-3.4, -3.0)), TITLES)
+    assert f"«Б» отстаёт от неё на 3,20{NBSP}мс (ДИ парной разности от 3,00 до 3,40{NBSP}мс)" in text
+
+
+def test_where_all_are_equal_nobody_leads():
+    text = sentence(_standing({"a": 0.0, "b": 0.0, "c": 0.0}, b=(0, 0), c=(0, 0)), TITLES)
+    assert text == f"При 100 сообщ./с p95 времени ответа у всех архитектур одинаково: 0{NBSP}мс."
+
+
+def test_the_overloaded_are_named_and_compared_with_nobody():
+    assert "перегрузка — у «Б»" in sentence(_standing({"a": 1.0, "b": math.nan, "c": 2.0}, c=(0.9, 1.1)), TITLES)
+    assert (
+        sentence(_standing({"a": math.nan, "b": math.nan}), TITLES) == "При 100 сообщ./с перегружены все архитектуры."
+    )
+
+
+def test_a_unit_with_a_full_stop_ends_the_sentence_once():
+    shares = {name: Number(0.0, "сообщ.") for name in "ab"}
+    same = Standing("потери", "при отказах", shares, "a", {"b": Number(0.0, "сообщ.", 0.0, 0.0)})
+    assert sentence(same, TITLES).endswith("сообщ.") and ".." not in sentence(same, TITLES)
+
+
+def test_a_distance_between_shares_is_in_percentage_points():
+    shares = {"a": Number(1.0, "%"), "b": Number(3.0, "%")}
+    text = sentence(Standing("доля", "всегда", shares, "a", {"b": Number(2.0, "%", 1.5, 2.5)}), TITLES)
+    assert f"на 2,00{NBSP}п.{NBSP}п. (ДИ парной разности от 1,50 до 2,50{NBSP}п.{NBSP}п.)" in text
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "better", "winner"),
-    [
-        (-2, -1, "меньше", "a"),
-        (1, 2, "меньше", "b"),
-        (1, 2, "больше", "a"),
-        (-1, 1, "меньше", None),
-        (1, 2, None, None),
-    ],
+    ("titles", "said"), [(["А"], "«А»"), (["А", "Б"], "«А» и «Б»"), (["А", "Б", "В"], "«А», «Б» и «В»")]
 )
-def test_the_advantage_goes_by_the_sign_that_is_better(low, high, better, winner):
-    assert _difference(low, high, better).winner == winner
+def test_titles_are_listed_as_a_sentence_has_them(titles, said):
+    assert listed(titles) == said

@@ -114,8 +114,10 @@ def test_the_parts_stand_in_the_order_of_gost(word):
         "ЗАКЛЮЧЕНИЕ",
         "СПИСОК ИСПОЛЬЗОВАННЫХ ИСТОЧНИКОВ",
         "ПРИЛОЖЕНИЕ А Параметры моделей и их происхождение",
-        "ПРИЛОЖЕНИЕ Б Воспроизводимость",
-        "ПРИЛОЖЕНИЕ В Происхождение чисел",
+        "ПРИЛОЖЕНИЕ Б Проверка моделей",
+        "ПРИЛОЖЕНИЕ В Парные разности с базовой архитектурой",
+        "ПРИЛОЖЕНИЕ Г Воспроизводимость",
+        "ПРИЛОЖЕНИЕ Д Происхождение чисел",
     ]
 
 
@@ -123,23 +125,24 @@ def test_captions_are_numbered_in_order_by_fields(word):
     figures, tables = _texts(word, "GOST Figure Caption"), _texts(word, "GOST Table Caption")
     assert [text.split(" — ")[0] for text in figures] == [f"Рисунок {n + 1}" for n in range(len(figures))]
     assert [text.split(" — ")[0] for text in tables] == [
-        *(f"Таблица {n + 1}" for n in range(5)),
-        *("Таблица А.1", "Таблица Б.1", "Таблица Б.2", "Таблица В.1"),
+        *(f"Таблица {n + 1}" for n in range(10)),
+        *("Таблица А.1", "Таблица Б.1", *(f"Таблица В.{n + 1}" for n in range(6))),
+        *("Таблица Г.1", "Таблица Г.2", "Таблица Д.1"),
     ]
     assert _instructions(word).count("SEQ Рисунок \\* ARABIC") == len(figures)
-    assert _instructions(word).count("SEQ Таблица \\* ARABIC") == 5
-    assert _instructions(word).count("SEQ Таблица_Б \\* ARABIC") == 2
+    assert _instructions(word).count("SEQ Таблица \\* ARABIC") == 10
+    assert _instructions(word).count("SEQ Таблица_Г \\* ARABIC") == 2
 
 
 def test_formulas_are_numbered_by_fields(word):
-    assert _instructions(word).count("SEQ Формула \\* ARABIC") == 3
+    assert _instructions(word).count("SEQ Формула \\* ARABIC") == 4
     numbers = [
         each.text
         for table in word.tables
         for each in table._cells[-1].paragraphs
         if each.style.name == "GOST Formula Number"
     ]
-    assert numbers == ["(1)", "(2)", "(3)"]
+    assert numbers == ["(1)", "(2)", "(3)", "(4)"]
 
 
 def test_every_reference_is_a_field_with_a_target(word):
@@ -214,11 +217,7 @@ def test_numbers_and_conclusions_are_in_all_three_documents(word, pdf_pages, bui
     texts = {"docx": _all_text(word), "html": _html_text(built["html"])}
     titles = {each.name: each.title for each in context.architectures}
     wanted = [brief(number) for number in context.numbers.values()]
-    wanted += [
-        sentence(each, titles[each.first], titles[each.second])
-        for topic in context.differences.values()
-        for each in topic
-    ]
+    wanted += [sentence(each, titles) for aspect in context.standings.values() for each in aspect]
     for text in map(_spaced, wanted):
         for name, whole in texts.items():
             assert text.replace(" ", "") in whole.replace(" ", ""), (name, text)
@@ -229,7 +228,7 @@ def test_every_printed_number_has_its_run_in_the_last_appendix(word, context):
     rows = {_spaced(row.cells[0].text): row.cells for row in _data_tables(word)[-1].rows}
     for name, number in context.numbers.items():
         assert rows[name][2].text == number.run
-    assert {"Рисунок 3", "Таблица 1", "Таблица 5", "Таблица А.1"} <= set(rows)
+    assert {"Рисунок 3", "Таблица 1", "Таблица 10", "Таблица А.1"} <= set(rows)
 
 
 # The PDF

@@ -6,41 +6,57 @@ import pytest
 
 from simlib import paths
 from simlib.errors import BadInput, RunFailed
-from simlib.reporting import Number, ReportContext, TitlePage
+from simlib.reporting import Number, Place, ReportContext, Standing, TitlePage
 from simlib.reporting.markdown import fill, plain
+from simlib.reporting.numbers import NBSP
 
 
-def _with_response_time(context: ReportContext, number: Number) -> ReportContext:
-    first, *rest = context.differences["response_time"]
-    changed = (replace(first, number=number), *rest)
-    return replace(context, differences={**context.differences, "response_time": changed})
+def _with_performance(context: ReportContext, standing: Standing) -> ReportContext:
+    _, *rest = context.standings["performance"]
+    return replace(context, standings={**context.standings, "performance": (standing, *rest)})
+
+
+def _with_places(context: ReportContext, *places: Place) -> str:
+    return fill(replace(context, places=places), paths.REPORT_SOURCE).text
 
 
 def test_every_conclusion_follows_its_interval(context):
-    more = fill(context, paths.REPORT_SOURCE).text
-    turned = _with_response_time(context, Number(-3.2, "мс", -3.4, -3.0, "другой прогон"))
-    less = fill(turned, paths.REPORT_SOURCE).text
-    start = "При равномерной нагрузке 100 сообщ./с p95 времени ответа на заказ у архитектуры «вызовы REST»"
-    assert more.count(f"{start} больше") == less.count(f"{start} меньше") == 3  # abstract, comparison, conclusion
-    assert f"{start} меньше" not in more and f"{start} больше" not in less
+    first = context.standings["performance"][0]
+    start = "При равномерной нагрузке 100 сообщ./с лучшее значение показателя «p95 времени ответа на заказ»"
+    said = fill(context, paths.REPORT_SOURCE).text
+    assert said.count(f"{start} — 9{NBSP}мс — у архитектуры «очередь сообщений»; «вызовы REST» отстаёт") == 2
+    level = replace(first, differences={"rest": Number(0.1, "мс", -0.2, 0.4, "другой прогон")})
+    text = fill(_with_performance(context, level), paths.REPORT_SOURCE).text
+    assert "«очередь сообщений»; различие с ней не обнаружено у «вызовы REST»" in text
+    assert f"{start} — 9{NBSP}мс — у архитектуры «очередь сообщений»; «вызовы REST» отстаёт" not in text
 
 
-def test_an_advantage_that_is_lost_is_not_claimed(context):
-    claim = "Преимущество архитектуры «очередь сообщений» установлено"
-    assert claim in fill(context, paths.REPORT_SOURCE).text
-    turned = _with_response_time(context, Number(-3.2, "мс", -3.4, -3.0))
-    text = fill(turned, paths.REPORT_SOURCE).text
-    assert claim not in text
-    assert "Ни одна из архитектур не лучше" not in text
-    assert "Архитектура «вызовы REST» не уступает другим" in text
+def test_recommended_is_what_comes_first_and_no_more_surely_than_the_weights_let_it(context):
+    rest, queue = context.places
+    sure = _with_places(context, rest, queue)
+    assert "рекомендуется архитектура «вызовы REST»; эта рекомендация сохраняется при большинстве наборов весов" in sure
+    assert f"«очередь сообщений» первая при 20,0{NBSP}% наборов весов" in sure
+    torn = _with_places(context, replace(queue, flow=0.1, first=45.0), replace(rest, flow=0.05, first=40.0))
+    assert "если ни один аспект не важнее других, рекомендуется архитектура «очередь сообщений»" in torn
+    assert "рекомендация сохраняется" not in torn
+
+
+def test_where_another_is_better_at_processes_it_is_recommended_for_them(context):
+    advice = "рекомендацию следует дополнить"
+    assert advice in fill(context, paths.REPORT_SOURCE).text
+    rest, queue = context.places
+    best = {**rest.aspects, "сложные бизнес-процессы": 0.9}
+    assert advice not in _with_places(context, replace(rest, aspects=best), queue)
 
 
 def test_a_conclusion_without_an_interval_fails_the_build(context):
+    first = context.standings["performance"][0]
+    without = replace(first, differences={"rest": Number(3.2, "мс")})
     with pytest.raises(RunFailed, match="needs an interval"):
-        fill(_with_response_time(context, Number(-3.2, "мс")), paths.REPORT_SOURCE)
+        fill(_with_performance(context, without), paths.REPORT_SOURCE)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("numbers", "messages"), ("tables", "times"), ("figures", "consistency")])
+@pytest.mark.parametrize(("kind", "name"), [("numbers", "messages"), ("tables", "order"), ("figures", "consistency")])
 def test_what_the_context_has_not_is_named(context, kind, name):
     without = {key: value for key, value in getattr(context, kind).items() if key != name}
     with pytest.raises(RunFailed, match=f"has no .* '{name}'"):
@@ -55,7 +71,10 @@ def test_a_picture_that_is_not_there_is_named(context, tmp_path):
 
 def test_missed_accuracy_is_said(context):
     met = replace(context, numbers={**context.numbers, "validation.accepted": context.numbers["validation.points"]})
-    assert "промах" in fill(context, paths.REPORT_SOURCE).text
+    few = replace(context, numbers={**context.numbers, "validation.accepted": Number(2)})
+    assert "отмечены как промах" in fill(context, paths.REPORT_SOURCE).text
+    assert "Промахов больше половины" not in fill(context, paths.REPORT_SOURCE).text
+    assert "Промахов больше половины" in fill(few, paths.REPORT_SOURCE).text
     assert "промах" not in fill(met, paths.REPORT_SOURCE).text
 
 

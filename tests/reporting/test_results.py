@@ -28,6 +28,8 @@ def plan():
             Load(scenario="steady", rates=(100, 200, 400)),
             Load(scenario="burst"),
             Load(scenario="flash_sale"),
+            Load(scenario="fulfilment"),
+            Load(scenario="crashes"),
         ),
     )
 
@@ -52,8 +54,21 @@ def validation():
         for load in (0.5, 0.85)
         for kind in ("trace", "independent")
     ]
-    accuracy = {"p50": 0.2, "p95": 0.2, "p99": 0.3}
-    return {"rows": rows, "accuracy": accuracy, "stated_up_to_load": 0.7, "tried": 12, "rejected": 2, "calibration": []}
+    saturations = [
+        {
+            "architecture": name,
+            "broker": broker,
+            "measured": 400.0,
+            "predicted": 410.0,
+            "error": 0.025,
+            "accepted": True,
+        }
+        for name, broker in (("rest", None), ("message_queue", "nats"))
+    ]
+    return {
+        "rows": rows, "saturations": saturations, "accuracy": {"p50": 0.2, "p95": 0.1, "p99": 0.3},
+        "saturation_accuracy": 0.05, "stated_up_to_load": 0.7, "tried": 12, "rejected": 2, "calibration": [],
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -86,46 +101,66 @@ def test_the_template_finds_all_that_it_asks_for(context):
 
 
 def test_of_the_validation_the_report_tells_the_architectures_that_it_compares(stored, plan, validation):
-    others = [{**row, "architecture": "outbox"} for row in validation["rows"]]
-    context = results.context(plan, {**validation, "rows": [*validation["rows"], *others]})
-    assert set(context.tables["validation"].frame["Архитектура"]) == {"вызовы REST", "очередь сообщений (nats)"}
-    assert context.numbers["validation.points"].value == 2
+    more = {
+        part: [*validation[part], *({**row, "architecture": "outbox"} for row in validation[part])]
+        for part in ("rows", "saturations")
+    }
+    context = results.context(plan, {**validation, **more})
+    twins = {"вызовы REST", "очередь сообщений (nats)"}
+    assert (
+        set(context.tables["validation"].frame["Прототип"]) == set(context.tables["points"].frame["Прототип"]) == twins
+    )
+    assert (context.numbers["validation.points"].value, context.numbers["validation.saturations"].value) == (2, 2)
 
 
 @pytest.mark.parametrize("invented_results", [{"overloaded": True}], indirect=True)
 def test_where_every_point_is_overloaded_the_report_says_so(stored, plan, validation):
     source = reporting.markdown.fill(results.context(plan, validation), paths.REPORT_SOURCE)
-    assert "в каждой точке хотя бы одна из архитектур перегружена" in source.text
+    assert "перегружены все архитектуры" in source.text
 
 
 def test_numbers_are_those_of_the_store(context, stored):
     found = comparison.saturation(stored).set_index("candidate").loc["rest"]
-    number = context.numbers["saturation.rest"]
+    [standing] = context.standings["scalability"]
+    number = standing.values["rest"]
     assert (number.value, number.low, number.high) == (found["value"], found["low"], found["high"])
     assert number.run == "invented/rest-steady"
-    times = context.tables["times"].frame
-    row = times[(times["Архитектура"] == "вызовы REST") & (times["Сообщ./с"] == 200)].iloc[0]
+    row = context.tables["order"].frame.set_index("Архитектура").loc["вызовы REST"]
     points = comparison.points(stored).query("candidate == 'rest' and rate == 200").set_index("metric")
-    assert row["p95, мс"].value == pytest.approx(1e3 * points.loc["response_time_p95.order", "value"])
-    full = times[times["Сообщ./с"] == 400].iloc[0]
-    assert full["p95, мс"].value != full["p95, мс"].value, "an overloaded point has no percentile"
+    assert row["равномерная нагрузка"].value == pytest.approx(1e3 * points.loc["response_time_p95.order", "value"])
+    assert set(context.tables["paired-order"].frame["Архитектура"]) == {
+        "очередь сообщений",
+        "очередь с ожиданием ответа",
+    }
 
 
 def test_every_difference_is_one_of_the_paired_intervals(context, stored):
-    pairs = comparison.headlines(comparison.pairs(stored))
+    pairs = comparison.pairs(stored)
     scales = {"мс": 1e3, "%": 100.0}
     known = {
         (row.a, row.b, round(row.difference, 9), round(row.low, 9), round(row.high, 9)) for row in pairs.itertuples()
     }
-    assert list(context.differences) == list(comparison.TOPICS)
-    for topic, differences in context.differences.items():
-        first = differences[0]
-        assert (first.first, first.second) == ("message_queue", "rest"), topic
-        for each in differences:
-            scale = scales.get(each.number.unit, 1.0)
-            values = (round(value / scale, 9) for value in (each.number.value, each.number.low, each.number.high))
-            assert (each.first, each.second, *values) in known
-            assert each.number.run.startswith("invented/")
+    assert list(context.standings) == list(comparison.ASPECTS)
+    for standing in (each for of_aspect in context.standings.values() for each in of_aspect):
+        assert set(standing.values) == {"rest", "message_queue"}, "variants do not compete"
+        for name, number in standing.differences.items():
+            scale = scales.get(number.unit, 1.0)
+            value, low, high = (round(each / scale, 9) for each in (number.value, number.low, number.high))
+            straight, turned = (name, standing.leader, value, low, high), (standing.leader, name, -value, -high, -low)
+            assert straight in known or turned in known
+            assert number.run.startswith("invented/")
+
+
+def test_the_leader_is_the_fastest_and_of_throughput_the_largest(context):
+    assert {each.leader for each in context.standings["performance"]} == {"message_queue"}
+    assert [each.leader for each in context.standings["scalability"]] == ["rest"]
+
+
+def test_places_are_those_of_the_architectures_the_best_first(context):
+    assert {place.name for place in context.places} == {"rest", "message_queue"}
+    assert context.places[0].flow >= context.places[1].flow
+    assert sum(place.first for place in context.places) == pytest.approx(100)
+    assert list(context.tables["choice"].frame["Архитектура"]) == [place.title for place in context.places]
 
 
 def test_what_was_validated_is_counted(context):
@@ -133,13 +168,21 @@ def test_what_was_validated_is_counted(context):
     assert (numbers["validation.points"], numbers["validation.accepted"]) == (2, 1)
     assert numbers["validation.worst"] == pytest.approx(25)
     assert (numbers["measurement.tried"], numbers["measurement.rejected"]) == (12, 2)
-    assert set(context.tables["validation"].frame["Точность"]) == {"выдержана", "промах", "не заявлена"}
+    summary = context.tables["validation"].frame.set_index("Прототип")
+    assert list(summary["Выдержано"]) == ["1 из 1", "0 из 1"]
+    points = context.tables["points"].frame.set_index("Прототип")
+    assert points.loc["вызовы REST", "ρ = 0,5"] == "10 / −25 / 10"
+    assert points.loc["очередь сообщений (nats)", "ρ = 0,5"] == "10 / −25 / 10*"
+    assert points.loc["очередь сообщений (nats)", "ρ = 0,85"] == "10 / −25 / 10", "no accuracy is stated of it"
 
 
 def test_every_parameter_is_printed_with_its_provenance(context):
     frame = context.tables["parameters"].frame
     assert {"edge", "retries", "consumers", "answered_on"} <= set(frame["Параметр"])
     assert set(frame["Происхождение"]) <= {"измерено", "принято", "опубликовано"}
+    rows = frame.set_index("Параметр")
+    assert (rows.loc["edge", "Архитектуры"], rows.loc["consumers", "Архитектуры"]) == ("все", "2")
+    assert rows.loc["timeout", "Значение"] == "1 с" and rows.loc["retry_budget", "Значение"] == "100"
 
 
 def test_without_a_validation_the_report_says_what_to_run(monkeypatch, tmp_path):
