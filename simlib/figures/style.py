@@ -1,4 +1,4 @@
-"""How figures look: sizes, marks that tell candidates apart in black and white, numbers as the language writes them."""
+"""How figures look: sizes, marks that tell series apart in black and white, numbers as the language writes them."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ _SETTINGS: Any = {
 }
 
 
-def marks(candidates: Iterable[Name]) -> dict[Name, dict[str, Any]]:
-    """Colour, marker and line style of each candidate, in their order."""
-    return {name: _MARKS[k % len(_MARKS)] for k, name in enumerate(candidates)}
+def marks(names: Iterable[Name]) -> dict[Name, dict[str, Any]]:
+    """Colour, marker and line style of each series, in their order."""
+    return {name: _MARKS[k % len(_MARKS)] for k, name in enumerate(names)}
 
 
 @contextmanager

@@ -283,16 +283,14 @@ class _Results:
         rows = [row for row in self.validation["rows"] if row["kind"] == "trace"]
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for row in sorted(rows, key=lambda row: row["load"]):
-            errors = " / ".join(russian(round(100 * row["error"][level])) for level in LEVELS)
+            errors = "/".join(russian(round(100 * row["error"][level])) for level in LEVELS)
             of = (twin_title(row, "ru"), text(f"of:{row['metric']}.{row['kind_of_message']}", "ru"))
             missed = "*" if row["accepted"] is False else ""
             cells.setdefault(of, {})[f"ρ = {russian(round(row['load'], 2))}"] = f"{errors}{missed}"
         order = list(dict.fromkeys(twin_title(row, "ru") for row in rows))
         found = sorted(cells.items(), key=lambda each: order.index(each[0][0]))
         frame = pd.DataFrame([{"Прототип": twin, "Показатель": what, **loads} for (twin, what), loads in found])
-        caption = (
-            "Ошибки предсказанных p50 / p95 / p99 на нагрузках вне калибровки, %; звёздочка — точность не выдержана"
-        )
+        caption = "Ошибки предсказанных p50/p95/p99 на нагрузках вне калибровки, %; звёздочка — точность не выдержана"
         return Table(frame.astype(object).where(frame.notna(), None), caption, MADE)
 
     def _saturation_table(self) -> Table:
