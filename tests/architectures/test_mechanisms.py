@@ -70,6 +70,15 @@ def test_a_slow_side_makes_every_architecture_slower(name, part):
 
 
 @pytest.mark.parametrize("name", architectures.names())
+def test_every_architecture_fails_while_a_side_is_down_and_loses_and_doubles_nothing(name):
+    made = history(name, load_scenario("crashes"), 13_000)
+    assert sorted(made.faults["part"].to_pylist()) == ["accounting", "shop"]
+    found = measure(made)
+    assert (found["lost"], found["duplicated"]) == (0, 0)
+    assert found["failed"] > 100, "of the five hundred that come while each side is down"
+
+
+@pytest.mark.parametrize("name", architectures.names())
 def test_every_architecture_goes_through_the_steps_of_an_order_and_only_a_saga_undoes_them(name):
     """Without failures all of them do all steps; with failures only sagas leave nothing half finished."""
     whole, failing = (history(name, process(**chances), 150) for chances in ({}, {"step_refused": 0.2}))
