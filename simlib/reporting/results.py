@@ -42,6 +42,8 @@ TABLES = {
     "processes": ("processes", None),
 }
 """The tables of values by criterion: of one metric of an aspect in each of its scenarios, or of all its metrics."""
+TOLD = ("goodput", *(metric for metrics in comparison.ASPECTS.values() for metric in metrics))
+"""The metrics that the report tells of; saturation is made of the first."""
 MADE = "data/calibration/validation.json"
 COUNTED = "data/cost.json"
 PACKAGES = ("simpy", "numpy", "numba", "pandas", "scipy", "matplotlib")
@@ -113,6 +115,7 @@ class _Results:
         self.names = comparison.compared(self.candidates)
         self.validation = comparison.validated(validation, self.candidates)
         stored = store.read(paths.RESULTS / plan.name)
+        stored = stored[stored["metric"].isin(TOLD) | stored["metric"].isna()]
         self.points = comparison.points(stored)
         self.saturation = comparison.saturation(stored)
         self.pairs = comparison.pairs(stored)
