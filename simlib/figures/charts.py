@@ -149,7 +149,7 @@ def differences(headlines: pd.DataFrame, points: pd.DataFrame, language: Languag
         for axes in panels.flat[len(metrics) :]:
             axes.set_axis_off()
         for axes in panels[-1]:
-            axes.set_xlabel(_wrapped(text("ratio", language, base=title(base, language)), 40), fontsize=7.5)
+            axes.set_xlabel(_wrapped(text("ratio", language, base=title(base, language)), 26), fontsize=7.5)
         handles = [_handle(_at(rows, scenario, language), mark) for scenario, mark in marks.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
         return _finished(figure, points, language)
