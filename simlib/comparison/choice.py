@@ -20,6 +20,7 @@ import pandas as pd
 
 from simlib import architectures, draws
 from simlib.comparison import MORE, SATURATION, at_criteria, compared, reference
+from simlib.errors import BadInput
 
 COSTS = {"integration": ("parts", "concepts", "settings", "failures"), "cost": ("person_months", "cognitive")}
 """What is counted of the programs, the less the better: by aspect."""
@@ -69,13 +70,22 @@ def choose(criteria: pd.DataFrame, pairs: pd.DataFrame, costs: pd.DataFrame, val
 
 
 def costs(file: Path) -> pd.DataFrame:
-    """What the programs cost: a row each architecture, on the first of its brokers, and a column each measure."""
+    """What the programs cost: a row each architecture, on the first of its brokers, and a column each measure.
+
+    Raises BadInput where the file is missing or no JSON.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{file} is missing: run make cost") from None
+    except ValueError as error:
+        raise BadInput(f"{file} is no JSON ({error}): run make cost") from None
     rows = [
         {
             "architecture": row["architecture"],
             **{name: _count(row[name]) for names in COSTS.values() for name in names},
         }
-        for row in json.loads(file.read_text(encoding="utf-8"))["rows"]
+        for row in found["rows"]
         if row["broker"] == architectures.get(row["architecture"]).brokers[0]
     ]
     return pd.DataFrame(rows).set_index("architecture")

@@ -52,20 +52,20 @@ PACKAGES = ("simpy", "numpy", "numba", "pandas", "scipy", "matplotlib")
 def report(workers: int) -> list[Path]:
     """Bring results, comparison and figures up to date, and build the report; its files.
 
-    Raises BadInput where the models are not validated yet, RunFailed where a run or a notebook failed.
+    Raises BadInput where the models are not validated yet or the costs not known, RunFailed where a run or a notebook failed.
     """
     plan = experiments.load_plan(paths.PLANS / PLAN)
-    validation = _validation()
+    validation, costs = _validation(), choice.costs(paths.COST)
     for folder in (paths.FIGURES, paths.REPORT):
         paths.writable(folder)
     experiments.require(experiments.sweep(plan, workers))
     _compare(plan)
-    return build(context(plan, validation), paths.REPORT)
+    return build(context(plan, validation, costs), paths.REPORT)
 
 
-def context(plan: experiments.Plan, validation: Mapping[str, Any]) -> ReportContext:
-    """What the report prints, from the plan's part of the store and the validation's document."""
-    return _Results(plan, validation).context()
+def context(plan: experiments.Plan, validation: Mapping[str, Any], costs: pd.DataFrame) -> ReportContext:
+    """What the report prints, from the plan's part of the store, the validation's document and the programs' costs."""
+    return _Results(plan, validation, costs).context()
 
 
 def _validation() -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _compare(plan: experiments.Plan) -> None:
 class _Results:
     """The tables of the comparison, in the report's language."""
 
-    def __init__(self, plan: experiments.Plan, validation: Mapping[str, Any]) -> None:
+    def __init__(self, plan: experiments.Plan, validation: Mapping[str, Any], costs: pd.DataFrame) -> None:
         self.plan = plan
         self.candidates = list(dict.fromkeys(entry.candidate for entry in plan.entries))
         self.names = comparison.compared(self.candidates)
@@ -121,8 +121,8 @@ class _Results:
         self.pairs = comparison.pairs(stored)
         self.criteria = comparison.criteria(self.points, self.saturation, self.pairs)
         self.differences = comparison.at_criteria(self.pairs, comparison.reference(self.pairs))
-        self.costs = choice.costs(paths.COST)
-        self.choice = choice.choose(self.criteria, self.pairs, self.costs, self.validation)
+        self.costs = costs
+        self.choice = choice.choose(self.criteria, self.pairs, costs, self.validation)
         self.baseline = comparison.baseline(self.candidates)
         self.grid = max(plan.scenarios, key=lambda load: len(load.rates)).scenario
 

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from simlib import comparison, experiments, paths, reporting
+from simlib.comparison import choice
 from simlib.errors import BadInput
 from simlib.experiments import Candidate, Load, Plan, store
 from simlib.figures import style
@@ -71,6 +72,11 @@ def validation():
     }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def costs():
+    return choice.costs(paths.COST)
+
+
 @pytest.fixture
 def stored(monkeypatch, tmp_path, plan, invented_results):
     """The invented results in a store of their own, with pictures for the report to print."""
@@ -90,8 +96,8 @@ def stored(monkeypatch, tmp_path, plan, invented_results):
 
 
 @pytest.fixture
-def context(stored, plan, validation):
-    return results.context(plan, validation)
+def context(stored, plan, validation, costs):
+    return results.context(plan, validation, costs)
 
 
 def test_the_template_finds_all_that_it_asks_for(context):
@@ -100,12 +106,12 @@ def test_the_template_finds_all_that_it_asks_for(context):
     assert {"response_time.svg", "validation.svg"} <= set(source.pictures)
 
 
-def test_of_the_validation_the_report_tells_the_architectures_that_it_compares(stored, plan, validation):
+def test_of_the_validation_the_report_tells_the_architectures_that_it_compares(stored, plan, validation, costs):
     more = {
         part: [*validation[part], *({**row, "architecture": "outbox"} for row in validation[part])]
         for part in ("rows", "saturations")
     }
-    context = results.context(plan, {**validation, **more})
+    context = results.context(plan, {**validation, **more}, costs)
     twins = {"вызовы REST", "очередь сообщений (nats)"}
     assert (
         set(context.tables["validation"].frame["Прототип"]) == set(context.tables["points"].frame["Прототип"]) == twins
@@ -114,8 +120,8 @@ def test_of_the_validation_the_report_tells_the_architectures_that_it_compares(s
 
 
 @pytest.mark.parametrize("invented_results", [{"overloaded": True}], indirect=True)
-def test_where_every_point_is_overloaded_the_report_says_so(stored, plan, validation):
-    source = reporting.markdown.fill(results.context(plan, validation), paths.REPORT_SOURCE)
+def test_where_every_point_is_overloaded_the_report_says_so(stored, plan, validation, costs):
+    source = reporting.markdown.fill(results.context(plan, validation, costs), paths.REPORT_SOURCE)
     assert "перегружены все архитектуры" in source.text
 
 
@@ -190,5 +196,14 @@ def test_without_a_validation_the_report_says_what_to_run(monkeypatch, tmp_path)
     with pytest.raises(BadInput, match="run simlib measure, simlib calibrate and simlib validate"):
         results.report(1)
     (tmp_path / "validation.json").write_text("{")
+    with pytest.raises(BadInput, match="is no JSON"):
+        results.report(1)
+
+
+def test_without_the_costs_the_report_says_what_to_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "COST", tmp_path / "cost.json")
+    with pytest.raises(BadInput, match=r"cost\.json is missing: run make cost"):
+        results.report(1)
+    (tmp_path / "cost.json").write_text("{")
     with pytest.raises(BadInput, match="is no JSON"):
         results.report(1)
