@@ -69,7 +69,7 @@ def said(capsys, command: str, *statuses: int) -> str:
     found = cli.main(command.split())
     printed = capsys.readouterr()
     assert found in statuses, printed.err
-    return printed.out or printed.err.splitlines()[-1]
+    return printed.out if "--json" in command else printed.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("server", PARTS, indirect=True)
