@@ -83,7 +83,7 @@ def tasks(flow: Flow, scenario: Scenario, accounting: Side, stock: Table) -> lis
     places = {RESERVE: accounting, CONFIRM: accounting}
     for step, name in ((PAY, "payment"), (SHIP, "shipping")):
         if step in scenario.steps:
-            places[step] = side(flow.part(name), accounting.machine, accounting.parameters)
+            places[step] = side(flow, name, accounting.machine, accounting.parameters)
     return [Task(step, places[step], stock, scenario) for step in scenario.steps]
 
 
@@ -104,7 +104,7 @@ def called(flow: Flow, p: Parameters, here: Side, others: list[Task]) -> Steps:
         heard = [*task.unheard(), branch(RESULT.differs("timed_out"), answer)]
         server = [link.send(stream=f"{way}.there"), *there.receive(f"{task.step}.server")]
         done = [
-            *here.work(p.http_client, f"{task.step}.client.send"),
+            *here.send(p.http_client, f"{task.step}.client.send"),
             call([*server, rescue([*done, *heard], otherwise=refusal)], timeout=GIVEN_UP),
             *here.work(p.http_client, f"{task.step}.client.took"),
         ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
+from simpy.events import EventPriority
 
 from simlib import draws
 from simlib.distributions import Distribution
@@ -37,8 +38,98 @@ OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refu
 HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
 """Streams of the handlers' work, which all architectures share."""
 Story = Generator[simpy.Event, Any, Any]
+AFTER_ALL_ELSE = EventPriority(2)
+"""The priority of what happens last at an instant."""
 Known = tuple[int, int, int]
 """What a service remembers of a message: the result, and the level and version that went on with it."""
+
+
+class Turn(simpy.Event):
+    """A turn in an event loop, which ends with the block that it is used in."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        super().__init__(loop.env)
+        self.loop = loop
+
+    def __enter__(self) -> Turn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.triggered:
+            self.loop.keep()
+        else:
+            self.loop.line = [(joined, turn) for joined, turn in self.loop.line if turn is not self]
+
+
+class EventLoop:
+    """Goes round in iterations, each of which serves those who waited when it began; what they send leaves when it ends.
+
+    A process keeps its turn until it waits for something: here, until the instant is over in which it had done its work.
+    """
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self.env, self.busy, self.iteration, self.kept = env, False, 0, 0
+        self.keeper: simpy.Process | None = None
+        self.line: list[tuple[int, Turn]] = []
+        self.outputs: list[simpy.Event] = []
+
+    def request(self) -> Turn:
+        """A turn, which comes at once where the loop is free or the process still has it."""
+        turn, process = Turn(self), self.env.active_process
+        if self.keeper is not None and self.keeper is not process and waits(self.keeper):
+            self.pass_on()
+        if self.busy and self.keeper is not process:
+            self.line.append((self.iteration, turn))
+        else:
+            self.busy, self.keeper = True, None
+            turn.succeed()
+        return turn
+
+    def keep(self) -> None:
+        """The process keeps its turn for the instant."""
+        self.keeper = self.env.active_process
+        self.kept += 1
+        over, kept = self.env.event(), self.kept
+        over.callbacks = [lambda _: self.instant_over(kept)]
+        over._ok, over._value = True, None
+        self.env.schedule(over, priority=AFTER_ALL_ELSE)
+
+    def instant_over(self, kept: int) -> None:
+        """Who is next has a turn, where one was kept until now."""
+        if self.keeper is not None and self.kept == kept:
+            self.pass_on()
+
+    def pass_on(self) -> bool:
+        """Who is next has a turn; whether that is in another iteration."""
+        self.keeper = None
+        ends = not self.line or self.line[0][0] == self.iteration
+        if ends:
+            self.iteration += 1
+            for output in self.outputs:
+                output.succeed()
+            self.outputs = []
+        if self.line:
+            self.line.pop(0)[1].succeed()
+        else:
+            self.busy = False
+        return ends
+
+    def hand(self, one: simpy.Process | None, other: simpy.Process | None) -> None:
+        """One process goes on as another."""
+        if self.keeper is one:
+            self.keeper = other
+
+    def output(self) -> Story:
+        """Wait until the iteration is over."""
+        if not self.busy or (self.keeper is self.env.active_process and self.pass_on()):
+            return
+        self.outputs.append(self.env.event())
+        yield self.outputs[-1]
+
+
+def waits(process: simpy.Process) -> bool:
+    """Whether a process that runs no more waits for something, which is more than what comes at once."""
+    return not process.is_alive or isinstance(process.target, simpy.Timeout) or not process.target.triggered
 
 
 @dataclass(eq=False)
@@ -46,7 +137,7 @@ class Side:
     """A service: one event loop, its connections to its database, its goods or its copy of them."""
 
     name: str
-    cpu: simpy.Resource
+    cpu: EventLoop | simpy.Resource
     database: simpy.Resource
     level: list[int]
     version: list[int]
@@ -73,9 +164,12 @@ class Ground:
 
     def side(self, name: str) -> Side:
         """A service with a database of its own."""
-        cpu, database = simpy.Resource(self.env), simpy.Resource(self.env, self.p.database_connections)
-        units = self.scenario.stock().tolist()
-        return Side(name, cpu, database, units, [0] * len(units))
+        database, units = simpy.Resource(self.env, self.p.database_connections), self.scenario.stock().tolist()
+        return Side(name, self.event_loop(), database, units, [0] * len(units))
+
+    def event_loop(self) -> EventLoop | simpy.Resource:
+        """What serves a process's work."""
+        return EventLoop(self.env) if self.p.event_loop else simpy.Resource(self.env)
 
     def issue(self) -> None:
         """Messages come, to what is there by now."""
@@ -160,6 +254,41 @@ class Ground:
             yield core
             yield self.env.timeout(self.drawn(distribution, stream, place) + more)
 
+    def send(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
+        """Work of which something comes that is sent."""
+        yield from self.work(side, distribution, stream, place)
+        if isinstance(side.cpu, EventLoop):
+            yield from side.cpu.output()
+
+    def attempt_within(self, time: float, side: Side, story: Story) -> Generator[simpy.Event, Any, Any]:
+        """A side's story, which is given up after a time; what it comes to, None where it is."""
+        begun, going_on = self.env.active_process, self.env.process(story)
+        loop = side.cpu
+        if isinstance(loop, EventLoop):
+            loop.hand(begun, going_on)
+        try:
+            ended = yield going_on | self.env.timeout(time)
+        except simpy.Interrupt as given_up:
+            going_on.interrupt(given_up.cause)
+            return None
+        if going_on not in ended:
+            going_on.interrupt("timed out")
+            return None
+        if isinstance(loop, EventLoop):
+            loop.hand(going_on, begun)
+        return going_on.value
+
+    def over(self, side: Side) -> None:
+        """Whoever goes from one thing to the next keeps no turn."""
+        if isinstance(side.cpu, EventLoop) and side.cpu.keeper is self.env.active_process:
+            side.cpu.pass_on()
+
+    def let_others(self, side: Side) -> Story:
+        """Who else waits for the event loop has a turn."""
+        if isinstance(side.cpu, EventLoop):
+            self.over(side)
+            yield self.env.timeout(0.0)
+
     def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
         with side.cpu.request() as turn:
             yield turn
@@ -219,14 +348,14 @@ class Ground:
 
     def call_service(self, step: str, side: Side, message: int, attempt: int, place: int) -> Story:
         here, way = self.accounting, f"{step}.network"
-        yield from self.work(here, self.p.http_client, f"{step}.client.send", place)
+        yield from self.send(here, self.p.http_client, f"{step}.client.send", place)
         yield self.time(self.p.network, f"{way}.there.from.{here.name}", place)
         yield from self.work(side, self.p.http_server, f"{step}.server.receive", place)
         response = yield from self.do_step(step, side, message, attempt, place)
         if response == OK and self.unheard(step, message, attempt):
             return TIMED_OUT
         page, end = ("failed", "failed") if response == FAILED else ("server", "back")
-        yield from self.work(side, self.p.http_server, f"{step}.{page}.answer", place)
+        yield from self.send(side, self.p.http_server, f"{step}.{page}.answer", place)
         yield self.time(self.p.network, f"{way}.{end}.from.{side.name}", place)
         if response != FAILED:
             yield from self.work(here, self.p.http_client, f"{step}.client.took", place)
@@ -244,7 +373,7 @@ class Ground:
         yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
 
     def leave(self, label: str, side: Side, message: int, place: int, response: int, variant: str = "") -> Story:
-        yield from self.work(side, self.p.http_server, f"{label}.{side.name}{variant}.answer", place)
+        yield from self.send(side, self.p.http_server, f"{label}.{side.name}{variant}.answer", place)
         yield self.time(self.p.edge, f"{label}{variant}.edge.back", place)
         self.responded[message], self.response[message] = self.env.now, response
 

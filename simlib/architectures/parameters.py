@@ -49,6 +49,9 @@ class Parameters(Frozen):
     read: Time = Field("0.3 ms", validate_default=True, description="the database server's work for a transaction")
     cores: Count = Field(2, description="cores of the machine that both sides and the database share")
     database_connections: Count = Field(8, description="connections of each side to its database")
+    event_loop: Truth = Field(
+        True, description="whether what a service sends leaves at the end of an iteration of its event loop, or at once"
+    )
 
     @classmethod
     def variants(cls) -> tuple[type[Parameters], ...]:

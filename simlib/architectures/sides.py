@@ -28,6 +28,7 @@ from simlib.flow import (
     wait_until,
 )
 from simlib.flow.blocks import Time
+from simlib.flow.model import Discipline
 from simlib.scenario import HANDLER_FAILURE, HANDLER_WORK, Scenario
 
 ANNOUNCEMENT_WORK = "announcement_work"
@@ -56,13 +57,21 @@ class Side:
         """Processor work of the side."""
         return work(self.part, self.machine, time, stream)
 
+    def send(self, time: Time, stream: str) -> Steps:
+        """Processor work of which something comes that is sent: it leaves when the event loop has done what else there was."""
+        return [*self.work(time, stream), *([self.part.cpu.output()] if self.parameters.event_loop else [])]
+
+    def let_others(self) -> Steps:
+        """Who else waits for the event loop has a turn."""
+        return [delay(0.0)] if self.parameters.event_loop else []
+
     def receive(self, label: str) -> Steps:
         """Take in an HTTP request."""
         return self.work(self.parameters.http_server, f"{label}.receive")
 
     def answer(self, label: str) -> Steps:
         """Answer an HTTP request."""
-        return self.work(self.parameters.http_server, f"{label}.answer")
+        return self.send(self.parameters.http_server, f"{label}.answer")
 
     def commit(self, label: str, insert: Steps = ()) -> Steps:
         """A writing transaction: what a read costs, what else is written, and the flush of the log."""
@@ -103,19 +112,26 @@ def work(part: Part, machine: Machine, time: Time, stream: str) -> Steps:
 def sides(flow: Flow, parameters: Parameters) -> tuple[Side, Side]:
     """Accounting and shop, on one machine."""
     machine = Machine(flow.pool("cores", capacity=parameters.cores), flow.pool("database_log", capacity=1))
-    accounting, shop = (side(part, machine, parameters) for part in (flow.part("accounting"), flow.part("shop")))
+    accounting, shop = (side(flow, name, machine, parameters) for name in ("accounting", "shop"))
     return accounting, shop
 
 
-def side(part: Part, machine: Machine, parameters: Parameters) -> Side:
+def side(flow: Flow, name: str, machine: Machine, parameters: Parameters) -> Side:
     """A service with a database of its own, on a machine."""
+    part = process(flow, name, parameters)
     return Side(part, part.pool("database", capacity=parameters.database_connections), machine, parameters)
+
+
+def process(flow: Flow, name: str, parameters: Parameters, replica_of: Part | None = None) -> Part:
+    """A process of a service."""
+    discipline: Discipline = "event_loop" if parameters.event_loop else "priority"
+    return flow.part(name, replica_of=replica_of, discipline=discipline)
 
 
 def processes(flow: Flow, one: Side, count: int) -> list[Side]:
     """A side's processes, all on its database: that one, and further parts that are called after it."""
     names = [f"{one.part.name}.{number}" for number in range(2, count + 1)]
-    return [one, *(replace(one, part=flow.part(name, replica_of=one.part)) for name in names)]
+    return [one, *(replace(one, part=process(flow, name, one.parameters, one.part)) for name in names)]
 
 
 def group_commit(part: Part, log: Pool, flush: Time, name: str) -> Step:

@@ -193,9 +193,10 @@ def _alone(
     say(f"{of.architecture}: {how}, {name}")
     idle = how == "idle"
     with processes.folder({}) as folder:
-        scenario, messages = (_idle if idle else _bursts)(effort, case.scenario, kind, folder)
+        times = _one_by_one(effort) if idle else _bursts(effort)
+        scenario = _at(times, case.scenario, kind, folder)
         point, latest = {"purpose": f"{how}-{name}"}, effort.latest if idle else math.inf
-        history = _valid(of, bench, scenario, point, 101, messages, case.meta, effort, latest, say)
+        history = _valid(of, bench, scenario, point, 101, times.size, case.meta, effort, latest, say)
     if history is not None:
         history.save(of.folder / f"{how}-{name}")
 
@@ -267,19 +268,19 @@ def _valid(
     return None
 
 
-def _only(scenario: Scenario, kind: str) -> dict[str, Any]:
-    """What makes a scenario one of a single kind of message."""
-    return {"mix": Mix(**{name: float(name == kind) for name in KINDS})}
+def _one_by_one(effort: Effort) -> np.ndarray:
+    """When to send messages of which most meet an idle system, s."""
+    return effort.apart * np.arange(1, effort.idle + 1)
 
 
-def _idle(effort: Effort, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
-    """One kind of message, so seldom that most meet an idle system."""
-    return scenario.with_rate(effort.idle_rate).model_copy(update=_only(scenario, kind)), effort.idle
+def _bursts(effort: Effort) -> np.ndarray:
+    """When to send messages of which some are sent at once, so that the event loops stay busy while they are at it, s."""
+    return np.repeat(np.arange(1, effort.bursts + 1) * BURST_EVERY, BURST)
 
 
-def _bursts(effort: Effort, scenario: Scenario, kind: str, folder: Path) -> tuple[Scenario, int]:
-    """One kind of message, some at once, so that the event loops stay busy while they are at it."""
-    times = np.repeat(np.arange(1, effort.bursts + 1) * BURST_EVERY, BURST)
-    file = folder / "bursts.txt"
+def _at(times: np.ndarray, scenario: Scenario, kind: str, folder: Path) -> Scenario:
+    """One kind of message alone, at these times."""
+    file = folder / "times.txt"
     np.savetxt(file, times)
-    return scenario.model_copy(update={"arrivals": Trace(file=file), **_only(scenario, kind)}), times.size
+    mix = Mix(**{name: float(name == kind) for name in KINDS})
+    return scenario.model_copy(update={"arrivals": Trace(file=file), "mix": mix})

@@ -18,7 +18,7 @@ from simlib.domain import ORDER, STOCK_QUERY, STOCK_UPDATE
 from simlib.engines.live import under_way
 from simlib.history import History
 from simlib.metrics import middle_rate
-from simlib.quantities import Number, PositiveDuration, Probability, Rate, Whole
+from simlib.quantities import Number, PositiveDuration, Probability, Whole
 from simlib.reading import Frozen, read_model
 from simlib.scenario import Scenario, Slowdown, load_scenario
 
@@ -36,10 +36,11 @@ class Effort(Frozen):
 
     pace: Annotated[Number, Field(ge=1)] = 30.0
     """How long the machine alone is watched for slow episodes, s."""
-    idle: Annotated[Whole, Field(ge=40)] = 240
-    """Messages of a kind at low load."""
-    idle_rate: Rate = 8.0
-    """How many a second there: so few that most meet an idle system."""
+    idle: Annotated[Whole, Field(ge=40)] = 600
+    """Messages of a kind, one after the other."""
+    apart: PositiveDuration = 0.008
+    """Between two of them, s: most meet an idle system, and one that has not rested for longer than it does under load: what
+    rests is slow (`python -m benchmarks.cold`)."""
     bursts: Annotated[Whole, Field(ge=1)] = 100
     saturations: Annotated[Whole, Field(ge=1)] = 5
     saturating: Annotated[Whole, Field(ge=100)] = 1500

@@ -236,8 +236,14 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         pools.append((len(members), pool.members, SELECTS.index(pool.select), 0, breaker.failures, most, breaker.lasts))
         for _ in range(pool.members):
             limit, preemptive = _or_none(pool.queue_limit), pool.discipline == "preemptive"
-            members.append((pool.capacity, limit, 0, 0, i, len(lists), len(levels), i, 0, -math.inf, preemptive, 0, 0))
-            lists += [(NOWHERE, NOWHERE, len(members) - 1)] * len(levels)
+            first, outputs = len(lists), NOWHERE
+            lists += [(NOWHERE, NOWHERE, len(members))] * len(levels)
+            if pool.discipline == "event_loop":
+                outputs = len(lists)
+                lists.append((NOWHERE, NOWHERE, NOWHERE))
+            members.append(
+                (pool.capacity, limit, 0, 0, i, first, len(levels), i, 0, -math.inf, preemptive, 0, 0, outputs, 0)
+            )
     groups: list[Any] = []
     actors = 0
     read_by = {}
@@ -292,7 +298,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         key, numbers = _numbering(numberings, arrivals, credit.key, None)
         credits.append((len(members), NOWHERE if credit.key is None else key))
         for _ in range(int(numbers.max()) + 1):
-            members.append((credit.tokens, NOWHERE, 0, 0, i, len(lists), 1, NOWHERE, 0, -math.inf, 0, 0, 0))
+            members.append((credit.tokens, NOWHERE, 0, 0, i, len(lists), 1, NOWHERE, 0, -math.inf, 0, 0, 0, NOWHERE, 0))
             lists.append((NOWHERE, NOWHERE, len(members) - 1))
     resting = len(lists)
     lists += [(NOWHERE, NOWHERE, NOWHERE)] * len(parts)
@@ -449,15 +455,17 @@ def issued(
 
 def _moving(lowered: Lowered, room: Mapping[str, int]) -> dict[str, Any]:
     """The tables that may be too small, and what is free of them; the last record of each takes what does not fit."""
-    rows = room["rows"]
+    rows = _empty("rows", room["rows"])
+    rows["keeps"] = NOWHERE
     return {
         **{
             name: _empty(name, room[name])
-            for name in ("heap", "rows", "deliveries", "entries", "timers", "joins", "effects", "faults")
+            for name in ("heap", "deliveries", "entries", "timers", "joins", "effects", "faults")
         },
-        "agenda": _empty("agenda", 2 * rows + 16),
-        "frames": _empty("frames", rows * (lowered.depth + 1)),
-        "held": _empty("held", rows * room["held"]),
+        "rows": rows,
+        "agenda": _empty("agenda", 2 * rows.size + 16),
+        "frames": _empty("frames", rows.size * (lowered.depth + 1)),
+        "held": _empty("held", rows.size * room["held"]),
         **{f"free_{name}": _free(f"free_{name}", room[name]) for name in ("rows", "entries", "timers", "joins")},
         "lengths": [(NOWHERE, NOWHERE)] * len(lowered.lengths),
     }  # fmt: skip

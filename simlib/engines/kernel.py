@@ -38,7 +38,7 @@ from simlib.scenario import FAULTS
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
     TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
     FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK, BY_SKU, CHECKPOINT, CHECKED, TAKE_TOKEN, GIVE_TOKEN,
-    HEDGE, HEDGED,
+    HEDGE, HEDGED, OUTPUT,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
@@ -120,7 +120,8 @@ TABLES = {
     "waits": record("value", F8),
     "sources": record("start part"),
     # nouns: what a pool's breaker says (no `failures`: there is none), `most` of its members left out; a member's first list of
-    # rows, how many `levels` of priority it has, until when it is left out, and which row of which level had its unit last; a
+    # rows, how many `levels` of priority it has, until when it is left out, which row of which level had its unit last, and, where
+    # it is an event loop, the list of those who wait for an iteration's end; a
     # queue's slots (credit of one consumer or of all) and its list of deliveries, and the list of those who wait for it to
     # fill (where actors receive from it);
     # where a table's cells are, of how many replicas, by which of the `numbers` of messages, the lists of those who wait for
@@ -128,7 +129,8 @@ TABLES = {
     # of as many as it has keys; a coordinator's first membership, each of a part
     "pools": record("first members select turn failures most", lasts=F8),
     "members": record(
-        "capacity limit busy requests meter list levels pool failures", out_until=F8, preemptive=I8, user=I8, level=I8
+        "capacity limit busy requests meter list levels pool failures", out_until=F8, preemptive=I8, user=I8, level=I8,
+        outputs=I8, iteration=I8,
     ),
     "budgets": record("share reserve paid", F8),
     "lists": record("first last member"),
@@ -201,7 +203,7 @@ TABLES = {
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
         "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth "
-        "member membership",
+        "member membership keeps joined",
         due=F8, left=F8,
     ),
     "free_rows": record("value"),
@@ -736,7 +738,7 @@ def claim(s, r, i, level):  # type: ignore[no-untyped-def]
         return -1
     member.requests += 1
     tell(s, member.meter, 0, 1, 0, 0)
-    row_at(s, r).left = NOTHING_BEGUN
+    row_at(s, r).left, row_at(s, r).joined = NOTHING_BEGUN, member.iteration
     line_up(s, member.list + level, r)
     return 0
 
@@ -762,11 +764,42 @@ def displaces(s, i, level):  # type: ignore[no-untyped-def]
 def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
     """As `claim`, and the row owns what it has at once: as `simpy.Member.take` and `simpy.Preemptive.take`."""
     member = member_at(s, i)
+    if row_at(s, r).keeps == i:
+        row_at(s, r).keeps = -1
+        hold(s, r, i)
+        return 1
     taken = 1 if member.preemptive and displaces(s, i, level) else claim(s, r, i, level)
     if taken > 0:
         hold(s, r, i)
         member.user, member.level = r, level
     return taken
+
+
+@njit(cache=True)
+def pass_on(s, r):  # type: ignore[no-untyped-def]
+    """As `simpy.EventLoop.pass_on`: the row keeps its event loop no longer; whether the iteration ends."""
+    row = row_at(s, r)
+    i = row.keeps
+    row.keeps = -1
+    member = member_at(s, i)
+    member.requests -= 1
+    following, outputs = line_at(s, member.list).first, line_at(s, member.outputs)
+    ends = following < 0 or row_at(s, following).joined == member.iteration
+    if ends:
+        member.iteration += 1
+        while outputs.first >= 0:
+            sent = outputs.first
+            step_out(s, sent)
+            wake(s, sent, 0)
+    if following >= 0:
+        step_out(s, following)
+        tell(s, member.meter, 0, -1, 0, 0)
+        hold(s, following, i)
+        wake(s, following, 0)
+    else:
+        member.busy -= 1
+        tell(s, member.meter, -1, 0, 0, 0)
+    return ends
 
 
 @njit(cache=True)
@@ -777,6 +810,12 @@ def give_unit(s, r, at):  # type: ignore[no-untyped-def]
     row.holding -= 1
     for k in range(at, row.holding):
         held_at(s, r * s.most_held + k).value = held_at(s, r * s.most_held + k + 1).value
+    if member.outputs >= 0:
+        if row.keeps >= 0:
+            pass_on(s, r)
+        row.keeps = i
+        tell(s, member.meter, 0, 0, 0, 1)
+        return
     member.requests -= 1
     for level in range(member.levels):
         following = line_at(s, member.list + level).first
@@ -1011,7 +1050,7 @@ def new_row(s, message, part, place, pc):  # type: ignore[no-untyped-def]
     row.copy = row.attempt = row.number = row.result = row.scopes = row.level = row.main = row.alive = 0
     row.at = row.thrown = row.depth = row.holding = 0
     row.version = row.delivery = row.answer_row = row.group = row.consumer = row.join = -1
-    row.actor = row.hand = row.cursor = row.membership = -1
+    row.actor = row.hand = row.cursor = row.membership = row.keeps = -1
     row.batch = row.passes = row.nth = row.member = 0
     return r
 
@@ -1139,6 +1178,8 @@ def finish(s, r):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.finish`: units return, whoever joins the row is told."""
     unwind(s, r, 0, False)
     row = row_at(s, r)
+    if row.keeps >= 0:
+        pass_on(s, r)
     if row.actor >= 0:
         put_down(s, r)
         return
@@ -2349,6 +2390,8 @@ def fall(s, r):  # type: ignore[no-untyped-def]
     row.level, row.version, row.result = frame.level, frame.version, frame.result
     row.pc = frame.pc + 1
     unwind(s, r, frame.holding, False)
+    if row.keeps >= 0:
+        pass_on(s, r)
     line_up(s, part_at(s, row.part).resting, r)
 
 
@@ -2699,6 +2742,11 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 i -= 1
             member_at(s, held_at(s, r * s.most_held + i).value).failures = 0
             give_unit(s, r, i)
+        elif operation == OUTPUT:
+            i = pool_at(s, a).first
+            if member_at(s, i).busy and not (row.keeps == i and pass_on(s, r)):
+                line_up(s, member_at(s, i).outputs, r)
+                return
         elif operation == TAKE_TOKEN:
             if claim(s, r, purse(s, r, a), 0) == 0:
                 return
@@ -3141,4 +3189,6 @@ def run(s, events):  # type: ignore[no-untyped-def]
                 r = happen(s, (what >> 40) & 0xFF, what & 0xFFFFFFFFFF, more)
         if r >= 0:
             go(s, r)
+            if row_at(s, r).keeps >= 0:
+                pass_on(s, r)
     return True

@@ -236,6 +236,10 @@ TEXTS: dict[str, dict[Language, str]] = {
         "ru": "соединений каждой стороны с её базой",
         "en": "connections of each side to its database",
     },
+    "parameter:event_loop": {
+        "ru": "отправляет ли служба исходящее в конце итерации своего цикла событий, а не сразу",
+        "en": "whether what a service sends leaves at the end of an iteration of its event loop, or at once",
+    },
     "parameter:connections": {
         "ru": "соединений каждой стороны со службой другой",
         "en": "connections of each side to the other's service",

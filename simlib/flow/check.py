@@ -40,6 +40,7 @@ from simlib.flow.blocks import (
     Mark,
     Nack,
     Once,
+    Output,
     Publish,
     Read,
     Receive,
@@ -92,7 +93,22 @@ from simlib.flow.model import (
 NOUNS: dict[type, str] = {
     Pool: "pool", Link: "link", Queue: "queue", Log: "log", Table: "table", Credit: "credit",
 }  # fmt: skip
-WAITING = (Delay, Every, Seize, Serve, Send, Call, Fork, Hedge, Retry, Timeout, WaitUntil, WaitForCell, TakeToken)
+WAITING = (
+    Delay,
+    Every,
+    Seize,
+    Serve,
+    Output,
+    Send,
+    Call,
+    Fork,
+    Hedge,
+    Retry,
+    Timeout,
+    WaitUntil,
+    WaitForCell,
+    TakeToken,
+)
 """Steps that may take time."""
 OF_A_MESSAGE = (
     Publish, Read, Write, WriteIfNewer, Add, Take, Once, Apply, Respond, Reject, Supersede, Mark, Reply, Call, Fork, Hedge, Spawn,
@@ -220,6 +236,10 @@ class Checker:
             if pool.discipline == "preemptive" and pool.capacity > 1:
                 raise self.bad(
                     f"pool '{pool.name}' is preemptive with a capacity of {pool.capacity}: give it a capacity of 1, and members"
+                )
+            if pool.discipline == "event_loop" and (pool.capacity, pool.members) != (1, 1):
+                raise self.bad(
+                    f"event loop '{pool.name}' has {pool.members} members with a capacity of {pool.capacity}: give it one of each"
                 )
         for budget in flow.budgets.values():
             self.number(budget.share, f"share of budget '{budget.name}'")
@@ -550,7 +570,18 @@ class Checker:
                 self.here(pool, "pool", state)
                 if isinstance(step, Seize) and pool.discipline == "preemptive":
                     raise self.bad(f"pool '{pool.name}' is preemptive, which only a service can be: serve there")
+                if step.priority and pool.discipline == "event_loop":
+                    raise self.bad(
+                        f"priority {step.priority} at event loop '{pool.name}', which knows none: leave it out"
+                    )
                 return [state if isinstance(step, Serve) else state._replace(held=(*state.held, pool))]
+            case Output(pool=pool):
+                self.here(pool, "pool", state)
+                if pool.discipline != "event_loop":
+                    raise self.bad(f"output of pool '{pool.name}', which is no event loop: give it that discipline")
+                if pool in state.held:
+                    raise self.bad(f"output of event loop '{pool.name}' by who holds it: release it before")
+                return [state]
             case Release(pool=pool):
                 return [state._replace(held=self.released(pool, state.held, scope))]
             case Send():

@@ -24,7 +24,7 @@ OPERATIONS = (
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
     "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
     "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK", "BY_SKU", "CHECKPOINT", "CHECKED", "TAKE_TOKEN", "GIVE_TOKEN",
-    "HEDGE", "HEDGED",
+    "HEDGE", "HEDGED", "OUTPUT",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -267,6 +267,9 @@ class Lowering:
         self.seize(step.pool, step.priority, stream)
         self.time(step.duration, stream, self.part(step.pool.at))
         self.add("RELEASE", self.pools[step.pool])
+
+    def _output(self, step: blocks.Output, name: str, depth: int) -> None:
+        self.add("OUTPUT", self.pools[step.pool])
 
     def _send(self, step: blocks.Send, name: str, depth: int) -> None:
         stream = step.stream or f"{name}.{step.link.name}.send"

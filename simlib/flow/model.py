@@ -19,6 +19,7 @@ from simlib.flow.blocks import (
     Field,
     GiveToken,
     Once,
+    Output,
     Read,
     Receive,
     Release,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from simlib.flow.bounds import Bounds
 
 Select = Literal["round_robin", "random", "two_choices", "least_requests", "key"]
-Discipline = Literal["priority", "preemptive"]
+Discipline = Literal["priority", "preemptive", "event_loop"]
 Requeue = Literal["head", "back"]
 Overflow = Literal["drop", "refuse"]
 Key = Literal["sku", "session", "message"]
@@ -135,7 +136,9 @@ class Pool:
 
     `discipline`: those who wait are served by "priority", a lower number first, first come first served within; where it is
     "preemptive", the only unit of a member also goes at once from the row that is served to one of a better priority, and the
-    row that is displaced goes on with what is left of its service (preemptive resume) before all of its own priority.
+    row that is displaced goes on with what is left of its service (preemptive resume) before all of its own priority. An
+    "event_loop" goes round in iterations: those who wait when one begins have the only unit in it, one after the other; a row
+    that gives the unit back keeps it until it waits for something, so that it may go on there; see `output`.
     `queue_limit` counts those who wait, at each member; one more fails with "full". Where the `breaker` leaves out all members, a
     row fails with "open". Who displaces another is never refused; who is displaced counts among those who wait. A `lock` is held
     for the sake of order, also while its holder waits for work: how busy it is says nothing of the load.
@@ -167,6 +170,10 @@ class Pool:
     def release(self) -> Release:
         """Give the unit back."""
         return Release(self)
+
+    def output(self) -> Output:
+        """Wait until the event loop's iteration is over: what is sent in it leaves then, all together."""
+        return Output(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -426,10 +433,12 @@ class Flow:
         for each in fields(self)[1:]:
             setattr(self, each.name, {})
 
-    def part(self, name: str, cores: int = 1, replica_of: Part | None = None) -> Part:
-        """A part with `cores` units of processor."""
+    def part(
+        self, name: str, cores: int = 1, replica_of: Part | None = None, discipline: Discipline = "priority"
+    ) -> Part:
+        """A part with `cores` units of processor, which serve by a discipline of pools."""
         part = _add(self.parts, name, Part(self, name, replica_of), "part")
-        self.pool(f"{name}.cpu", cores, at=part)
+        self.pool(f"{name}.cpu", cores, at=part, discipline=discipline)
         return part
 
     def link(self, one: Part, other: Part, delay: Any, loss: float = 0.0, name: str | None = None) -> Link:

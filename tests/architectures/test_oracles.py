@@ -38,6 +38,8 @@ SLOW = {"sharing": "single", "prefetch": 1}
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
 CONSTANT = {"network": 0.0002, "dispatch": 0.00025}
 """A link and a subscription that keep the order of what goes there."""
+AT_ONCE = {"event_loop": False}
+"""Where a call that is given up, or a step that begins beside another, would contend for an event loop within an instant."""
 SOURCED = {"event_sourcing": True, **CONSTANT}
 FULFILMENT = {
     "mix": Mix(stock_update=0.3, order=0.6, stock_query=0.1),
@@ -105,8 +107,8 @@ EQUAL = {
         "at moderate load": (150, {}, {}),
         "when handlers fail": (80, FLAKY, {}),
         "when retries are used up": (80, {"handler_failure": 0.6}, {"retries": 1, "jitter": False}),
-        "when callers give up": (100, {}, {"timeout": 0.006}),
-        "when callers give up and requests carry no key": (100, {}, {"timeout": 0.006, "idempotency": False}),
+        "when callers give up": (100, {}, AT_ONCE | {"timeout": 0.006}),
+        "when callers give up and requests carry no key": (100, {}, AT_ONCE | {"timeout": 0.006, "idempotency": False}),
         "when callers give up on failing handlers": (80, {"handler_failure": 0.3}, {"timeout": 0.01}),
         "of several processes in turn": (150, FLAKY, {"processes": 3}),
         "of several processes at random": (150, {}, {"processes": 3, "balancing": "random"}),
@@ -117,12 +119,16 @@ EQUAL = {
         "when a backlog is full": (150, {}, {"backlog": 2, "processes": 2}),
         "when the budget of retries is spent": (80, {"handler_failure": 0.4}, {"retry_budget": 0.2}),
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
-        "when callers hedge": (80, FLAKY, {"hedge_after": 0.006, "processes": 2}),
-        "when callers hedge and requests carry no key": (60, {}, {"hedge_after": 0.004, "idempotency": False}),
+        "when callers hedge": (80, FLAKY, AT_ONCE | {"hedge_after": 0.006, "processes": 2}),
+        "when callers hedge and requests carry no key": (
+            60,
+            {},
+            AT_ONCE | {"hedge_after": 0.004, "idempotency": False},
+        ),
         "when callers hedge, give up and leave alone": (
             80,
             {"handler_failure": 0.3},
-            {"hedge_after": 0.004, "timeout": 0.01, "processes": 3, "breaker": 2, "retry_budget": 0.5},
+            AT_ONCE | {"hedge_after": 0.004, "timeout": 0.01, "processes": 3, "breaker": 2, "retry_budget": 0.5},
         ),
         "of four steps": (30, FULFILMENT, {}),
         "of four steps that fail": (30, ROUGH | FLAKY, {}),
@@ -228,11 +234,12 @@ EQUAL = {
         "when few events are under way": (80, FLAKY, CONSTANT | {"network": 0.005, "prefetch": 2}),
         "when the copy takes any version": (80, {}, CONSTANT | {"write_if_newer": False}),
         "when goods are sold out": (100, {"goods": SCARCE}, CONSTANT),
-        "of four steps": (30, FULFILMENT | FLAKY, CONSTANT),
+        "of four steps": (30, FULFILMENT | FLAKY, CONSTANT | AT_ONCE),
         "of four steps that many want": (
             30,
             ROUGH | {"goods": Goods(skus=3, zipf=0.0)},
             CONSTANT
+            | AT_ONCE
             | {"snapshot_every": 0},  # a snapshot and the next step would contend for the processor within an instant
         ),
     },
@@ -405,7 +412,7 @@ EQUAL = {
         ),
         "with sticky reads": (80, FLAKY | FEW, STICKY | {"replicas": 3, "affinity": 0.7}),
         "of four steps": (30, ROUGH | FLAKY, {}),
-        "with event sourcing, of four steps": (30, ROUGH | FLAKY, SOURCED),
+        "with event sourcing, of four steps": (30, ROUGH | FLAKY, SOURCED | AT_ONCE),
         "with event sourcing": (60, FLAKY | FEW, SOURCED),
         "with event sourcing and tokens": (60, FLAKY | FEW, SOURCED | TOKEN | {"replicas": 3}),
         "with event sourcing and sticky reads": (
@@ -416,6 +423,7 @@ EQUAL = {
         "with sticky reads of a read model that knows no versions": (80, FEW, STICKY | {"write_if_newer": False}),
     },
 }
+EQUAL["batch_exchange"] = {case: (*of, AT_ONCE | changes) for case, (*of, changes) in EQUAL["batch_exchange"].items()}
 
 
 @pytest.mark.parametrize(("name", "case"), [(name, case) for name, cases in EQUAL.items() for case in cases])

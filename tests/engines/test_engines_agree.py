@@ -108,7 +108,10 @@ class Composer:
     def __init__(self, random: Random) -> None:
         self.random = random
         flow = self.flow = Flow("random")
-        self.parts = [flow.part("one", cores=random.choice((1, 2))), flow.part("other")]
+        self.parts = [
+            flow.part("one", cores=random.choice((1, 2))),
+            flow.part("other", discipline=random.choice(("priority", "event_loop"))),
+        ]
         self.link = flow.link(*self.parts, self.time(), loss=random.choice((0.0, 0.0, 0.2)))
         selects = ("round_robin", "random", "two_choices", "least_requests", "key")
         breakers = (None, None, Breaker(1, 1.0), Breaker(2, 0.5, at_most=0.4))
@@ -297,11 +300,11 @@ class Composer:
         ))  # fmt: skip
 
     def serve(self, depth: int, handling: bool) -> Steps:
-        return [
-            self.random.choice([*self.pools, self.parts[0].cpu]).serve(
-                self.time(), priority=self.random.choice((0, 1, 2))
-            )
-        ]
+        pool = self.random.choice([*self.pools, *(part.cpu for part in self.parts)])
+        if pool.discipline == "event_loop":
+            sent = [] if self.holding else self.random.choice(([], [pool.output()]))
+            return [pool.serve(self.time()), *sent]
+        return [pool.serve(self.time(), priority=self.random.choice((0, 1, 2)))]
 
     def wait(self, depth: int, handling: bool) -> Steps:
         return [delay(self.time())]
@@ -346,11 +349,13 @@ class Composer:
         return [point(self.random.choice(("here", "there")))]
 
     def hold(self, depth: int, handling: bool) -> Steps:
-        pool = self.random.choice([pool for pool in (*self.pools, self.parts[0].cpu) if pool.discipline == "priority"])
+        pools = [pool for pool in (*self.pools, *(part.cpu for part in self.parts)) if pool.discipline != "preemptive"]
+        pool = self.random.choice(pools)
         self.holding += 1
         inside = self.steps(depth - 1, handling)
         self.holding -= 1
-        return [pool.seize(priority=self.random.choice((0, 1))), *inside, pool.release()]
+        priority = 0 if pool.discipline == "event_loop" else self.random.choice((0, 1))
+        return [pool.seize(priority=priority), *inside, pool.release()]
 
     def spend(self, depth: int, handling: bool) -> Steps:
         """A token, which the row that took it may give back, or leave to another."""

@@ -137,6 +137,18 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
         lambda w: [w.flow.pool("p", discipline="preemptive").seize()],
         "pool 'p' is preemptive, which only a service can be: serve there",
     ),
+    "a priority at an event loop": (
+        lambda w: [w.flow.pool("p", discipline="event_loop").serve(1.0, priority=1)],
+        "priority 1 at event loop 'p', which knows none: leave it out",
+    ),
+    "output of what is no event loop": (
+        lambda w: [w.server.output()],
+        "output of pool 'server', which is no event loop: give it that discipline",
+    ),
+    "output by who holds the loop": (
+        lambda w: [(p := w.flow.pool("p", discipline="event_loop")).seize(), p.output(), p.release()],
+        "output of event loop 'p' by who holds it: release it before",
+    ),
     "a choice while holding": (lambda w: [w.server.seize(), choose({"end": 1.0})], "while it holds pool 'server'"),
     "a checkpoint at no part": (
         lambda w: [w.flow.source("roaming", [checkpoint(), delay("1 ms")])] and [],
@@ -532,6 +544,10 @@ NOUNS: dict[str, tuple[Callable[[World], object], str]] = {
     "several units to displace from": (
         lambda w: w.flow.pool("p", 2, discipline="preemptive"),
         "pool 'p' is preemptive with a capacity of 2: give it a capacity of 1",
+    ),
+    "several units of an event loop": (
+        lambda w: w.flow.pool("p", 2, discipline="event_loop"),
+        "event loop 'p' has 1 members with a capacity of 2: give it one of each",
     ),
     "no token": (lambda w: w.flow.credit("c", 0), "tokens of credit 'c' must be a whole number of at least 1, got 0"),
     "an unknown key of tokens": (

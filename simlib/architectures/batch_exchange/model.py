@@ -131,16 +131,20 @@ def imported(
             *there.answer(f"{label}.server"), network.send(stream=f"{label}.network.back"), reply("ok"),
         ]  # fmt: skip
         asked = [
-            *here.work(p.http_client, f"{label}.client.send"), call(server, timeout=p.timeout),
+            *here.send(p.http_client, f"{label}.client.send"), call(server, timeout=p.timeout),
             *here.work(p.http_client, f"{label}.client.took"),
         ]  # fmt: skip
         return [for_each([branch(NTH.equals(1), asked)])]
 
     commit = here.commit(name)
     if p.transaction == "file":
-        read = [for_each(handle), *commit, for_each([*write, point(f"{name}.written")])]
+        read = [for_each([*here.let_others(), *handle]), *commit, for_each([*write, point(f"{name}.written")])]
     else:
-        read = [for_each([rescue([*handle, *commit, *write, point(f"{name}.written")], otherwise=[nack()])])]
+        read = [
+            for_each(
+                [*here.let_others(), rescue([*handle, *commit, *write, point(f"{name}.written")], otherwise=[nack()])]
+            )
+        ]
     opened = [*here.work(p.file, f"{name}.file"), *here.work(records, f"{name}.records")]
     turn = [*ask(f"{name}.fetch"), *opened, *read, *ask(f"{name}.confirm"), ack()]
     flow.actor(name, here.part, count=p.runs, steps=[

@@ -123,6 +123,7 @@ class Simulation(Ground):
         """For ever: make a file of what is registered when a run is due."""
         side, name = out.side, f"{out.side.name}.export"
         for place in self.turns(number):
+            self.over(side)
             out.idle[number] = self.env.event()
             yield out.idle[number]
             yield from self.ask_database(side, f"{name}.read", place, commits=False)
@@ -140,6 +141,7 @@ class Simulation(Ground):
     def read_files(self, here: Side, out: Outgoing, number: int) -> Story:
         """For ever: fetch the files that lie on the other side, and read them; again where that failed."""
         for place in self.turns(number):
+            self.over(here)
             while not out.files:
                 out.readers.append(self.env.event())
                 yield out.readers[-1]
@@ -188,7 +190,7 @@ class Simulation(Ground):
 
     def ask(self, label: str, here: Side, there: Side, place: int) -> Story:
         """Ask the other side; whether it answers in time."""
-        yield from self.work(here, self.p.http_client, f"{label}.client.send", place)
+        yield from self.send(here, self.p.http_client, f"{label}.client.send", place)
         answered = self.env.event()
         self.env.process(self.answer_asked(label, here, there, place, answered))
         yield answered | self.env.timeout(self.p.timeout)
@@ -200,11 +202,12 @@ class Simulation(Ground):
     def answer_asked(self, label: str, here: Side, there: Side, place: int, answered: simpy.Event) -> Story:
         yield self.time(self.p.network, f"{label}.network.there.from.{here.name}", place)
         yield from self.work(there, self.p.http_server, f"{label}.server.receive", place)
-        yield from self.work(there, self.p.http_server, f"{label}.server.answer", place)
+        yield from self.send(there, self.p.http_server, f"{label}.server.answer", place)
         yield self.time(self.p.network, f"{label}.network.back.from.{there.name}", place)
         answered.succeed()
 
     def handle_record(self, here: Side, record: Record) -> Story:
+        yield from self.let_others(here)
         announced = here is self.shop and self.ordered(record.message)
         return (yield from self.handle(here, ANNOUNCEMENT if announced else HANDLER, record.message, record.tries))
 

@@ -169,13 +169,11 @@ class Simulation(ReadModel):
         for attempt in range(self.p.retries + 1):
             self.attempts[message] += 1
             at = draws.fold(place, attempt)
-            call = self.env.process(self.call(message, attempt + 1, at))
-            ended = yield call | self.env.timeout(self.p.timeout)
-            if call not in ended:
-                call.interrupt("timed out")
-                unheard = True
-            elif ended[call].response != FAILED:
-                return ended[call]
+            story = self.call(message, attempt + 1, at)
+            answer = yield from self.attempt_within(self.p.timeout, self.shop, story)
+            if answer and answer.response != FAILED:
+                return answer
+            unheard = unheard or answer is None
             if attempt < self.p.retries:
                 wait = min(self.p.backoff * 2.0**attempt, 60.0)
                 yield self.env.timeout(wait * self.uniform("order.backoff", at) if self.p.jitter else wait)
@@ -185,7 +183,7 @@ class Simulation(ReadModel):
         try:
             with self.connections.request() as connection:
                 yield connection
-                yield from self.work(self.shop, self.p.http_client, "order.client.send", place)
+                yield from self.send(self.shop, self.p.http_client, "order.client.send", place)
                 answered = self.env.event()
                 self.env.process(self.serve(message, attempt, place, answered))
                 answer = yield answered
@@ -204,7 +202,7 @@ class Simulation(ReadModel):
         if (yield from self.handle(accounting, HANDLER, message, attempt)):
             yield from self.ask_database(accounting, "order.accounting.commit", place, commits=True)
             answer, page, way = self.take(message, attempt, place), "server", "back"
-        yield from self.work(accounting, self.p.http_server, f"order.{page}.answer", place)
+        yield from self.send(accounting, self.p.http_server, f"order.{page}.answer", place)
         yield self.time(self.p.network, f"order.network.{way}.from.accounting", place)
         answered.succeed(answer)
 
@@ -230,7 +228,7 @@ class Simulation(ReadModel):
         for attempt in range(self.p.confirm_retries + 1):
             at = draws.fold(place, attempt) if self.p.confirm else place
             self.attempts[event.message] += self.p.confirm and label == "update"
-            yield from self.work(self.accounting, self.p.publish_client, f"{label}.publish.send", at)
+            yield from self.send(self.accounting, self.p.publish_client, f"{label}.publish.send", at)
             confirmed = self.env.event()
             self.env.process(self.store(label, event, at, confirmed))
             if not self.p.confirm:
@@ -301,6 +299,7 @@ class Simulation(ReadModel):
     def project(self) -> Story:
         """A consumer, for ever: take an event, write it into the read model, acknowledge it or hand it back."""
         while True:
+            self.over(self.shop)
             delivery = yield self.broker.inbox.get()
             event, place = delivery.of, delivery.place
             yield from self.work(self.shop, self.p.consume_client, "updates.take", place)

@@ -162,14 +162,11 @@ class Simulation(Ground):
         for attempt in range(self.p.retries + 1):
             self.attempts[message] += 1
             at = draws.fold(place, attempt)
-            call = self.env.process(self.ask(message, at, attempt + 1))
-            ended = yield call | self.env.timeout(self.p.timeout)
-            if call in ended and ended[call] != FAILED:
-                response = ended[call]
+            story = self.ask(message, at, attempt + 1)
+            response = yield from self.attempt_within(self.p.timeout, self.shop, story)
+            if response is not None and response != FAILED:
                 break
-            if call not in ended:
-                call.interrupt("timed out")
-                unheard = True
+            unheard = unheard or response is None
             response = TIMED_OUT if unheard else FAILED
             if attempt < self.p.retries:
                 wait = min(self.p.backoff * 2.0**attempt, 60.0)
@@ -180,7 +177,7 @@ class Simulation(Ground):
         try:
             with self.connections.request() as connection:
                 yield connection
-                yield from self.work(self.shop, self.p.http_client, "order.client.send", place)
+                yield from self.send(self.shop, self.p.http_client, "order.client.send", place)
                 answered = self.env.event()
                 self.env.process(self.serve(message, place, attempt, answered))
                 response = yield answered
@@ -203,7 +200,7 @@ class Simulation(Ground):
 
             response = yield from self.append("order", message, place, decide, counts=False)
         page, way = ("failed", "failed") if response == FAILED else ("server", "back")
-        yield from self.work(side, p.http_server, f"order.{page}.answer", place)
+        yield from self.send(side, p.http_server, f"order.{page}.answer", place)
         yield self.time(p.network, f"order.network.{way}.from.accounting", place)
         answered.succeed(response)
 
@@ -246,6 +243,7 @@ class Simulation(Ground):
     def projection(self) -> Story:
         """For ever: write the next event into the copy; set it aside where that fails too often."""
         while True:
+            self.over(self.shop)
             event = yield self.inbox.get()
             place = self.place(event)
             yield from self.work(self.shop, self.p.subscription_client, "events.take", place)

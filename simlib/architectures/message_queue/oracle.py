@@ -188,12 +188,12 @@ class Simulation(Ground):
     def publish(self, label: str, side: Side, queue: Queue, it: Published, place: int) -> Story:
         """Publish, and wait for the confirm where there is one; again where it does not come. The response."""
         if not self.p.confirm:
-            yield from self.work(side, self.p.publish_client, f"{label}.publish.send", place)
+            yield from self.send(side, self.p.publish_client, f"{label}.publish.send", place)
             self.env.process(self.store(label, side, queue, it, place))
             return OK
         for attempt in range(self.p.confirm_retries + 1):
             at = draws.fold(place, attempt)
-            yield from self.work(side, self.p.publish_client, f"{label}.publish.send", at)
+            yield from self.send(side, self.p.publish_client, f"{label}.publish.send", at)
             heard = yield from self.ask(label, side, queue, it, at)
             if heard == FAILED:
                 heard = yield from self.ask_again(label, side, queue, it, at)
@@ -357,6 +357,7 @@ class Simulation(Ground):
     def consume(self, queue: Queue, inbox: simpy.Store, side: Side, body: Callable[[Delivery], Story]) -> Story:
         """A consumer, for ever: take a delivery, handle it, acknowledge it or hand it back."""
         while True:
+            self.over(side)
             delivery = yield inbox.get()
             yield from self.work(side, self.p.consume_client, f"{queue.label}.take", delivery.place)
             done = yield from body(delivery)
@@ -395,7 +396,7 @@ class Simulation(Ground):
 
     def await_reply(self, it: Published, place: int) -> Story:
         assert it.replied is not None
-        yield from self.work(self.shop, self.p.publish_client, "order.publish.send", place)
+        yield from self.send(self.shop, self.p.publish_client, "order.publish.send", place)
         self.env.process(self.store("order", self.shop, self.orders, it, place))
         yield it.replied | self.env.timeout(self.p.confirm_timeout)
         if not it.replied.triggered:

@@ -113,6 +113,7 @@ class Simulation(Queued):
         side, polls = outbox.side, self.outbox.publisher == "polling"
         name = f"{side.name}.relay"
         while True:
+            self.over(side)
             place = draws.fold(draws.fold(0, -1 - outbox.number), outbox.turn)
             outbox.turn += 1
             if polls or not outbox.rows:

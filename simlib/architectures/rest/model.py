@@ -153,7 +153,7 @@ def attempted(
     failed = branch(RESULT.equals("timed_out"), [fail("timed_out")], otherwise=[fail()])
     attempt = [
         connections.seize(stream=f"{label}.balancing"),
-        *here.work(p.http_client, f"{label}.client.send"),
+        *here.send(p.http_client, f"{label}.client.send"),
         rescue(asked, otherwise=[*here.work(p.http_client, f"{label}.client.failed"), failed]),
         *here.work(p.http_client, f"{label}.client.took"),
         connections.release(),

@@ -123,7 +123,7 @@ class Simulation(Ground):
     def replicated(self, side: Side) -> list[Side]:
         """A side's processes, all on its database."""
         numbers = range(2, self.p.processes + 1)
-        return [side, *(replace(side, name=f"{side.name}.{k}", cpu=simpy.Resource(self.env)) for k in numbers)]
+        return [side, *(replace(side, name=f"{side.name}.{k}", cpu=self.event_loop()) for k in numbers)]
 
     def caller(self, there: Side) -> Caller:
         """Who calls the processes of a side."""
@@ -174,16 +174,9 @@ class Simulation(Ground):
 
     def in_time(self, label: str, here: Side, caller: Caller, place: int, attempt: int, serve: Serve) -> Story:
         """An attempt, which is abandoned when its time is up."""
-        call = self.env.process(self.attempt(label, here, caller, place, attempt, serve))
-        try:
-            ended = yield call | self.env.timeout(self.p.timeout)
-        except simpy.Interrupt as given_up:
-            call.interrupt(given_up.cause)
-            return Answer(TIMED_OUT)
-        if call in ended:
-            return ended[call]
-        call.interrupt("timed out")
-        return Answer(TIMED_OUT)
+        story = self.attempt(label, here, caller, place, attempt, serve)
+        answer: Answer | None = yield from self.attempt_within(self.p.timeout, here, story)
+        return answer or Answer(TIMED_OUT)
 
     def choose(self, caller: Caller, stream: str, place: int) -> Peer | None:
         """Whom a call goes to, in turn or by what is known; None where all are left alone."""
@@ -211,7 +204,7 @@ class Simulation(Ground):
             with peer.connections.request() as connection:
                 yield connection
                 answer = Answer(TIMED_OUT)
-                yield from self.work(here, self.p.http_client, f"{label}.client.send", place)
+                yield from self.send(here, self.p.http_client, f"{label}.client.send", place)
                 answer = yield from self.ask(label, here, peer.process, place, attempt, serve)
                 end = "took" if answer.response in (OK, REFUSED) else "failed"
                 yield from self.work(here, self.p.http_client, f"{label}.client.{end}", place)
@@ -247,7 +240,7 @@ class Simulation(Ground):
         yield from self.work(there, self.p.http_server, f"{label}.server.receive", place)
         answer = yield from serve(there, attempt, place)
         page = "failed" if answer.response == FAILED else "server"
-        yield from self.work(there, self.p.http_server, f"{label}.{page}.answer", place)
+        yield from self.send(there, self.p.http_server, f"{label}.{page}.answer", place)
         self.room[there] += 1
         return answer
 

@@ -125,7 +125,7 @@ class Simulation(Ground):
                         env.process(self.poll(topic, i, process, body, number))
                     number += 1
         if p.window:
-            self.windows, self.thread = self.side("windows"), simpy.Resource(env)
+            self.windows, self.thread = replace(self.side("windows"), cpu=simpy.Resource(env)), simpy.Resource(env)
             self.counts: dict[tuple[int, int], int] = {}
             self.counted, self.counted_at = np.full(messages, -1), np.full(messages, np.nan)
             env.process(self.restore(number))
@@ -136,7 +136,7 @@ class Simulation(Ground):
     def processes(self, side: Side) -> list[Side]:
         """A side's processes, each with an event loop of its own, on one database."""
         names = [f"{side.name}.{number}" for number in range(2, self.p.processes + 1)]
-        return [side, *(replace(side, name=name, cpu=simpy.Resource(self.env)) for name in names)]
+        return [side, *(replace(side, name=name, cpu=self.event_loop()) for name in names)]
 
     # --- publishing
 
@@ -256,6 +256,7 @@ class Simulation(Ground):
         while True:
             place = draws.fold(draws.fold(0, -1 - number), turn)
             turn += 1
+            self.over(side)
             yield from topic.partitions[i].until(1)
             with topic.members[i % len(topic.members)].request() as member:
                 yield member

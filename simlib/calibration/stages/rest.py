@@ -12,12 +12,18 @@ from simlib.domain import STOCK_QUERY, STOCK_UPDATE
 
 
 def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
-    """`http_server`, `http_client`, `database_client`; `edge`, `network`, `commit`, `read`."""
-    cpu = system_cpu(busy)
+    """`http_server`, `http_client`, `database_client`, `read`; `edge`, `network`, `commit`."""
+    cpu = {**system_cpu(busy), "read": read_cpu(busy)}
     waits = system_waits(idle, cpu)
     return {name: Estimate(time, CPU) for name, time in cpu.items()} | {
         name: Estimate(samples, WAIT) for name, samples in waits.items()
     }
+
+
+def read_cpu(busy: Runs) -> float:
+    """Processor time of the database server for a transaction, s, from REST's busy run of queries, each of which is one."""
+    run = busy[STOCK_QUERY]
+    return float(run.meta["cpu_seconds"]["postgres"]) / run.messages.num_rows
 
 
 def system_cpu(busy: Runs) -> dict[str, float]:
@@ -39,13 +45,12 @@ def system_cpu(busy: Runs) -> dict[str, float]:
 
 
 def system_waits(idle: Runs, cpu: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """Samples of `edge`, `network`, `commit` and `read`, s, from REST's runs at low load by kind."""
-    h, c, q = cpu["http_server"], cpu["http_client"], cpu["database_client"]
+    """Samples of `edge`, `network` and `commit`, s, from REST's runs of messages one by one, by kind."""
+    h, c, q, read = (cpu[name] for name in ("http_server", "http_client", "database_client", "read"))
     updates, queries = walks(idle[STOCK_UPDATE]), walks(idle[STOCK_QUERY])
     within = end(updates, "accounting.call") - start(updates, "accounting.change")
     server = end(updates, "shop.write") - start(updates, "shop.handle")
     asked = end(queries, "accounting.read") - start(queries, "accounting.handle")
-    read = times(length(queries, "accounting.read") - 2 * q)
     written = np.concatenate([length(updates, stage) for stage in ("accounting.change", "shop.write")])
     return {
         "edge": times((length(updates, "request") - within - 2 * h) / 2),
@@ -55,6 +60,5 @@ def system_waits(idle: Runs, cpu: Mapping[str, float]) -> dict[str, np.ndarray]:
                 times((length(queries, "shop.call") - asked - 2 * h - 2 * c) / 2),
             ]
         ),
-        "commit": times(written - 2 * q - np.median(read)),
-        "read": read,
+        "commit": times(written - 2 * q - read),
     }

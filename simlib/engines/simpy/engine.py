@@ -114,6 +114,7 @@ class Engine:
     def finish(self, row: Row) -> None:
         """The row is over, or puts its delivery down: its units return, whoever joins it is told."""
         row.unwind(0)
+        row.pass_on()
         if row.actor >= 0:
             row.put_down()
             return
@@ -140,6 +141,7 @@ class Engine:
             row.at.forget(row)
         cancel(row.event)
         row.at = row.steps.throw(Crashed())
+        row.pass_on()
 
     def child(self, row: Row, program: Program) -> Row:
         """A row beside this one, for the same message, at the same part and place, with the same registers; it begins when

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from simlib import draws
 from simlib.engines.simpy.clock import Clock, cancel
-from simlib.engines.simpy.rows import Failed, Row, Served
+from simlib.engines.simpy.rows import Failed, Resting, Row, Served
 from simlib.flow.model import Pool
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ class Member:
 
     def release(self, row: Row) -> None:
         """Give a unit back; the next who waits has it from now on."""
-        held = row.held
-        del held[max(i for i, member in enumerate(held) if member is self) if held[-1] is not self else -1]
+        self.hand_over(row)
         self.requests -= 1
         for priority, rows in self.waiting.items():
             if rows:
@@ -66,6 +65,11 @@ class Member:
                 return
         self.busy -= 1
         self.meter.change(self.clock._now, busy=-1, completed=1)
+
+    def hand_over(self, row: Row) -> None:
+        """The unit is no longer among what the row holds."""
+        held = row.held
+        del held[max(i for i, member in enumerate(held) if member is self) if held[-1] is not self else -1]
 
     def hand_to(self, row: Row, priority: int, rest: Rest | None) -> None:
         """The row has waited."""
@@ -143,13 +147,70 @@ class Preemptive(Member):
         row.at = row.serve(row.engine.faults.goes_on(served.part or row.part) + left, served)
 
 
+class EventLoop(Member):
+    """The only unit of an event loop, which those have in an iteration who waited when it began."""
+
+    def __init__(self, pool: PoolState, number: int, clock: Clock) -> None:
+        super().__init__(pool, number, clock)
+        self.iteration = 0
+        self.joined: dict[Row, int] = {}
+        self.outputs = Resting()
+
+    def take(self, row: Row, priority: int) -> bool:
+        """Take the unit at once, also where the row still keeps it, or wait for one of the next iterations."""
+        if row.keeps is self:
+            row.keeps = None
+            row.held.append(self)
+            return True
+        if super().take(row, priority):
+            return True
+        self.joined[row] = self.iteration
+        return False
+
+    def release(self, row: Row) -> None:
+        """Give the unit back, and keep it until the row waits."""
+        self.hand_over(row)
+        if row.keeps is not None:
+            row.keeps.pass_on(row)
+        row.keeps = self
+        self.meter.change(self.clock._now, completed=1)
+
+    def pass_on(self, row: Row) -> bool:
+        """The row keeps the unit no longer, the next who waits has it; whether the iteration ends, whose outputs leave."""
+        row.keeps = None
+        self.requests -= 1
+        waiting = self.line(0)
+        following = next(iter(waiting), None)
+        ends = following is None or self.joined[following] == self.iteration
+        if ends:
+            self.iteration += 1
+            self.outputs.up()
+        if following is None:
+            self.busy -= 1
+            self.meter.change(self.clock._now, busy=-1)
+        else:
+            del waiting[following], self.joined[following]
+            self.meter.change(self.clock._now, waiting=-1)
+            following.held.append(self)
+            following.wake()
+        return ends
+
+    def forget(self, row: Row) -> None:
+        """The row waits no longer."""
+        super().forget(row)
+        del self.joined[row]
+
+
+MEMBERS = {"priority": Member, "preemptive": Preemptive, "event_loop": EventLoop}
+
+
 class PoolState:
     """A pool's members, and the rule that chooses among them."""
 
     def __init__(self, engine: Engine, pool: Pool) -> None:
         self.noun = pool
         self.meter = engine.records.meter(pool.name, pool.kind, pool.capacity * pool.members)
-        member = Preemptive if pool.discipline == "preemptive" else Member
+        member = MEMBERS[pool.discipline]
         self.members = [member(self, number, engine.clock) for number in range(pool.members)]
         self.select, self.turn = pool.select, 0
         self.sku = engine.arrivals.sku

@@ -16,7 +16,7 @@ from simlib.flow.model import Part
 
 if TYPE_CHECKING:
     from simlib.engines.simpy.engine import Engine
-    from simlib.engines.simpy.pools import Member
+    from simlib.engines.simpy.pools import EventLoop, Member
     from simlib.engines.simpy.queues import Delivery
 
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
@@ -58,8 +58,8 @@ class Row:
 
     __slots__ = (
         "actor", "answer_to", "at", "attempt", "batch", "calls", "copy", "delivery", "due", "engine", "event", "held", "join",
-        "level", "main", "member", "message", "next", "nth", "number", "part", "passes", "place", "result", "saved", "scopes",
-        "steps", "version",
+        "keeps", "level", "main", "member", "message", "next", "nth", "number", "part", "passes", "place", "result", "saved",
+        "scopes", "steps", "version",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, message: int, part: Part | None, place: int) -> None:
@@ -70,6 +70,7 @@ class Row:
         self.actor, self.passes, self.nth = -1, 0, 0
         self.batch: list[tuple[Delivery, int]] = []
         self.held: list[Member] = []
+        self.keeps: EventLoop | None = None
         self.saved: tuple[Part | None, ...] = ()
         self.delivery: Delivery | None = None
         self.answer_to: tuple[Row, int] | None = None
@@ -106,6 +107,12 @@ class Row:
             self.at = self.steps.send(None) if value is None else self.steps.throw(value)
         except StopIteration:
             self.engine.finish(self)
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """An event loop that the row still kept is for others now."""
+        if self.keeps is not None:
+            self.keeps.pass_on(self)
 
     def interrupt(self, value: Exception) -> None:
         """Give up what the row waits for, and go on by raising."""

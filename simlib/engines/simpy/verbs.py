@@ -14,6 +14,7 @@ from simlib.engines import order
 from simlib.engines.records import ANSWERED, REJECTED, SUPERSEDED
 from simlib.engines.simpy.clock import cancel
 from simlib.engines.simpy.links import travel
+from simlib.engines.simpy.pools import EventLoop
 from simlib.engines.simpy.queues import Delivery
 from simlib.engines.simpy.rows import (
     ANSWER,
@@ -134,6 +135,16 @@ class Verbs:
             member.succeeded()
 
         return False, run
+
+    def _output(self, step: blocks.Output, name: str) -> Any:
+        (loop,) = self.pools[step.pool].members
+        assert isinstance(loop, EventLoop)
+
+        def run(row: Row) -> Waits:
+            if loop.busy and not (row.keeps is loop and loop.pass_on(row)):
+                yield loop.outputs.rest(row)
+
+        return run
 
     def _serve(self, step: blocks.Serve, name: str) -> Any:
         pool, priority = self.pools[step.pool], step.priority

@@ -69,7 +69,7 @@ class Simulation(Sagas):
         """The answer of a service, or none in time."""
         it = Published(message, self.env.event(), *before[1:], replied=self.env.event())
         assert it.replied is not None
-        yield from self.work(self.shop, self.p.publish_client, f"{label}.publish.send", place)
+        yield from self.send(self.shop, self.p.publish_client, f"{label}.publish.send", place)
         self.env.process(self.store(label, self.shop, queue, it, place))
         yield it.replied | self.env.timeout(self.saga.step_timeout)
         if not it.replied.triggered:
