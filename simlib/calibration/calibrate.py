@@ -1,4 +1,4 @@
-"""Calibration: what was measured at low load and in bursts becomes the parameters of the models, with their provenance.
+"""Calibration: what was measured of messages one by one and in bursts becomes the parameters of the models, with provenance.
 
 `system.yaml` holds what every architecture shares, from REST's twin; an architecture's own file what is its alone.
 """

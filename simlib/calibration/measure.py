@@ -1,4 +1,4 @@
-"""Measuring the twins: the machine alone, stage times at low load and in bursts, saturation, the loads held out from calibration.
+"""Measuring the twins: the machine alone, stage times one by one and in bursts, saturation, the loads held out from calibration.
 
 Every try is on record in `tries.json`, with what else the machine did meanwhile; a try is invalid, and repeated, where the
 load generator was late or others took the processor. What was measured before is kept: a second call goes on.

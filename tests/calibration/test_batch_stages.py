@@ -35,7 +35,7 @@ def run(files: list[int]) -> SimpleNamespace:
             rows.append((message, "shop.open", opened, opened + READING + size * RECORD))
             rows.append((message, "request", made - INTERVAL, opened))
     stamps = pd.DataFrame(rows, columns=["message", "block", "start", "end"]).assign(attempt=1)
-    return SimpleNamespace(attempts=pa.Table.from_pandas(stamps), meta={"parameters": {"record": RECORD}})
+    return SimpleNamespace(attempts=pa.Table.from_pandas(stamps))
 
 
 def test_each_time_comes_back_from_the_stamps_that_it_makes():
@@ -43,5 +43,6 @@ def test_each_time_comes_back_from_the_stamps_that_it_makes():
     found = batch_exchange.estimates({STOCK_UPDATE: run(sizes)}, {}, KNOWN)
     assert set(found) == times(get("batch_exchange").parameters) - times(get("rest").parameters)
     assert found["file"].of == pytest.approx((MAKING + READING) / 2), "whatever the sizes of the files"
+    assert found["record"].of == pytest.approx(RECORD)
     assert found["registration"].of == pytest.approx(np.full(sum(sizes) - 3, REGISTRATION)), "not of those that waited"
     assert all(estimate.measured for estimate in found.values())

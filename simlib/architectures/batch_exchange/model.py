@@ -32,7 +32,6 @@ from simlib.flow import (
     rescue,
     wait_until,
 )
-from simlib.quantities import Duration
 from simlib.scenario import Scenario
 
 
@@ -47,7 +46,11 @@ class BatchExchange(Parameters):
     file: Time = Field(
         "50 ms", validate_default=True, description="CPU to make a file, and as much to read it, besides its records"
     )
-    record: Duration = Field(0.0001, description="CPU to write a record to a file, and as much to read it, s")
+    record: Time = Field(
+        "0.1 ms",
+        validate_default=True,
+        description="CPU to write a record to a file, and as much to read it, on average",
+    )
     registration: Time = Field(
         "0.1 ms",
         validate_default=True,
@@ -74,8 +77,8 @@ def build(p: BatchExchange, scenario: Scenario) -> Flow:
     accounting, shop = between.accounting, between.shop
     network = flow.link(accounting.part, shop.part, p.network)
     full = p.exchange == "full"
-    changed = Affine(Constant(value=0.0), p.record, of=BATCH)
-    goods = Constant(value=p.record * scenario.goods.skus) if full else changed
+    changed = Affine(Constant(value=0.0), p.record.mean_value, of=BATCH)
+    goods = Constant(value=p.record.mean_value * scenario.goods.skus) if full else changed
     changes = accounting.part.queue("changes", detected_after=0.0, coalesce=p.coalesce or full)
     orders = shop.part.queue("orders", detected_after=0.0)
     updates_files = exported(p, flow, accounting, changes, goods)

@@ -117,7 +117,7 @@ class Simulation(Ground):
             yield turn
             with self.cores.request() as core:
                 yield core
-                yield self.env.timeout(self.p.record * (self.scenario.goods.skus if full else records))
+                yield self.env.timeout(self.p.record.mean_value * (self.scenario.goods.skus if full else records))
 
     def export(self, out: Outgoing, number: int) -> Story:
         """For ever: make a file of what is registered when a run is due."""

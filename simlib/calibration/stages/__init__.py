@@ -2,7 +2,7 @@
 
 Processor times come from runs of one kind of message with a backlog always there (a busy event loop), by the utilisation
 law: CPU seconds of a side over messages, less the handler's work (Denning & Buzen, ACM Computing Surveys 10 (1978)).
-Waiting times come from runs of one kind at low load, of messages that met an idle system: a stamp less the processor
+Waiting times come from runs of one kind one by one, of messages that met an idle system: a stamp less the processor
 times inside it. Where a stamp holds the same time twice (there and back), each is taken as half.
 
 A module for each architecture that has times of its own; its `estimates` makes them from its runs of one kind of message. Where
@@ -50,7 +50,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A run of updates alone, at low load (`idle`) or in bursts (`busy`), under other parameters."""
+    """A run of updates alone, one after the other (`idle`) or in bursts (`busy`), under other parameters."""
 
     how: Literal["idle", "busy"]
     changes: dict[str, Any]
@@ -62,7 +62,7 @@ Runs = Mapping[str, History]
 
 
 def estimates(architecture: str, idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
-    """The times of an architecture's own, by parameter: from its runs at low load and in bursts, and the means of the times
+    """The times of an architecture's own, by parameter: from its runs one by one and in bursts, and the means of the times
     that others were calibrated for, s."""
     found: Estimates = _module(architecture).estimates(idle, busy, known)
     return found

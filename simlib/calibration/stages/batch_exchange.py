@@ -1,7 +1,4 @@
-"""The times of the batch exchange's own, from its runs of updates: some dozen files, each of some records.
-
-What a record costs, `record`, is no distribution but a parameter that is set: a file takes what it takes longer than its records.
-"""
+"""The times of the batch exchange's own, from its runs of updates: some dozen files, of a few to some dozen records."""
 
 from __future__ import annotations
 
@@ -9,38 +6,41 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import nnls
 
 from simlib.calibration.stages import SHORTEST, WAIT, Estimate, Estimates, Runs, times
 from simlib.domain import STOCK_UPDATE
 from simlib.history import History
 
-_FILE = "stamps of a file's making, its flush among it, and of its reading, each taken as half, less its records: their mean"
+_FILE = "stamps of a file's making, its flush among it, and of its reading, each taken as half: what no record adds"
+_RECORD = "the same stamps: what each record adds, by least squares"
 
 
 def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
-    """`file` and `registration`.
+    """`file`, `record` and `registration`.
 
     A change is one transaction: what it lasts beside what a transaction does is the registration.
     """
     run = idle[STOCK_UPDATE]
     transaction = 2 * known["database_client"] + known["read"] + known["commit"]
-    record = run.meta["parameters"]["record"]
+    records, lasts = files(run)
+    (file, record), _ = nnls(np.column_stack([np.ones(records.size), records]), lasts)
     return {
-        "file": Estimate(max(float(np.mean(files(run, record))), SHORTEST), _FILE),
+        "file": Estimate(max(float(file), SHORTEST), _FILE),
+        "record": Estimate(max(float(record), SHORTEST), _RECORD),
         "registration": Estimate(times(changes(run) - transaction), WAIT),
     }
 
 
-def files(history: History, record: float) -> np.ndarray:
-    """How long each of accounting's files is made or read, less its records', s."""
+def files(history: History) -> tuple[np.ndarray, np.ndarray]:
+    """How many records each of accounting's files has, and how long it is made or read, s: two arrays of shape (files,)."""
     stamps = history.attempts.to_pandas()
     made, opened = (
         stamps[(stamps["block"] == block) & (stamps["attempt"] == 1)].set_index("message")
         for block in ("accounting.make", "shop.open")
     )
     both = pd.DataFrame({"file": made["start"], "lasts": _length(made) + _length(opened)}).groupby("file")["lasts"]
-    found: np.ndarray = (both.first() / 2 - record * both.size()).to_numpy()
-    return found
+    return both.size().to_numpy(float), both.first().to_numpy() / 2
 
 
 def changes(history: History) -> np.ndarray:

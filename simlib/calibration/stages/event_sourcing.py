@@ -23,7 +23,7 @@ from simlib.calibration.stages import (
 from simlib.domain import STOCK_UPDATE
 
 _LATER = "stamps of messages that met an idle system: events that are taken later than they were stored, in the median"
-_SELDOM = "that of a transaction: too seldom to be measured in runs at low load"
+_SELDOM = "that of a transaction: too seldom to be measured in such runs"
 
 
 def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:

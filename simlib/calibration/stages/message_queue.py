@@ -54,7 +54,7 @@ def queue_cpu(busy: Runs, system: Mapping[str, float]) -> dict[str, float]:
 
 
 def queue_waits(idle: Runs, cpu: Mapping[str, float], uplink: float) -> dict[str, np.ndarray]:
-    """Samples of `store`, s, from the queue's run of updates at low load: a publication less its way there and back."""
+    """Samples of `store`, s, from the queue's run of updates one by one: a publication less its way there and back."""
     updates = walks(idle[STOCK_UPDATE])
     return {"store": times(length(updates, "accounting.publish") - 2 * cpu["publish_client"] - 2 * uplink)}
 

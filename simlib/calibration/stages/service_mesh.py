@@ -69,7 +69,7 @@ def sidecar_cpu(history: History) -> float:
 
 
 def mesh_waits(idle: Runs, cpu: Mapping[str, float], known: Mapping[str, float]) -> np.ndarray:
-    """Samples of `loopback`, s, from runs at low load: a call less what the other side does, the work of both processes and of
+    """Samples of `loopback`, s, from runs one by one: a call less what the other side does, the work of both processes and of
     the sidecars, and the way between these. A call takes it four times."""
     work = 2 * (known["http_server"] + known["http_client"]) + 4 * (cpu["hop"] + cpu["tls"]) + 2 * known["network"]
     updates, queries = walks(idle[STOCK_UPDATE]), walks(idle[STOCK_QUERY])
