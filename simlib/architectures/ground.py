@@ -268,15 +268,15 @@ class Ground:
             loop.hand(begun, going_on)
         try:
             ended = yield going_on | self.env.timeout(time)
-        except simpy.Interrupt as given_up:
-            going_on.interrupt(given_up.cause)
-            return None
-        if going_on not in ended:
-            going_on.interrupt("timed out")
+            if given_up := going_on not in ended:
+                going_on.interrupt("timed out")
+                yield going_on
+        except simpy.Interrupt as interrupt:
+            going_on.interrupt(interrupt.cause)
             return None
         if isinstance(loop, EventLoop):
             loop.hand(going_on, begun)
-        return going_on.value
+        return None if given_up else going_on.value
 
     def over(self, side: Side) -> None:
         """Whoever goes from one thing to the next keeps no turn."""
@@ -291,7 +291,8 @@ class Ground:
 
     def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
         with side.cpu.request() as turn:
-            yield turn
+            if not turn.triggered:
+                yield turn
             yield from self.on_a_core(distribution, stream, place)
 
     def transaction(self, side: Side, stream: str, place: int, *server: Story) -> Story:

@@ -39,7 +39,7 @@ SCARCE = Goods(skus=20, zipf=0.0, units=2)
 CONSTANT = {"network": 0.0002, "dispatch": 0.00025}
 """A link and a subscription that keep the order of what goes there."""
 AT_ONCE = {"event_loop": False}
-"""Where a call that is given up, or a step that begins beside another, would contend for an event loop within an instant."""
+"""Where the tries of a hedge, or a further step and the answer to the first, contend for an event loop within an instant."""
 SOURCED = {"event_sourcing": True, **CONSTANT}
 FULFILMENT = {
     "mix": Mix(stock_update=0.3, order=0.6, stock_query=0.1),
@@ -107,8 +107,8 @@ EQUAL = {
         "at moderate load": (150, {}, {}),
         "when handlers fail": (80, FLAKY, {}),
         "when retries are used up": (80, {"handler_failure": 0.6}, {"retries": 1, "jitter": False}),
-        "when callers give up": (100, {}, AT_ONCE | {"timeout": 0.006}),
-        "when callers give up and requests carry no key": (100, {}, AT_ONCE | {"timeout": 0.006, "idempotency": False}),
+        "when callers give up": (100, {}, {"timeout": 0.006}),
+        "when callers give up and requests carry no key": (100, {}, {"timeout": 0.006, "idempotency": False}),
         "when callers give up on failing handlers": (80, {"handler_failure": 0.3}, {"timeout": 0.01}),
         "of several processes in turn": (150, FLAKY, {"processes": 3}),
         "of several processes at random": (150, {}, {"processes": 3, "balancing": "random"}),
@@ -423,7 +423,6 @@ EQUAL = {
         "with sticky reads of a read model that knows no versions": (80, FEW, STICKY | {"write_if_newer": False}),
     },
 }
-EQUAL["batch_exchange"] = {case: (*of, AT_ONCE | changes) for case, (*of, changes) in EQUAL["batch_exchange"].items()}
 
 
 @pytest.mark.parametrize(("name", "case"), [(name, case) for name, cases in EQUAL.items() for case in cases])

@@ -114,7 +114,8 @@ class Simulation(Ground):
         """Write, or read, the records of a file."""
         full = out is self.changes and self.p.exchange == "full"
         with side.cpu.request() as turn:
-            yield turn
+            if not turn.triggered:
+                yield turn
             with self.cores.request() as core:
                 yield core
                 yield self.env.timeout(self.p.record.mean_value * (self.scenario.goods.skus if full else records))

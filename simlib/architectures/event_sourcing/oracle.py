@@ -107,7 +107,8 @@ class Simulation(Ground):
 
         yield from self.transaction(side, f"{label}.load", place, read())
         with side.cpu.request() as turn:
-            yield turn
+            if not turn.triggered:
+                yield turn
             with self.cores.request() as core:
                 yield core
                 drawn = self.drawn(p.recording, f"{label}.replay", place)
