@@ -318,7 +318,12 @@ DAMAGED = [
         "history/faults.parquet has no column 'fault' of string, as a history of this version has: run again …",
     ),
     ("calibration/system.yaml", cut(0.3), "run rest", "…system.yaml…"),
-    ("calibration/system.yaml", until(b"  read:"), "run rest", "…system.yaml must hold 'read', but was cut short: …"),
+    (
+        "calibration/system.yaml",
+        until(b"  commit:"),
+        "run rest",
+        "…system.yaml must hold 'commit', but was cut short: …",
+    ),
     ("calibration/system.yaml", cut(0), "run rest", "…system.yaml: a calibration must be a mapping …, got nothing: …"),
     (
         "calibration/system.yaml",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,7 @@ def test_from_the_real_parts_to_the_report(tmp_path):
     plan = tmp_path / "data" / "plans" / "report.yaml"
     plan.parent.mkdir(parents=True)
     plan.write_text(PLAN)
+    shutil.copy(paths.PACKAGE.parent / "data" / "cost.json", tmp_path / "data")
     names = ["rest", "message_queue"]
 
     measured = simlib(tmp_path, "measure", *names, "--plan", str(MEASUREMENTS))["rows"]

@@ -15,7 +15,7 @@ from simlib.distributions import Constant
 from simlib.errors import RunFailed
 from simlib.scenario import Crash, Goods, Poison
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live batch_exchange")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 MANY = Goods(skus=1000, zipf=0.0)
 SHORT = {"interval": 0.3, "retry_after": 0.05, "max_deliveries": 3}
 

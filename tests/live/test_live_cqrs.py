@@ -11,7 +11,7 @@ from simlib.distributions import Constant
 from simlib.scenario import Crash, Goods, Mix
 from tests.conftest import require_part
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live cqrs")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 CURIOUS = {
     "customers": 3, "goods": Goods(skus=20), "mix": Mix(stock_update=0.2, order=0.3, stock_query=0.5), "asks_for_own_order": 1.0,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from simlib.distributions import Constant
 from simlib.domain import COPY, STOCK
 from simlib.scenario import Crash, Goods, Poison, Trace
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live event_sourcing")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 ES = "event_sourcing"
 ONE, TWO, MANY = Goods(skus=1), Goods(skus=2, zipf=0.0), Goods(skus=100_000, zipf=0.0)
 BACKLOG = {"only": "stock_update", "handler_work": Constant(0.02)}

@@ -8,7 +8,7 @@ from simlib import api
 from simlib.domain import ORDER
 from simlib.scenario import Crash, Mix, load_scenario
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live fulfilment")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 MESSAGES = 60
 WHO_ASKS = [("rest", {}), ("message_queue", {}), ("message_queue", {"broker": "rabbitmq"}), ("cqrs", {})]
 """One for each who asks for the further steps: the shop, each service through a queue of each broker's, accounting."""

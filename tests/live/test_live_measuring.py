@@ -20,7 +20,7 @@ from simlib.brokers import postgres as postgres_part
 from simlib.brokers import rabbitmq as rabbitmq_part
 from tests.conftest import require_part
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live measuring")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 DATA = paths.PACKAGE.parent / "data"
 PLAN = (DATA / "measurements" / "rehearsal.yaml").read_text(encoding="utf-8")
 PARTS = {"nats": nats_part, "rabbitmq": rabbitmq_part, "kafka": kafka_part}

@@ -16,7 +16,7 @@ import pytest
 from simlib.distributions import Constant
 from simlib.scenario import Crash, Poison
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live mechanisms")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 SLOW = {"handler_work": Constant(0.05)}
 """Handler work that takes longer than what waits for it below."""
 

@@ -15,7 +15,7 @@ from simlib.brokers import nats as nats_part
 from simlib.scenario import Goods
 from tests.conftest import require_part
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live outbox")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 RELAYS = ["polling", "log_tailing"]
 MANY = Goods(skus=100_000, zipf=0.0)
 """So many that no update comes after another one of the same."""

@@ -11,7 +11,7 @@ from simlib.distributions import Constant
 from simlib.domain import ORDER, undone
 from simlib.scenario import Crash, Goods, Mix, Trace, load_scenario
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live saga")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 STYLES = ("saga/orchestrated", "saga/choreographed")
 MESSAGES = 40
 

@@ -20,7 +20,7 @@ from simlib.errors import BadInput
 from simlib.scenario import Crash
 from tests.conftest import require_part
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live service_mesh")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 ALONE = {"retries": 0, "proxy_retries": 0}
 """Nobody tries again."""
 
@@ -30,7 +30,7 @@ def columns(history):
 
 
 def told(history):
-    return columns(history)["response"].value_counts().to_dict()
+    return columns(history)["response"].astype(str).value_counts().to_dict()
 
 
 def tries(history):

@@ -17,7 +17,7 @@ from simlib.brokers.kafka import address
 from simlib.distributions import Constant
 from simlib.scenario import Crash, Poison
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live streaming")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 UNGUARDED = {"idempotent_receiver": False, "write_if_newer": False}
 """What arrives is written, whatever was written before."""
 

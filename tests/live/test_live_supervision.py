@@ -21,7 +21,7 @@ from simlib.errors import BadInput
 from simlib.scenario import Crash, Slowdown, load_scenario
 from tests.conftest import require_part
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live supervision")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 PROGRAM = "import simlib; simlib.run('message_queue', engine='live', messages=3000)"
 
 

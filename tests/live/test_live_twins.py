@@ -8,7 +8,7 @@ import pytest
 from simlib.domain import STOCK_QUERY
 from simlib.engines.live import SIDES
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live twins")]
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 MESSAGES = 200
 
 

@@ -82,7 +82,7 @@ class Log(Generic[Body]):
         self.in_hand, self.open = 0, True
         self.cooperative = self.p["partition_assignment_strategy"] == "cooperative-sticky"
         self.exactly_once, self.by_the_clock = self.p["guarantee"] == "exactly_once", by_the_clock(self.p)
-        members = self.p["members"] // self.p["processes"]
+        members = self.p["members"] if self.p["processes"] == 1 else 1
         self.threads = ThreadPoolExecutor(members + 2)
         self.producer = Producer(self.topics.client | producing(self.p))
         group = self.topics.client | consuming(self.p, self.topic)

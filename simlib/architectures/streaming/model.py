@@ -93,9 +93,9 @@ class Streaming(Parameters):
     confirm_retries: Retries = Field(3, description="further publications of a message without a confirm")
     retry_backoff: Duration = Field(0.1, description="before each of them, s")
     idempotent_producer: Truth = Field(True, description="whether the broker drops what it has been sent before")
-    members: Count = Field(2, description="members of each consumer group, which share the partitions")
+    members: Count = Field(2, description="members of each consumer group in one process, which share the partitions")
     processes: Annotated[Whole, Field(ge=1, le=16)] = Field(
-        1, description="processes of each side; several are the members of its group, and die alone"
+        1, description="processes of each side; several are a member of its group each, and die alone"
     )
     partition_assignment_strategy: Literal["roundrobin", "cooperative-sticky"] = Field(
         "roundrobin", description="whether a rebalance stops all partitions, or only those that get another reader"
@@ -137,11 +137,7 @@ class Streaming(Parameters):
 
     @model_validator(mode="after")
     def _each_member_a_process(self) -> Self:
-        """Members are all in one process, or each in its own, where they share what is kept."""
-        if self.processes not in (1, self.members):
-            raise BadInput(
-                f"processes must be 1, or as many as members ({self.members}), got {self.processes}: set both"
-            )
+        """Members that are processes share what is kept."""
         if self.processes > 1 and self.state == "memory":
             raise BadInput(f"state in memory is that of one process, got {self.processes}: set processes to 1")
         return self
