@@ -274,7 +274,8 @@ class _Results:
                 row for row in self.validation["rows"] if twin_title(row, "ru") == twin and row["accepted"] is not None
             ]
             errors = {
-                f"Ошибка {level}, %": round(100 * _median([row["error"][level] for row in own])) for level in LEVELS
+                f"Ошибка {level}, %": round(100 * _median([row["error"][level] for row in own])) if own else None
+                for level in LEVELS
             }
             accepted = f"{sum(row['accepted'] for row in own)} из {len(own)}"
             rows.append({"Прототип": twin, "Выдержано": accepted, **errors, **_saturated(saturation)})

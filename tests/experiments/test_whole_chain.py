@@ -18,12 +18,16 @@ MEASUREMENTS = paths.PACKAGE.parent / "data" / "measurements" / "rehearsal.yaml"
 PLAN = """
 seed: 1
 replications: 2
-messages: 1000
+messages: 20000
 architectures:
   - {architecture: rest}
   - {architecture: message_queue}
 scenarios:
-  - {scenario: steady, rates: [75/s, 300/s]}
+  - {scenario: steady, rates: [75/s, 150/s, 300/s]}
+  - {scenario: burst}
+  - {scenario: flash_sale}
+  - {scenario: fulfilment}
+  - {scenario: crashes}
 """
 
 
@@ -72,7 +76,7 @@ def test_from_the_real_parts_to_the_report(tmp_path):
     assert all(row["measured"]["p50"] > 0 and row["predicted"]["p50"] > 0 for row in validated)
 
     swept = simlib(tmp_path, "sweep", str(plan), "--workers", "2")["rows"]
-    assert [(row["failed_runs"], row["error"]) for row in swept] == [(0, None)] * 2
+    assert [(row["failed_runs"], row["error"]) for row in swept] == [(0, None)] * 10
 
     files = [Path(file) for file in simlib(tmp_path, "report")["files"]]
     assert {file.suffix for file in files} == {".docx", ".pdf", ".html"}
