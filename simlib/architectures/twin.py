@@ -12,10 +12,11 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import orjson
 import uvicorn
@@ -374,10 +375,16 @@ class Side:
                 return await cursor.fetchone()
 
 
+def end(error: BaseException) -> NoReturn:
+    """End a service that cannot go on, with the reason as its last words."""
+    traceback.print_exception(error)
+    print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def _end(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        os._exit(1)
+        end(error)
 
 
 class Counted:
@@ -399,12 +406,16 @@ def service(side: Side, lifespan: Callable[[], Any]) -> FastAPI:
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        await side.database.open(wait=True)
-        async with lifespan():
+        async with AsyncExitStack() as opened:
+            try:
+                await side.database.open(wait=True)
+                opened.push_async_callback(side.database.close)
+                await opened.enter_async_context(lifespan())
+            except Exception as error:
+                end(error)
             gc.collect()
             gc.freeze()
             yield
-        await side.database.close()
 
     app = FastAPI(title=side.config.side, lifespan=running, openapi_url=None)
     app.add_middleware(Counted, side=side)

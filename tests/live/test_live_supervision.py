@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,8 @@ import pytest
 
 from simlib.architectures.rest import live as rest
 from simlib.architectures.rest.model import Rest
-from simlib.brokers import nats, postgres
+from simlib.brokers import Part, Server, nats, postgres
+from simlib.brokers.processes import free_port
 from simlib.engines import live
 from simlib.errors import BadInput
 from simlib.scenario import Crash, Slowdown, load_scenario
@@ -62,6 +64,14 @@ def test_a_twin_without_services_for_further_steps_refuses_orders_that_have_some
     monkeypatch.delattr(rest, "FURTHER")
     with pytest.raises(BadInput, match=r"this twin does orders in one step, scenario 'fulfilment' has .*: simulate it"):
         live.perform(rest, Rest(), load_scenario("fulfilment"), 1, 10)
+
+
+def test_a_service_that_cannot_start_says_why_in_its_last_line(bench, monkeypatch):
+    part = Part("rabbitmq", "4.0.0", "nowhere")
+    monkeypatch.setitem(live.STARTS, "rabbitmq", lambda: nullcontext(Server(part, f"amqp://127.0.0.1:{free_port()}/")))
+    told = r"^the (accounting service|shop) must run, but ended with status 1: AMQPConnectionError: "
+    with pytest.raises(BadInput, match=told), bench("message_queue", own_broker=True, broker="rabbitmq"):
+        pass
 
 
 def test_a_service_whose_clock_is_another_is_refused_before_anything_is_sent(bench, monkeypatch):

@@ -41,12 +41,11 @@ SCHEMA = twin.SCHEMA + Path(__file__).with_name("schema.sql").read_text(encoding
 """What both databases are made of."""
 SIMULATED = ("event_sourcing",)
 """Parameters that the model alone has."""
-QUEUES = ("updates",)
 
 
 def accounting(side: Side) -> FastAPI:
     """The accounting program: carries out commands, and publishes what happened."""
-    broker, onward = broker_of(side, QUEUES), Onward(side)
+    broker, onward = broker_of(side), Onward(side)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -144,7 +143,7 @@ class Replicas:
 
 def shop(side: Side) -> FastAPI:
     """The web shop: hands commands on to accounting, and answers queries from its read model."""
-    broker, replicas, p = broker_of(side, QUEUES), Replicas(side), side.config.parameters
+    broker, replicas, p = broker_of(side), Replicas(side), side.config.parameters
     tokens: dict[
         tuple[int, int], int
     ] = {}  # by customer and SKU, the version of their order; a browser would bring it along

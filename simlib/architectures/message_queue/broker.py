@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import HTTPException
@@ -23,8 +23,8 @@ class Unroutable(Exception):
 class Broker(ABC):
     """A side's publisher and consumers: confirms with retries, manual acknowledgements, redelivery, parking."""
 
-    def __init__(self, side: Side, queues: Sequence[str]) -> None:
-        self.side, self.p, self.queues = side, side.config.parameters, queues
+    def __init__(self, side: Side) -> None:
+        self.side, self.p = side, side.config.parameters
         self.read: list[str] = []
         self.consumers: list[asyncio.Task[None]] = []
         self.in_hand = 0
@@ -36,11 +36,14 @@ class Broker(ABC):
 
     @abstractmethod
     async def connect(self) -> None:
-        """Connect, and make the queues where they are not there yet."""
+        """Connect, so that messages can be published."""
 
     @abstractmethod
     async def consume(self, queue: str, handler: Handler) -> None:
-        """Let `consumers` tasks compete for the messages of a queue, which then is one that this side reads."""
+        """Make a queue, where it is not there yet, and let `consumers` tasks compete for its messages.
+
+        A queue is made by the one side that reads it: two that declare a quorum queue at the same moment may both fail.
+        """
 
     @abstractmethod
     async def receive(self, delivery: Any, handler: Handler) -> None:
@@ -113,15 +116,15 @@ async def confirmed(publication: Awaitable[None]) -> None:
         raise HTTPException(502, "no queue takes the message: it was handed back") from None
 
 
-def broker_of(side: Side, queues: Sequence[str]) -> Broker:
-    """The side's way to its broker, and to these queues there."""
+def broker_of(side: Side) -> Broker:
+    """The side's way to its broker."""
     if side.config.parameters["broker"] == "nats":
         from simlib.architectures.message_queue.on_nats import OnNats
 
-        return OnNats(side, queues)
+        return OnNats(side)
     from simlib.architectures.message_queue.on_rabbitmq import OnRabbitMQ
 
-    return OnRabbitMQ(side, queues)
+    return OnRabbitMQ(side)
 
 
 def identity(message: int, event: str) -> str:

@@ -37,7 +37,6 @@ SIMULATED = (
     "between_nodes",
 )  # fmt: skip
 """Parameters that the model alone has."""
-QUEUES = ("updates", "orders")
 __all__ = ["FURTHER", "PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
 
 
@@ -50,7 +49,7 @@ class Reply(BaseModel):
 
 def accounting(side: Side) -> FastAPI:
     """The accounting program: publishes each change, and takes stock for the orders that come through the queue."""
-    broker = broker_of(side, QUEUES + steps.queues(side))
+    broker = broker_of(side)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -82,7 +81,7 @@ def accounting(side: Side) -> FastAPI:
 
 def shop(side: Side) -> FastAPI:
     """The web shop: answers queries and promises units from its own copy, which the updates in the queue keep."""
-    broker = broker_of(side, QUEUES)
+    broker = broker_of(side)
     replies: dict[int, asyncio.Future[str]] = {}
     inbox = ""
 

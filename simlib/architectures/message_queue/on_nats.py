@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 
 import nats
 import nats.errors
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
-from nats.js.errors import NoStreamResponseError, NotFoundError
+from nats.js.errors import NoStreamResponseError
 from pydantic import BaseModel
 
 from simlib.architectures.message_queue.broker import Broker, Handler, identified, identity
@@ -24,8 +23,8 @@ ID, PLAIN_ID = "Nats-Msg-Id", "Message-Id"
 class OnNats(Broker):
     """A side's way to JetStream."""
 
-    def __init__(self, side: Side, queues: Sequence[str]) -> None:
-        super().__init__(side, queues)
+    def __init__(self, side: Side) -> None:
+        super().__init__(side)
         self.id = ID if self.p["deduplication"] else PLAIN_ID  # a window of 0 means the server's own default
         self.connection: Connection
 
@@ -34,12 +33,6 @@ class OnNats(Broker):
             self.side.config.broker, max_reconnect_attempts=-1, reconnect_time_wait=self.p["reconnect"]
         )
         self.jetstream = self.connection.jetstream()
-        for queue in self.queues:
-            await self.jetstream.add_stream(
-                StreamConfig(
-                    name=self.name(queue), subjects=[self.name(queue)], duplicate_window=self.p["deduplication"]
-                )
-            )
 
     async def send(self, queue: str, message: int, event: str, content: bytes, confirmed: bool) -> bool:
         subject, headers = self.name(queue), {self.id: identity(message, event)}
@@ -81,6 +74,9 @@ class OnNats(Broker):
             self.fetched(inbox, delivery)
 
         name = self.name(queue)
+        await self.jetstream.add_stream(
+            StreamConfig(name=name, subjects=[name], duplicate_window=self.p["deduplication"])
+        )
         await self.jetstream.subscribe(name, queue=name, stream=name, config=config, cb=take, manual_ack=True)
         self.read.append(name)
         self.consumers += [asyncio.create_task(self.compete(inbox, handler)) for _ in range(self.p["consumers"])]
@@ -88,9 +84,8 @@ class OnNats(Broker):
     async def close(self) -> None:
         for consumer in self.consumers:
             consumer.cancel()
-        with suppress(NotFoundError):  # the other side was faster
-            for queue in self.queues:
-                await self.jetstream.delete_stream(self.name(queue))
+        for queue in self.read:
+            await self.jetstream.delete_stream(queue)
         await self.connection.close()
 
     async def pending(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aio_pika
@@ -24,12 +24,11 @@ class OnRabbitMQ(Broker):
     What was delivered too often goes to a queue of its own, of which the side keeps a list in its database.
     """
 
-    def __init__(self, side: Side, queues: Sequence[str]) -> None:
-        super().__init__(side, queues)
+    def __init__(self, side: Side) -> None:
+        super().__init__(side)
         self.quorum = self.p["queue_type"] == "quorum"
         self.sure: AbstractRobustExchange
         self.unsure: AbstractRobustExchange
-        self.made: dict[str, AbstractRobustQueue] = {}
         self.handed_back: set[str] = set()
         self.seen: Counter[str] = Counter()
 
@@ -40,15 +39,7 @@ class OnRabbitMQ(Broker):
         self.channel = await self._channel(publisher_confirms=False)
         self.sure, self.unsure = [await self._exchange(channel, "") for channel in (confirming, plain)]
         self.default = plain.default_exchange
-        parking = await self._exchange(self.channel, PARKED)
-        for queue in self.queues:
-            made = await self.channel.declare_queue(self.name(queue), durable=True, arguments=self._arguments())
-            await made.bind(self.name(""), routing_key=self.name(queue))
-            parked = await self.channel.declare_queue(
-                self.name(f"{queue}_{PARKED}"), durable=True, arguments={"x-queue-type": self.p["queue_type"]}
-            )
-            await parked.bind(parking, routing_key=self.name(queue))
-            self.made |= {queue: made, f"{queue}_{PARKED}": parked}
+        self.parking = await self._exchange(self.channel, PARKED)
 
     def _arguments(self) -> dict[str, Any]:
         """Of a quorum queue: deliveries are counted, and what is dead-lettered is not lost on its way (rabbitmq.com/docs,
@@ -65,6 +56,9 @@ class OnRabbitMQ(Broker):
         channel = await self.connection.channel(**options)
         assert isinstance(channel, AbstractRobustChannel)
         return channel
+
+    async def _queue(self, name: str, arguments: dict[str, Any]) -> AbstractRobustQueue:
+        return await self.channel.declare_queue(name, durable=True, arguments=arguments)
 
     async def _exchange(self, channel: AbstractRobustChannel, name: str) -> AbstractRobustExchange:
         return await channel.declare_exchange(self.name(name), aio_pika.ExchangeType.DIRECT, durable=True)
@@ -102,20 +96,25 @@ class OnRabbitMQ(Broker):
 
     async def consume(self, queue: str, handler: Handler) -> None:
         """Each has at most `prefetch` here unacknowledged."""
-        self.read += [queue, f"{queue}_{PARKED}"]
+        name = self.name(queue)
+        made = await self._queue(name, self._arguments())
+        await made.bind(self.sure, routing_key=name)
+        parked = await self._queue(f"{name}_{PARKED}", {"x-queue-type": self.p["queue_type"]})
+        await parked.bind(self.parking, routing_key=name)
+        self.read += [made.name, parked.name]
         manual = self.p["manual_ack"]
         await self.channel.set_qos(self.p["prefetch"])
         for _ in range(self.p["consumers"]):
             inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
             self.consumers.append(asyncio.create_task(self.compete(inbox, handler)))
-            await self.made[queue].consume(self._taker(inbox), no_ack=not manual)
-        await self.made[f"{queue}_{PARKED}"].consume(self._park)
+            await made.consume(self._taker(inbox), no_ack=not manual)
+        await parked.consume(self._park)
 
     async def close(self) -> None:
         for consumer in self.consumers:
             consumer.cancel()
-        for queue in self.made.values():
-            await self.channel.queue_delete(queue.name)
+        for queue in self.read:
+            await self.channel.queue_delete(queue)
         for name in ("", PARKED):
             await self.channel.exchange_delete(self.name(name))
         await self.connection.close()
@@ -124,7 +123,7 @@ class OnRabbitMQ(Broker):
         waiting = 0
         for queue in self.read:
             underlay = await self.channel.get_underlay_channel()
-            said = await underlay.queue_declare(self.name(queue), passive=True)
+            said = await underlay.queue_declare(queue, passive=True)
             waiting += said.message_count or 0
         return waiting + self.in_hand + len(self.handed_back)
 

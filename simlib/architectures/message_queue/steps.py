@@ -26,14 +26,9 @@ class Asked(BaseModel):
     version: int
 
 
-def queues(side: Side) -> tuple[str, ...]:
-    """The queues of the further steps, where there are programs that do them."""
-    return STEPS if set(FURTHER) <= side.config.ports.keys() else ()
-
-
 def program(side: Side) -> FastAPI:
     """A program that does a further step of orders, and nothing else."""
-    broker = broker_of(side, queues(side))
+    broker = broker_of(side)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -46,7 +41,7 @@ def program(side: Side) -> FastAPI:
 
 
 async def consume(side: Side, broker: Broker) -> None:
-    """Let a program do its further steps of orders."""
+    """Let a program do its further steps of orders, where there are programs for all of them."""
 
     async def do(step: str, content: bytes, delivery: int) -> None:
         asked = Asked.model_validate_json(content)
@@ -54,7 +49,7 @@ async def consume(side: Side, broker: Broker) -> None:
         receipt = await side.do(step, asked.order, delivery, asked.version)
         await ask_next(broker, step, asked.order, delivery, receipt)
 
-    for step in queues(side):
+    for step in STEPS if set(FURTHER) <= side.config.ports.keys() else ():
         if DONE_AT[step] == side.config.side:
             await broker.consume(step, partial(do, step))
 

@@ -67,7 +67,7 @@ def running(
 def accounting(side: Side) -> FastAPI:
     """The accounting program: tells of each change, and takes stock for the orders that come through the queue."""
     logged = tails(side)
-    broker = broker_of(side, message_queue.QUEUES + steps.queues(side))
+    broker = broker_of(side)
 
     async def order(content: bytes, delivery: int) -> None:
         order = Order.model_validate_json(content)
@@ -103,7 +103,7 @@ def shop(side: Side) -> FastAPI:
         side.handle(level.message, level.handling, delivery)
         await side.write(level, delivery)
 
-    app = service(side, running(side, broker_of(side, message_queue.QUEUES), "orders", "updates", level))
+    app = service(side, running(side, broker_of(side), "orders", "updates", level))
     answer_queries(app, side)
 
     @app.post("/orders")

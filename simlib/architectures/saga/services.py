@@ -59,9 +59,6 @@ def undoing(step: str) -> str:
     return f"{step}_undo"
 
 
-QUEUES = ("updates", *map(asked, STEPS), *map(undoing, STEPS))
-
-
 def program(side: Side, broker: Broker, done: Then, undone: Then) -> FastAPI:
     """A service that does its steps of orders, and undoes them, as it is asked through the queues of each."""
 

@@ -25,7 +25,6 @@ from simlib.architectures.saga.services import (
     program,
     undoing,
 )
-from simlib.architectures.saga.services import QUEUES as OF_STEPS
 from simlib.architectures.twin import Order, Receipt, Side, main, service
 from simlib.domain import COPY, RESERVE
 
@@ -39,13 +38,12 @@ SIMULATED: tuple[str, ...] = ()
 __all__ = ["PARTS", "PROGRAMS", "READ_FROM", "SCHEMA", "SIMULATED"]
 BEGUN, COMPLETED, CANCELLED = "begun", "completed", "cancelled"
 """Where a saga is, as the shop knows; the last two are queues too, of those who tell it."""
-QUEUES = (*OF_STEPS, COMPLETED, CANCELLED)
 
 
 def of_service(side: Side) -> FastAPI:
     """A service that tells the next one of its step, or the one before; accounting also tells the shop of each change of its
     stock."""
-    broker = broker_of(side, QUEUES)
+    broker = broker_of(side)
 
     async def done(step: str, task: Task, receipt: Receipt, heard: bool) -> None:
         if step == RESERVE and not receipt.refused:
@@ -138,7 +136,7 @@ class Waiting(Shop):
 
 def shop(side: Side) -> FastAPI:
     """The web shop: begins the sagas of its orders, and answers queries from its own copy, which accounting's updates keep."""
-    broker = broker_of(side, QUEUES)
+    broker = broker_of(side)
     waiting = Waiting(side, broker)
 
     @asynccontextmanager

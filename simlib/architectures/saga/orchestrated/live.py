@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from simlib.architectures.message_queue.broker import Broker, Unroutable, broker_of
 from simlib.architectures.saga.services import (
     PROGRAMS,
-    QUEUES,
     SAGAS,
     Shop,
     Task,
@@ -50,7 +49,7 @@ class Reply(BaseModel):
 
 def of_service(side: Side) -> FastAPI:
     """A service that answers whoever asked; accounting also tells the shop of each change of its stock."""
-    broker = broker_of(side, QUEUES)
+    broker = broker_of(side)
 
     async def done(step: str, task: Task, receipt: Receipt, heard: bool) -> None:
         if heard:
@@ -150,7 +149,7 @@ class Orchestrator(Shop):
 
 def shop(side: Side) -> FastAPI:
     """The web shop: conducts the sagas of its orders, and answers queries from its own copy, which accounting's updates keep."""
-    broker = broker_of(side, QUEUES)
+    broker = broker_of(side)
     orchestrator = Orchestrator(side, broker)
 
     @asynccontextmanager
