@@ -6,13 +6,13 @@ Nothing here knows the flow's blocks and their engines. Numbers are drawn from t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
-from simpy.events import EventPriority
+from simpy.resources.resource import Release
 
 from simlib import draws
 from simlib.distributions import Distribution
@@ -38,10 +38,23 @@ OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refu
 HANDLER, ANNOUNCEMENT = "handler_work", "announcement_work"
 """Streams of the handlers' work, which all architectures share."""
 Story = Generator[simpy.Event, Any, Any]
-AFTER_ALL_ELSE = EventPriority(2)
-"""The priority of what happens last at an instant."""
 Known = tuple[int, int, int]
 """What a service remembers of a message: the result, and the level and version that went on with it."""
+
+
+class Units(simpy.Resource):
+    """Units that go to who waits as soon as they are given back; those of SimPy's resources go an event later."""
+
+    def _do_get(self, event: Release) -> None:
+        super()._do_get(event)
+        self._trigger_put(None)
+
+
+def had(request: simpy.Event) -> Story:
+    """Wait for what is asked for; what is there is had at once, without a wait."""
+    if not request.triggered:
+        yield request
+    return request.value
 
 
 class Turn(simpy.Event):
@@ -62,23 +75,19 @@ class Turn(simpy.Event):
 
 
 class EventLoop:
-    """Goes round in iterations, each of which serves those who waited when it began; what they send leaves when it ends.
-
-    A process keeps its turn until it waits for something: here, until the instant is over in which it had done its work.
-    """
+    """Goes round in iterations, each of which serves those who waited when it began; what they send leaves when it ends. A process
+    keeps its turn until it waits for something."""
 
     def __init__(self, env: simpy.Environment) -> None:
-        self.env, self.busy, self.iteration, self.kept = env, False, 0, 0
+        self.env, self.busy, self.iteration = env, False, 0
         self.keeper: simpy.Process | None = None
         self.line: list[tuple[int, Turn]] = []
         self.outputs: list[simpy.Event] = []
 
     def request(self) -> Turn:
         """A turn, which comes at once where the loop is free or the process still has it."""
-        turn, process = Turn(self), self.env.active_process
-        if self.keeper is not None and self.keeper is not process and waits(self.keeper):
-            self.pass_on()
-        if self.busy and self.keeper is not process:
+        turn = Turn(self)
+        if self.busy and self.keeper is not self.env.active_process:
             self.line.append((self.iteration, turn))
         else:
             self.busy, self.keeper = True, None
@@ -86,17 +95,19 @@ class EventLoop:
         return turn
 
     def keep(self) -> None:
-        """The process keeps its turn for the instant."""
+        """The process keeps its turn until it waits: that is when another that begins now runs."""
         self.keeper = self.env.active_process
-        self.kept += 1
-        over, kept = self.env.event(), self.kept
-        over.callbacks = [lambda _: self.instant_over(kept)]
-        over._ok, over._value = True, None
-        self.env.schedule(over, priority=AFTER_ALL_ELSE)
+        self.env.process(self.go_round())
 
-    def instant_over(self, kept: int) -> None:
-        """Who is next has a turn, where one was kept until now."""
-        if self.keeper is not None and self.kept == kept:
+    def go_round(self) -> Story:
+        """Who is next has a turn, where one was kept."""
+        if self.keeper is not None:
+            self.pass_on()
+        yield from ()
+
+    def over(self) -> None:
+        """A process that goes from one thing to the next without a wait keeps no turn."""
+        if self.keeper is self.env.active_process:
             self.pass_on()
 
     def pass_on(self) -> bool:
@@ -114,22 +125,29 @@ class EventLoop:
             self.busy = False
         return ends
 
-    def hand(self, one: simpy.Process | None, other: simpy.Process | None) -> None:
-        """One process goes on as another."""
-        if self.keeper is one:
-            self.keeper = other
-
     def output(self) -> Story:
-        """Wait until the iteration is over."""
+        """Wait until the iteration is over, with which what is sent leaves."""
         if not self.busy or (self.keeper is self.env.active_process and self.pass_on()):
             return
         self.outputs.append(self.env.event())
         yield self.outputs[-1]
 
+    def let_others(self) -> Story:
+        """Who else waits has a turn."""
+        yield self.env.timeout(0.0)
 
-def waits(process: simpy.Process) -> bool:
-    """Whether a process that runs no more waits for something, which is more than what comes at once."""
-    return not process.is_alive or isinstance(process.target, simpy.Timeout) or not process.target.triggered
+
+class InOrder(Units):
+    """Serves who comes first, and sends at once."""
+
+    def over(self) -> None:
+        """No turn is kept."""
+
+    def output(self) -> Story:
+        """Nothing is waited for."""
+        yield from ()
+
+    let_others = output
 
 
 @dataclass(eq=False)
@@ -137,7 +155,7 @@ class Side:
     """A service: one event loop, its connections to its database, its goods or its copy of them."""
 
     name: str
-    cpu: EventLoop | simpy.Resource
+    cpu: EventLoop | InOrder
     database: simpy.Resource
     level: list[int]
     version: list[int]
@@ -152,7 +170,7 @@ class Ground:
         self.p, self.scenario, self.seed = p, scenario, seed
         self.env = env = simpy.Environment()
         self.arrivals = scenario.draw(seed, messages)
-        self.cores, self.log = simpy.Resource(env, p.cores), simpy.Resource(env)
+        self.cores, self.log = Units(env, p.cores), Units(env)
         self.accounting, self.shop = (self.side(name) for name in ("accounting", "shop"))
         others = {name: self.side(name) for name in ("payment", "shipping")}
         named = {"accounting": self.accounting, **others}
@@ -164,12 +182,12 @@ class Ground:
 
     def side(self, name: str) -> Side:
         """A service with a database of its own."""
-        database, units = simpy.Resource(self.env, self.p.database_connections), self.scenario.stock().tolist()
+        database, units = Units(self.env, self.p.database_connections), self.scenario.stock().tolist()
         return Side(name, self.event_loop(), database, units, [0] * len(units))
 
-    def event_loop(self) -> EventLoop | simpy.Resource:
+    def event_loop(self) -> EventLoop | InOrder:
         """What serves a process's work."""
-        return EventLoop(self.env) if self.p.event_loop else simpy.Resource(self.env)
+        return EventLoop(self.env) if self.p.event_loop else InOrder(self.env)
 
     def issue(self) -> None:
         """Messages come, to what is there by now."""
@@ -248,57 +266,55 @@ class Ground:
     def uniform(self, stream: str, place: int) -> float:
         return draws.uniform(draws.stream_key(self.seed, stream), place)
 
-    def on_a_core(self, distribution: Distribution, stream: str, place: int, more: float = 0.0) -> Story:
+    def on_a_core(
+        self, distribution: Distribution, stream: str, place: int, more: Callable[[], float] = lambda: 0.0
+    ) -> Story:
         """Work on one of the cores that both sides and the database share, and so many seconds more."""
         with self.cores.request() as core:
-            yield core
-            yield self.env.timeout(self.drawn(distribution, stream, place) + more)
+            yield from had(core)
+            yield self.env.timeout(self.drawn(distribution, stream, place) + more())
+
+    def work(
+        self, side: Side, distribution: Distribution, stream: str, place: int, more: Callable[[], float] = lambda: 0.0
+    ) -> Story:
+        with side.cpu.request() as turn:
+            yield from had(turn)
+            yield from self.on_a_core(distribution, stream, place, more)
 
     def send(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
         """Work of which something comes that is sent."""
         yield from self.work(side, distribution, stream, place)
-        if isinstance(side.cpu, EventLoop):
-            yield from side.cpu.output()
+        yield from side.cpu.output()
 
-    def attempt_within(self, time: float, side: Side, story: Story) -> Generator[simpy.Event, Any, Any]:
-        """A side's story, which is given up after a time; what it comes to, None where it is."""
-        begun, going_on = self.env.active_process, self.env.process(story)
-        loop = side.cpu
-        if isinstance(loop, EventLoop):
-            loop.hand(begun, going_on)
+    def within(self, time: float, story: Story) -> Story:
+        """A story, which is given up after a time; what it comes to, None where it is."""
+        process, timer = self.env.active_process, self.env.timeout(time)
+        assert process is not None and timer.callbacks is not None
+        timer.callbacks.append(lambda _: process.interrupt(timer))
         try:
-            ended = yield going_on | self.env.timeout(time)
-            if given_up := going_on not in ended:
-                going_on.interrupt("timed out")
-                yield going_on
+            return (yield from story)
         except simpy.Interrupt as interrupt:
-            going_on.interrupt(interrupt.cause)
+            if interrupt.cause is not timer:
+                raise
             return None
-        if isinstance(loop, EventLoop):
-            loop.hand(going_on, begun)
-        return None if given_up else going_on.value
+        finally:
+            if timer.callbacks is not None:
+                timer.callbacks.clear()
 
-    def over(self, side: Side) -> None:
-        """Whoever goes from one thing to the next keeps no turn."""
-        if isinstance(side.cpu, EventLoop) and side.cpu.keeper is self.env.active_process:
-            side.cpu.pass_on()
+    def beside(self, story: Story) -> simpy.Process:
+        """A process beside this one, which begins in its turn: after what else happens at this instant."""
+        turn = self.env.timeout(0.0)
 
-    def let_others(self, side: Side) -> Story:
-        """Who else waits for the event loop has a turn."""
-        if isinstance(side.cpu, EventLoop):
-            self.over(side)
-            yield self.env.timeout(0.0)
+        def begin() -> Story:
+            yield turn
+            return (yield from story)
 
-    def work(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
-        with side.cpu.request() as turn:
-            if not turn.triggered:
-                yield turn
-            yield from self.on_a_core(distribution, stream, place)
+        return self.env.process(begin())
 
     def transaction(self, side: Side, stream: str, place: int, *server: Story) -> Story:
         """A connection, and what the database's client does around the work of the server."""
         with side.database.request() as connection:
-            yield connection
+            yield from had(connection)
             yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
             for story in server:
                 yield from story
@@ -306,7 +322,7 @@ class Ground:
 
     def flush(self, stream: str, place: int) -> Story:
         with self.log.request() as turn:
-            yield turn
+            yield from had(turn)
             yield self.time(self.p.commit, stream, place)
 
     def ask_database(self, side: Side, stream: str, place: int, commits: bool) -> Story:

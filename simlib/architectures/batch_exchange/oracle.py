@@ -18,6 +18,7 @@ import simpy
 
 from simlib import draws
 from simlib.architectures.ground import ANNOUNCEMENT, HANDLER, OK, REFUSED, Ground, Side, Story
+from simlib.distributions import Constant
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -113,18 +114,13 @@ class Simulation(Ground):
     def records(self, side: Side, out: Outgoing, records: int) -> Story:
         """Write, or read, the records of a file."""
         full = out is self.changes and self.p.exchange == "full"
-        with side.cpu.request() as turn:
-            if not turn.triggered:
-                yield turn
-            with self.cores.request() as core:
-                yield core
-                yield self.env.timeout(self.p.record.mean_value * (self.scenario.goods.skus if full else records))
+        time = Constant(value=self.p.record.mean_value * (self.scenario.goods.skus if full else records))
+        yield from self.work(side, time, "", 0)
 
     def export(self, out: Outgoing, number: int) -> Story:
         """For ever: make a file of what is registered when a run is due."""
         side, name = out.side, f"{out.side.name}.export"
         for place in self.turns(number):
-            self.over(side)
             out.idle[number] = self.env.event()
             yield out.idle[number]
             yield from self.ask_database(side, f"{name}.read", place, commits=False)
@@ -142,7 +138,7 @@ class Simulation(Ground):
     def read_files(self, here: Side, out: Outgoing, number: int) -> Story:
         """For ever: fetch the files that lie on the other side, and read them; again where that failed."""
         for place in self.turns(number):
-            self.over(here)
+            here.cpu.over()
             while not out.files:
                 out.readers.append(self.env.event())
                 yield out.readers[-1]
@@ -208,7 +204,7 @@ class Simulation(Ground):
         answered.succeed()
 
     def handle_record(self, here: Side, record: Record) -> Story:
-        yield from self.let_others(here)
+        yield from here.cpu.let_others()
         announced = here is self.shop and self.ordered(record.message)
         return (yield from self.handle(here, ANNOUNCEMENT if announced else HANDLER, record.message, record.tries))
 
@@ -256,7 +252,7 @@ class Simulation(Ground):
         response, level, version = self.reserve(message, attempt)
         if response == OK:
             self.register(self.changes, message, level, version)
-            self.env.process(self.call_services(message, attempt, self.decided(message, attempt, place)))
+            self.beside(self.call_services(message, attempt, self.decided(message, attempt, place)))
 
 
 def run(parameters: BatchExchange, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:

@@ -8,8 +8,10 @@ left out. Numbers are drawn from the model's streams at the model's places, so t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
@@ -17,20 +19,13 @@ import simpy
 from simlib import draws
 from simlib.architectures.event_sourcing.oracle import Event as Appended
 from simlib.architectures.event_sourcing.oracle import Simulation as EventSourcing
-from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, TIMED_OUT, Ground, Story
+from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, TIMED_OUT, Side, Story, had
+from simlib.architectures.rest.oracle import Answer, Calls
 from simlib.domain import ANNOUNCED, COPIED
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.cqrs.model import Cqrs
-
-
-class Answer(NamedTuple):
-    """What a command comes to: a response, and the level and version that it made."""
-
-    response: int
-    level: int = -1
-    version: int = -1
 
 
 @dataclass
@@ -91,19 +86,16 @@ class Broker:
     times: dict[int, list[float]] = field(default_factory=dict)
 
 
-class ReadModel(Ground):
-    """The shop's replicas of the read model, and the three ways to read them."""
+class ReadModel(Calls):
+    """The shop's replicas of the read model, and the three ways to read them; how accounting takes an order is left open."""
 
     p: Cqrs
+    take: Callable[[int, Side, int, int], Story]
 
     def __init__(self, p: Cqrs, scenario: Scenario, seed: int, messages: int) -> None:
         super().__init__(p, scenario, seed, messages)
         self.replicas = [Replica(self.env, scenario.stock()) for _ in range(p.replicas)]
         self.tokens: dict[tuple[int, int], int] = {}
-
-    def command(self, message: int, place: int) -> Story:
-        """The shop asks accounting to take the units; the answer."""
-        raise NotImplementedError
 
     def replicate(self, event: Event | Appended, place: int) -> Story:
         """Each further replica gets it from the one before."""
@@ -115,7 +107,8 @@ class ReadModel(Ground):
 
     def order(self, message: int, place: int) -> Story:
         yield from self.enter("order", self.shop, message, place)
-        answer = yield from self.command(message, place)
+        serve = partial(self.take, message)
+        answer = yield from self.request("order", self.shop, self.accounting, place, serve, message)
         yield from self.remember(message, answer, place)
         yield from self.leave("order", self.shop, message, place, answer.response)
 
@@ -136,8 +129,7 @@ class ReadModel(Ground):
             sku, session = int(self.arrivals.sku[message]), int(self.arrivals.session[message])
             replica = self.replicas[int(self.uniform("copy.replica", place) * self.p.replicas)]
             if self.p.read_your_writes == "token":
-                new = self.env.process(replica.until(sku, self.tokens.get((session, sku), 0)))
-                yield new | self.env.timeout(self.p.patience)
+                yield from self.within(self.p.patience, replica.until(sku, self.tokens.get((session, sku), 0)))
             elif self.p.read_your_writes == "sticky" and self.uniform("query.affinity", place) < self.p.affinity:
                 replica = self.replicas[session % self.p.replicas]
             yield from self.ask_database(self.shop, "query.shop.read", place, commits=False)
@@ -151,7 +143,6 @@ class Simulation(ReadModel):
     def __init__(self, p: Cqrs, scenario: Scenario, seed: int, messages: int) -> None:
         super().__init__(p, scenario, seed, messages)
         env = self.env
-        self.connections = simpy.Resource(env, p.connections)
         credit = simpy.Container(env, p.prefetch, p.prefetch)
         self.broker = Broker(simpy.Resource(env), simpy.PriorityStore(env), credit, simpy.Store(env))
         self.keys: dict[int, Answer] = {}
@@ -163,58 +154,17 @@ class Simulation(ReadModel):
 
     # --- commands
 
-    def command(self, message: int, place: int) -> Story:
-        """The shop asks accounting to take the units, again where that fails."""
-        unheard = False
-        for attempt in range(self.p.retries + 1):
-            self.attempts[message] += 1
-            at = draws.fold(place, attempt)
-            story = self.call(message, attempt + 1, at)
-            answer = yield from self.attempt_within(self.p.timeout, self.shop, story)
-            if answer and answer.response != FAILED:
-                return answer
-            unheard = unheard or answer is None
-            if attempt < self.p.retries:
-                wait = min(self.p.backoff * 2.0**attempt, 60.0)
-                yield self.env.timeout(wait * self.uniform("order.backoff", at) if self.p.jitter else wait)
-        return Answer(TIMED_OUT if unheard else FAILED)
-
-    def call(self, message: int, attempt: int, place: int) -> Story:
-        try:
-            with self.connections.request() as connection:
-                yield connection
-                yield from self.send(self.shop, self.p.http_client, "order.client.send", place)
-                answered = self.env.event()
-                self.env.process(self.serve(message, attempt, place, answered))
-                answer = yield answered
-                end = "failed" if answer.response == FAILED else "took"
-                yield from self.work(self.shop, self.p.http_client, f"order.client.{end}", place)
-                return answer
-        except simpy.Interrupt:
-            return Answer(TIMED_OUT)
-
-    def serve(self, message: int, attempt: int, place: int, answered: simpy.Event) -> Story:
-        """Accounting's work, which goes on when nobody waits for the answer any more."""
-        accounting = self.accounting
-        yield self.time(self.p.network, "order.network.there.from.shop", place)
-        yield from self.work(accounting, self.p.http_server, "order.server.receive", place)
-        answer, page, way = Answer(FAILED), "failed", "failed"
-        if (yield from self.handle(accounting, HANDLER, message, attempt)):
-            yield from self.ask_database(accounting, "order.accounting.commit", place, commits=True)
-            answer, page, way = self.take(message, attempt, place), "server", "back"
-        yield from self.send(accounting, self.p.http_server, f"order.{page}.answer", place)
-        yield self.time(self.p.network, f"order.network.{way}.from.accounting", place)
-        answered.succeed(answer)
-
-    def take(self, message: int, attempt: int, place: int) -> Answer:
+    def take(self, message: int, side: Side, attempt: int, place: int) -> Story:
         """The units are taken, and an event says so; or the order is refused. A known key gets its first answer."""
+        if not (yield from self.handle(side, HANDLER, message, attempt)):
+            return Answer(FAILED)
+        yield from self.ask_database(side, "order.accounting.commit", place, commits=True)
         if self.p.idempotency and message in self.keys:
             return self.keys[message]
-        answer = Answer(*self.reserve(message, attempt))
+        answer = self.keys[message] = Answer(*self.reserve(message, attempt))
         if answer.response == OK:
-            self.env.process(self.publish("announce", self.event(message, answer.level, answer.version), place))
-            self.env.process(self.call_services(message, attempt, place))
-        self.keys[message] = answer
+            self.beside(self.publish("announce", self.event(message, answer.level, answer.version), place))
+            self.beside(self.call_services(message, attempt, place))
         return answer
 
     def event(self, message: int, level: int, version: int) -> Event:
@@ -299,8 +249,8 @@ class Simulation(ReadModel):
     def project(self) -> Story:
         """A consumer, for ever: take an event, write it into the read model, acknowledge it or hand it back."""
         while True:
-            self.over(self.shop)
-            delivery = yield self.broker.inbox.get()
+            self.shop.cpu.over()
+            delivery = yield from had(self.broker.inbox.get())
             event, place = delivery.of, delivery.place
             yield from self.work(self.shop, self.p.consume_client, "updates.take", place)
             work = ANNOUNCEMENT if self.ordered(event.message) else HANDLER
@@ -341,10 +291,6 @@ class Sourced(ReadModel, EventSourcing):
     """One run in which accounting keeps its events, and the projection subscribes to them."""
 
     p: Cqrs
-
-    def command(self, message: int, place: int) -> Story:
-        response = yield from EventSourcing.command(self, message, place)
-        return Answer(response, *self.left.get(message, (-1, -1)))
 
     def write_copy(self, event: Appended, place: int) -> None:
         sku = int(self.arrivals.sku[event.message])

@@ -3,14 +3,15 @@
 It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
 other: the happy path, failures of handlers and projection, orders that are asked for again, snapshots, and the pattern's
 signature fault, an append that another was faster than. A scenario's faults (loss, crash, poison) and rebuilds are left
-out, and a connection that keeps its order is one whose transit takes a constant time. Numbers are drawn from the model's
-streams at the model's places, so that equal stories give equal times.
+out. Numbers are drawn from the model's streams at the model's places, so that equal stories give equal times.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,11 +24,12 @@ from simlib.architectures.ground import (
     HANDLER,
     OK,
     REFUSED,
-    TIMED_OUT,
-    Ground,
     GroupCommit,
+    Side,
     Story,
+    had,
 )
+from simlib.architectures.rest.oracle import Answer, Calls
 from simlib.distributions import Distribution
 from simlib.domain import RESERVE, TAKEN
 from simlib.scenario import Scenario
@@ -37,8 +39,9 @@ if TYPE_CHECKING:
     from simlib.architectures.event_sourcing.model import EventSourcing
 
 CONFLICT = -1
-Decide = Callable[[int, int, int, int], int]
-"""What follows from the level and version of a stream, with the try and the place of its draws: a response, or a conflict."""
+Decide = Callable[[int, int, int, int, int], int]
+"""What follows for a message from the level and version of its stream, with the try and the place of its draws: a response, or a
+conflict."""
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Event:
     number: int
 
 
-class Simulation(Ground):
+class Simulation(Calls):
     """One run."""
 
     p: EventSourcing | Cqrs
@@ -59,7 +62,6 @@ class Simulation(Ground):
     def __init__(self, p: EventSourcing | Cqrs, scenario: Scenario, seed: int, messages: int) -> None:
         super().__init__(p, scenario, seed, messages)
         env = self.env
-        self.connections = simpy.Resource(env, p.connections)
         self.taken: dict[int, int] = {}
         self.since = [0] * scenario.goods.skus
         self.locks = [simpy.Resource(env) for _ in range(scenario.goods.skus)]
@@ -68,7 +70,7 @@ class Simulation(Ground):
         self.appended: list[int] = [0] * messages
         self.left: dict[int, tuple[int, int]] = {}
         self.published, self.window = simpy.Store(env), simpy.Container(env, init=p.prefetch, capacity=p.prefetch)
-        self.inbox = simpy.Store(env)
+        self.inbox, self.latest = simpy.Store(env), 0.0
         for process in (self.subscription(), self.projection()):
             env.process(process)
         self.issue()
@@ -83,7 +85,7 @@ class Simulation(Ground):
             at = draws.fold(place, attempt)
             if p.concurrency == "lock":
                 with self.locks[sku].request() as turn:
-                    yield turn
+                    yield from had(turn)
                     response = yield from self.try_to_append(label, message, attempt + 1, at, decide)
             else:
                 response = yield from self.try_to_append(label, message, attempt + 1, at, decide)
@@ -98,24 +100,18 @@ class Simulation(Ground):
         p, side, sku = self.p, self.accounting, self.arrivals.sku[message]
         seen: list[int] = []
 
+        def events() -> float:
+            return p.per_event * self.since[sku]
+
         def read() -> Story:
             seen[:] = side.level[sku], side.version[sku]
-            with self.cores.request() as core:
-                yield core
-                drawn = self.drawn(p.read, f"{label}.load", place)
-                yield self.env.timeout(drawn + p.per_event * self.since[sku])
+            yield from self.on_a_core(p.read, f"{label}.load", place, events)
 
         yield from self.transaction(side, f"{label}.load", place, read())
-        with side.cpu.request() as turn:
-            if not turn.triggered:
-                yield turn
-            with self.cores.request() as core:
-                yield core
-                drawn = self.drawn(p.recording, f"{label}.replay", place)
-                yield self.env.timeout(drawn + p.per_event * self.since[sku])
+        yield from self.work(side, p.recording, f"{label}.replay", place, events)
         yield from self.work(side, p.recording, f"{label}.record", place)
         yield from self.write(f"{label}.append", message, p.append, place)
-        return decide(attempt, place, *seen)
+        return decide(message, attempt, place, *seen)
 
     def write(self, label: str, message: int, insert: Distribution, place: int) -> Story:
         """A row, which is flushed alone or with all that wait."""
@@ -134,7 +130,7 @@ class Simulation(Ground):
         self.appended[message] += 1
         self.since[sku] += 1
         if self.p.snapshot_every and self.since[sku] >= self.p.snapshot_every:
-            self.env.process(self.take_snapshot(label, message, place))
+            self.beside(self.take_snapshot(label, message, place))
         return True
 
     def take_snapshot(self, label: str, message: int, place: int) -> Story:
@@ -146,67 +142,27 @@ class Simulation(Ground):
     def update(self, message: int, place: int) -> Story:
         yield from self.enter("update", self.accounting, message, place)
 
-        def decide(attempt: int, at: int, level: int, version: int) -> int:
-            return OK if self.happens("update", message, +1, at, version) else CONFLICT
-
-        response = yield from self.append("update", message, place, decide, counts=True)
+        response = yield from self.append("update", message, place, self.change_stock, counts=True)
         yield from self.leave("update", self.accounting, message, place, response)
+
+    def change_stock(self, message: int, attempt: int, place: int, level: int, version: int) -> int:
+        return OK if self.happens("update", message, +1, place, version) else CONFLICT
 
     def order(self, message: int, place: int) -> Story:
         yield from self.enter("order", self.shop, message, place)
-        response = yield from self.command(message, place)
-        yield from self.leave("order", self.shop, message, place, response)
+        serve = partial(self.take, message)
+        answer = yield from self.request("order", self.shop, self.accounting, place, serve, message)
+        yield from self.leave("order", self.shop, message, place, answer.response)
 
-    def command(self, message: int, place: int) -> Story:
-        """Ask accounting, again where that fails. The response."""
-        response, unheard = FAILED, False
-        for attempt in range(self.p.retries + 1):
-            self.attempts[message] += 1
-            at = draws.fold(place, attempt)
-            story = self.ask(message, at, attempt + 1)
-            response = yield from self.attempt_within(self.p.timeout, self.shop, story)
-            if response is not None and response != FAILED:
-                break
-            unheard = unheard or response is None
-            response = TIMED_OUT if unheard else FAILED
-            if attempt < self.p.retries:
-                wait = min(self.p.backoff * 2.0**attempt, 60.0)
-                yield self.env.timeout(wait * self.uniform("order.backoff", at) if self.p.jitter else wait)
-        return response
+    def take(self, message: int, side: Side, attempt: int, place: int) -> Story:
+        """Accounting: take the units, or refuse."""
+        if not (yield from self.handle(side, HANDLER, message, attempt)):
+            return Answer(FAILED)
+        response = yield from self.append("order", message, place, self.decide, counts=False)
+        return Answer(response, *self.left.get(message, (-1, -1)))
 
-    def ask(self, message: int, place: int, attempt: int) -> Story:
-        try:
-            with self.connections.request() as connection:
-                yield connection
-                yield from self.send(self.shop, self.p.http_client, "order.client.send", place)
-                answered = self.env.event()
-                self.env.process(self.serve(message, place, attempt, answered))
-                response = yield answered
-                end = "failed" if response == FAILED else "took"
-                yield from self.work(self.shop, self.p.http_client, f"order.client.{end}", place)
-                return response
-        except simpy.Interrupt:
-            return TIMED_OUT
-
-    def serve(self, message: int, place: int, attempt: int, answered: simpy.Event) -> Story:
-        """Accounting's work, which goes on when nobody waits for the answer any more."""
-        p, side = self.p, self.accounting
-        yield self.time(p.network, "order.network.there.from.shop", place)
-        yield from self.work(side, p.http_server, "order.server.receive", place)
-        response = FAILED
-        if (yield from self.handle(side, HANDLER, message, attempt)):
-
-            def decide(attempt: int, at: int, level: int, version: int) -> int:
-                return self.take(message, attempt, at, level, version)
-
-            response = yield from self.append("order", message, place, decide, counts=False)
-        page, way = ("failed", "failed") if response == FAILED else ("server", "back")
-        yield from self.send(side, p.http_server, f"order.{page}.answer", place)
-        yield self.time(p.network, f"order.network.{way}.from.accounting", place)
-        answered.succeed(response)
-
-    def take(self, message: int, attempt: int, place: int, level: int, version: int) -> int:
-        """A unit, or a refusal, by what was seen; a known key gets its first answer."""
+    def decide(self, message: int, attempt: int, place: int, level: int, version: int) -> int:
+        """The units, or a refusal, by what was seen; a known key gets its first answer."""
         if self.p.idempotency and message in self.taken:
             return self.taken[message]
         place = self.decided(message, attempt, place)
@@ -216,7 +172,7 @@ class Simulation(Ground):
                 return CONFLICT
             response = OK
             self.happened(message, TAKEN)
-            self.env.process(self.call_services(message, attempt, place))
+            self.beside(self.call_services(message, attempt, place))
         self.taken[message] = response
         return response
 
@@ -228,42 +184,44 @@ class Simulation(Ground):
         return draws.fold(place, event.number) if event.number else place
 
     def subscription(self) -> Story:
-        """Hand events on in their order, as long as few enough are under way."""
+        """Hand events on, as long as few enough are under way; they arrive in their order."""
         while True:
             yield self.window.get(1)
             event = yield self.published.get()
             self.deliveries[event.message] += 1
             takes = self.drawn(self.p.network, "subscription.deliver.from.accounting", self.place(event))
             takes += self.drawn(self.p.dispatch, "subscription.dispatch", self.place(event))
-            self.env.process(self.carry(event, takes))
+            self.latest = max(self.env.now + takes, math.nextafter(self.latest, math.inf))
+            self.env.process(self.carry(event, self.latest - self.env.now))
 
     def carry(self, event: Event, takes: float) -> Story:
         yield self.env.timeout(takes)
         yield self.inbox.put(event)
 
     def projection(self) -> Story:
-        """For ever: write the next event into the copy; set it aside where that fails too often."""
+        """For ever: take the next event."""
         while True:
-            self.over(self.shop)
-            event = yield self.inbox.get()
+            self.shop.cpu.over()
+            event = yield from had(self.inbox.get())
             place = self.place(event)
             yield from self.work(self.shop, self.p.subscription_client, "events.take", place)
-            if not (yield from self.project(event, place)):
-                self.parked[event.message] = 1
-                self.deliveries[event.message] += 1
-            self.env.process(self.acknowledge(place))
+            yield from self.project(event, place)
 
     def project(self, event: Event, place: int) -> Story:
+        """Write an event into the copy, again where that fails; set it aside in the end."""
         for attempt in range(self.p.event_retries + 1):
             at = draws.fold(place, attempt)
             stream = ANNOUNCEMENT if self.ordered(event.message) else HANDLER
             if (yield from self.handle(self.shop, stream, event.message, attempt + 1)):
                 yield from self.ask_database(self.shop, "events.shop.commit", at, commits=True)
                 self.write_copy(event, at)
-                return True
+                self.env.process(self.acknowledge(at))
+                return
             if attempt < self.p.event_retries:
                 yield self.env.timeout(self.p.event_backoff)
-        return False
+        self.parked[event.message] = 1
+        self.deliveries[event.message] += 1
+        self.env.process(self.acknowledge(place))
 
     def write_copy(self, event: Event, place: int) -> None:
         """Into the copy, where that is newer."""

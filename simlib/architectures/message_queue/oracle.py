@@ -32,6 +32,7 @@ from simlib.architectures.ground import (
     Known,
     Side,
     Story,
+    had,
 )
 from simlib.domain import RESERVE
 from simlib.scenario import Scenario
@@ -357,8 +358,8 @@ class Simulation(Ground):
     def consume(self, queue: Queue, inbox: simpy.Store, side: Side, body: Callable[[Delivery], Story]) -> Story:
         """A consumer, for ever: take a delivery, handle it, acknowledge it or hand it back."""
         while True:
-            self.over(side)
-            delivery = yield inbox.get()
+            side.cpu.over()
+            delivery = yield from had(inbox.get())
             yield from self.work(side, self.p.consume_client, f"{queue.label}.take", delivery.place)
             done = yield from body(delivery)
             answer = "ack" if done else "nack"

@@ -113,7 +113,6 @@ class Simulation(Queued):
         side, polls = outbox.side, self.outbox.publisher == "polling"
         name = f"{side.name}.relay"
         while True:
-            self.over(side)
             place = draws.fold(draws.fold(0, -1 - outbox.number), outbox.turn)
             outbox.turn += 1
             if polls or not outbox.rows:
@@ -150,7 +149,7 @@ class Simulation(Queued):
 
     def on_rows(self, stream: str, place: int, rows: int) -> Story:
         """The server's work for a statement on so many rows."""
-        return self.on_a_core(self.p.read, stream, place, more=self.outbox.per_row * rows)
+        return self.on_a_core(self.p.read, stream, place, more=lambda: self.outbox.per_row * rows)
 
     @staticmethod
     def place(row: Row) -> int:

@@ -18,11 +18,12 @@ import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, REFUSED, TIMED_OUT, Ground, Side, Story
+from simlib.architectures.ground import ANNOUNCEMENT, FAILED, HANDLER, OK, REFUSED, TIMED_OUT, Ground, Side, Story, had
 from simlib.domain import ANNOUNCED, COPIED, DONE_BY, RESERVE
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
+    from simlib.architectures.rest import model
     from simlib.architectures.rest.model import Rest
 
 Serve = Callable[[Side, int, int], Story]
@@ -55,24 +56,24 @@ class Peer:
         return self.connections.count + len(self.connections.queue)
 
 
+@dataclass(eq=False)
 class Caller:
-    """Who calls a service: the processes that it knows, whose turn it is, what its retries are paid from; after how long it hedges;
-    a breaker, which leaves alone who failed so often in a row, for so long, and no more than a share of all."""
+    """Who calls a service: the processes that it knows, over how many connections to each; what its retries are paid from; a
+    breaker, which leaves alone who failed so often in a row, for so long, and no more than a share of all; after how long it
+    hedges; how it chooses."""
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        processes: list[Side],
-        connections: int,
-        budget: float = np.inf,
-        breaker: int = 0,
-        lasts: float = 0.0,
-        most: float = 1.0,
-        hedge_after: float = 0.0,
-    ) -> None:
-        self.env, self.budget, self.hedge_after = env, budget, hedge_after
-        self.breaker, self.lasts, self.most = breaker, lasts, most
-        self.peers = [Peer(process, simpy.Resource(env, connections)) for process in processes]
+    env: simpy.Environment
+    processes: list[Side]
+    connections: int
+    budget: float = np.inf
+    breaker: int = 0
+    lasts: float = 0.0
+    most: float = 1.0
+    hedge_after: float = 0.0
+    balancing: str = "round_robin"
+
+    def __post_init__(self) -> None:
+        self.peers = [Peer(process, simpy.Resource(self.env, self.connections)) for process in self.processes]
         self.turn, self.paid = 0, 0.0
 
     def is_out(self, peer: Peer) -> bool:
@@ -99,43 +100,16 @@ class Caller:
         return True
 
 
-class Simulation(Ground):
-    """One run."""
+class Calls(Ground):
+    """A run in which services call each other, over HTTP: the shop accounting, at least. `room` is what a process accepts before it
+    refuses."""
 
-    p: Rest
+    p: model.Caller
 
-    def __init__(self, p: Rest, scenario: Scenario, seed: int, messages: int) -> None:
+    def __init__(self, p: model.Caller, scenario: Scenario, seed: int, messages: int) -> None:
         super().__init__(p, scenario, seed, messages)
-        self.processes = {side: self.replicated(side) for side in (self.accounting, self.shop)}
-        self.callers = {
-            (process, there): self.caller(there)
-            for here, there in ((self.accounting, self.shop), (self.shop, self.accounting))
-            for process in self.processes[here]
-        }
-        for side in self.at.values():
-            if side is not self.accounting:
-                self.callers[self.shop, side] = Caller(self.env, [side], p.connections)
-        self.room = dict.fromkeys(self.at.values(), np.inf)
-        self.room |= {process: p.backlog for processes in self.processes.values() for process in processes}
-        self.received: dict[tuple[int, str], int] = {}
-        self.issue()
-
-    def replicated(self, side: Side) -> list[Side]:
-        """A side's processes, all on its database."""
-        numbers = range(2, self.p.processes + 1)
-        return [side, *(replace(side, name=f"{side.name}.{k}", cpu=self.event_loop()) for k in numbers)]
-
-    def caller(self, there: Side) -> Caller:
-        """Who calls the processes of a side."""
-        p = self.p
-        breaker = p.breaker, p.breaker_lasts
-        return Caller(self.env, self.known(there), p.connections, p.retry_budget, *breaker, hedge_after=p.hedge_after)
-
-    def known(self, there: Side) -> list[Side]:
-        """Those of a side's processes that a caller knows."""
-        return self.processes[there]
-
-    # --- calls
+        self.callers = {(self.shop, self.accounting): Caller(self.env, [self.accounting], p.connections)}
+        self.room: dict[Side, float] = dict.fromkeys(self.at.values(), np.inf)
 
     def request(self, label: str, here: Side, there: Side, place: int, serve: Serve, message: int = -1) -> Story:
         """Ask the other side, again where that fails; `serve` is its work. Attempts are counted for `message`."""
@@ -157,25 +131,29 @@ class Simulation(Ground):
 
     def hedged(self, label: str, here: Side, caller: Caller, place: int, attempt: int, serve: Serve) -> Story:
         """Ask, and where there is no answer for so long, once more beside it; whoever is not heard first is given up."""
+        heard = self.env.event()
 
-        def ask(i: int) -> simpy.Process:
-            number = 2 * attempt - 1 + i
-            return self.env.process(self.in_time(label, here, caller, draws.fold(place, i), number, serve))
+        def ask(i: int) -> Story:
+            try:
+                yield self.env.timeout(i * caller.hedge_after)
+                number = 2 * attempt - 1 + i
+                answer = yield from self.in_time(label, here, caller, draws.fold(place, i), number, serve)
+                heard.succeed(answer)
+            except simpy.Interrupt:
+                return
 
-        first = ask(0)
-        ended = yield first | self.env.timeout(caller.hedge_after)
-        if first in ended:
-            return ended[first]
-        second = ask(1)
-        ended = yield first | second
-        heard, other = (first, second) if first in ended else (second, first)
-        other.interrupt(GIVEN_UP)
-        return ended[heard]
+        tries = [self.env.process(ask(i)) for i in range(2)]
+        answer = yield heard
+        for other in tries:
+            if other.is_alive:
+                other.interrupt(GIVEN_UP)
+                yield other
+        return answer
 
     def in_time(self, label: str, here: Side, caller: Caller, place: int, attempt: int, serve: Serve) -> Story:
         """An attempt, which is abandoned when its time is up."""
         story = self.attempt(label, here, caller, place, attempt, serve)
-        answer: Answer | None = yield from self.attempt_within(self.p.timeout, here, story)
+        answer: Answer | None = yield from self.within(self.p.timeout, story)
         return answer or Answer(TIMED_OUT)
 
     def choose(self, caller: Caller, stream: str, place: int) -> Peer | None:
@@ -185,13 +163,13 @@ class Simulation(Ground):
             return None
         if len(caller.peers) == 1:
             return there[0]
-        if self.p.balancing == "round_robin":
+        if caller.balancing == "round_robin":
             caller.turn += 1
             return there[(caller.turn - 1) % len(there)]
-        if self.p.balancing == "least_requests":
+        if caller.balancing == "least_requests":
             return min(there, key=lambda peer: peer.requests)
         one = there[int(self.uniform(stream, place) * len(there))]
-        if self.p.balancing == "random":
+        if caller.balancing == "random":
             return one
         other = there[int(self.uniform(stream, draws.fold(place, 1)) * len(there))]
         return min(one, other, key=lambda peer: peer.requests)
@@ -202,7 +180,7 @@ class Simulation(Ground):
             return Answer(FAILED)
         try:
             with peer.connections.request() as connection:
-                yield connection
+                yield from had(connection)
                 answer = Answer(TIMED_OUT)
                 yield from self.send(here, self.p.http_client, f"{label}.client.send", place)
                 answer = yield from self.ask(label, here, peer.process, place, attempt, serve)
@@ -210,7 +188,7 @@ class Simulation(Ground):
                 yield from self.work(here, self.p.http_client, f"{label}.client.{end}", place)
         except simpy.Interrupt as interrupt:
             if interrupt.cause == GIVEN_UP:
-                return Answer(TIMED_OUT)
+                raise
             answer = answer and Answer(TIMED_OUT)
         if answer is not None:
             caller.hears(peer, answer.response not in (OK, REFUSED))
@@ -243,6 +221,42 @@ class Simulation(Ground):
         yield from self.send(there, self.p.http_server, f"{label}.{page}.answer", place)
         self.room[there] += 1
         return answer
+
+
+class Simulation(Calls):
+    """One run."""
+
+    p: Rest
+
+    def __init__(self, p: Rest, scenario: Scenario, seed: int, messages: int) -> None:
+        super().__init__(p, scenario, seed, messages)
+        self.processes = {side: self.replicated(side) for side in (self.accounting, self.shop)}
+        for here, there in ((self.accounting, self.shop), (self.shop, self.accounting)):
+            for process in self.processes[here]:
+                self.callers[process, there] = self.caller(there)
+        for side in self.at.values():
+            if side is not self.accounting:
+                self.callers[self.shop, side] = Caller(self.env, [side], p.connections)
+        self.room.update((process, p.backlog) for processes in self.processes.values() for process in processes)
+        self.received: dict[tuple[int, str], int] = {}
+        self.issue()
+
+    def replicated(self, side: Side) -> list[Side]:
+        """A side's processes, all on its database."""
+        numbers = range(2, self.p.processes + 1)
+        return [side, *(replace(side, name=f"{side.name}.{k}", cpu=self.event_loop()) for k in numbers)]
+
+    def caller(self, there: Side) -> Caller:
+        """Who calls the processes of a side."""
+        p = self.p
+        guards = p.retry_budget, p.breaker, p.breaker_lasts
+        return Caller(
+            self.env, self.known(there), p.connections, *guards, hedge_after=p.hedge_after, balancing=p.balancing
+        )
+
+    def known(self, there: Side) -> list[Side]:
+        """Those of a side's processes that a caller knows."""
+        return self.processes[there]
 
     # --- the three kinds of message
 
@@ -299,8 +313,7 @@ class Simulation(Ground):
         response, level, version = self.reserve(message, attempt)
         if response == OK:
             serve = partial(self.write_copy, message, "announce", level, version)
-            told = self.request("announce", at, self.shop, self.decided(message, attempt, place), serve)
-            self.env.process(told)
+            self.beside(self.request("announce", at, self.shop, self.decided(message, attempt, place), serve))
         return response
 
     def read(self, message: int, at: Side, attempt: int, place: int) -> Story:

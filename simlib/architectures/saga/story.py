@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import simpy
 
-from simlib.architectures.ground import OK, REFUSED, TIMED_OUT, Known, Side, Story
+from simlib.architectures.ground import OK, REFUSED, TIMED_OUT, Known, Side, Story, had
 from simlib.architectures.message_queue.oracle import Delivery, Published, Queue, Simulation
 from simlib.domain import RESERVE, RESTOCKED
 from simlib.scenario import UNDOING_FAILED, Scenario
@@ -45,7 +45,7 @@ class Sagas(Simulation):
     def order(self, message: int, place: int) -> Story:
         """A customer waits for the end of the saga, as long as that is."""
         yield from self.enter("order", self.shop, message, place)
-        saga = self.env.process(self.begin(message, place))
+        saga = self.beside(self.begin(message, place))
         ended = yield saga | self.env.timeout(self.saga.answer_timeout)
         response = ended[saga] if saga in ended else TIMED_OUT
         yield from self.leave("order", self.shop, message, place, response)
@@ -63,7 +63,7 @@ class Sagas(Simulation):
     def lock(self, message: int) -> Story:
         if self.saga.semantic_locks and len(self.steps) > 1:
             self.locked[message] = self.locks[self.arrivals.sku[message]].request()
-            yield self.locked[message]
+            yield from had(self.locked[message])
 
     def unlock(self, message: int) -> None:
         if message in self.locked:

@@ -31,7 +31,7 @@ class Sidecar(Caller):
 
     def __init__(self, env: simpy.Environment, name: str, p: ServiceMesh, processes: list[Side]) -> None:
         ejection = p.ejection, p.ejection_lasts, p.policy.max_ejected
-        super().__init__(env, processes, p.proxy_connections, p.policy.budget, *ejection)
+        super().__init__(env, processes, p.proxy_connections, p.policy.budget, *ejection, balancing=p.balancing)
         self.name = f"{name}.sidecar"
         self.cpu = simpy.Resource(env, p.workers)
 

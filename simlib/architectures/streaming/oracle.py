@@ -17,7 +17,7 @@ import numpy as np
 import simpy
 
 from simlib import draws
-from simlib.architectures.ground import ANNOUNCEMENT, HANDLER, OK, REFUSED, TIMED_OUT, Ground, Side, Story
+from simlib.architectures.ground import ANNOUNCEMENT, HANDLER, OK, REFUSED, TIMED_OUT, Ground, InOrder, Side, Story, had
 from simlib.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Simulation(Ground):
                         env.process(self.poll(topic, i, process, body, number))
                     number += 1
         if p.window:
-            self.windows, self.thread = replace(self.side("windows"), cpu=simpy.Resource(env)), simpy.Resource(env)
+            self.windows, self.thread = replace(self.side("windows"), cpu=InOrder(env)), simpy.Resource(env)
             self.counts: dict[tuple[int, int], int] = {}
             self.counted, self.counted_at = np.full(messages, -1), np.full(messages, np.nan)
             env.process(self.restore(number))
@@ -256,10 +256,9 @@ class Simulation(Ground):
         while True:
             place = draws.fold(draws.fold(0, -1 - number), turn)
             turn += 1
-            self.over(side)
             yield from topic.partitions[i].until(1)
             with topic.members[i % len(topic.members)].request() as member:
-                yield member
+                yield from had(member)
                 records = topic.partitions[i].take(p.max_poll_records)
                 for record in records:
                     self.deliveries[record.message] += 1
@@ -311,7 +310,7 @@ class Simulation(Ground):
         if message not in self.known or not self.remembers:
             self.known[message] = self.reserve(message, attempt)
             if self.known[message][0] == OK:
-                self.env.process(self.call_services(message, attempt, self.decided(message, attempt, place)))
+                self.beside(self.call_services(message, attempt, self.decided(message, attempt, place)))
         result, level, version = self.known[message]
         if result != OK:
             return True
