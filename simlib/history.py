@@ -6,7 +6,7 @@ Times are seconds since the start of the run (float64, NaN where it did not happ
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,9 +94,18 @@ ATTEMPTS = pa.schema(
     ]
 )
 """The walk of messages through the blocks, on request."""
-NO_ATTEMPTS = ATTEMPTS.empty_table()
-"""Of a run that nobody asked for them."""
+NO_FAULTS, NO_ATTEMPTS = FAULTS.empty_table(), ATTEMPTS.empty_table()
+"""Of a run in which nothing was struck; and of one that nobody asked for the attempts."""
 SCHEMAS = {"messages": MESSAGES, "effects": EFFECTS, "parts": PARTS, "faults": FAULTS, "attempts": ATTEMPTS}
+
+
+def _in_memory(kind: pa.DataType) -> np.dtype[Any]:
+    """The numbers of a column: those that it has, or the codes of its names."""
+    return np.dtype((kind.index_type if pa.types.is_dictionary(kind) else kind).to_pandas_dtype())
+
+
+_COLUMNS = {name: {each.name: (each.type, _in_memory(each.type)) for each in SCHEMAS[name]} for name in SCHEMAS}
+_MARK = pa.float64(), np.dtype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -160,37 +169,35 @@ class History:
         return cls(**tables, meta=meta)
 
 
+def unset_columns(table: str, names: Iterable[str], count: int) -> dict[str, np.ndarray]:
+    """Columns of a table to be written, shape (count,): numbers, or the codes of names."""
+    return {name: np.empty(count, _COLUMNS[table][name][1]) for name in names}
+
+
 def to_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
-    """A table of the named schema from its columns; columns named `mark.*` may follow. Strings are dictionary-encoded."""
-    schema = SCHEMAS[name]
-    arrays = [
-        pa.array(columns[f.name], f.type) if not pa.types.is_dictionary(f.type) else _words(columns[f.name])
-        for f in schema
-    ]
-    names = list(schema.names)
-    for extra in sorted(set(columns) - set(names)):
-        names.append(extra)
-        arrays.append(pa.array(columns[extra], pa.float64()))
-    return pa.table(arrays, names=names)
+    """A table of the named schema from its columns; columns named `mark.*` may follow. Strings are dictionary-encoded, arrays of
+    numbers as the column has them are not copied."""
+    kinds = _COLUMNS[name] | dict.fromkeys(sorted(columns.keys() - _COLUMNS[name].keys()), _MARK)
+    return pa.table([_array(columns[each], *kind) for each, kind in kinds.items()], names=list(kinds))
 
 
 def coded(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
     """A column of names from their numbers, int8 of shape (n,); its dictionary holds all names, in their order."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(names, pa.string()))
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(codes, np.int8))]
+    return pa.DictionaryArray.from_buffers(_NAME, codes.size, buffers, pa.array(names, pa.string()), 0)
 
 
-def occurring(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
-    """As `coded`, but its dictionary holds those names that occur, in order of appearance, as that of a column of words does."""
-    found = pa.array(codes, pa.int8()).dictionary_encode()
-    return _names(found.indices, pa.array([names[code] for code in found.dictionary.to_pylist()], pa.string()))
+def texts(text: bytes, ends: np.ndarray) -> pa.StringArray:
+    """A column of words from their bytes and where each begins and the last ends, int32 of shape (rows + 1,)."""
+    return pa.StringArray.from_buffers(ends.size - 1, pa.py_buffer(ends), pa.py_buffer(text), None, 0)
 
 
-def _words(values: Any) -> pa.DictionaryArray:
-    if isinstance(values, pa.DictionaryArray):
+def _array(values: Any, kind: pa.DataType, numbers: np.dtype[Any]) -> pa.Array:
+    if isinstance(values, pa.Array):
         return values
-    found = pa.array(values, pa.string()).dictionary_encode()
-    return _names(found.indices, found.dictionary)
-
-
-def _names(codes: pa.Array, names: pa.Array) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(codes.cast(pa.int8()), names)
+    if kind == _NAME:
+        found = pa.array(values, pa.string()).dictionary_encode()
+        return pa.DictionaryArray.from_arrays(found.indices.cast(pa.int8()), found.dictionary)
+    if isinstance(values, np.ndarray) and values.dtype == numbers and kind != pa.string() and values.flags.c_contiguous:
+        return pa.Array.from_buffers(kind, values.size, [None, pa.py_buffer(values)], 0)
+    return pa.array(values, kind)

@@ -91,7 +91,9 @@ def _arrivals(sources: list[Source], messages: int, seed: int) -> Arrivals:
             gaps = source.interarrival.sample(seed, f"{source.kind}.interarrival", batches)
             times.append(np.repeat(np.add.accumulate(gaps), source.batch)[:messages])
         kinds.append(np.full(messages, kind, np.int8))
-    merged = np.concatenate(times)
-    first = np.argsort(merged, kind="stable")[:messages]
+    merged, codes = np.concatenate(times), np.concatenate(kinds)
+    if len(sources) > 1:
+        first = np.argsort(merged, kind="stable")[:messages]
+        merged, codes = merged[first], codes[first]
     none = np.zeros(messages, np.int32)
-    return Arrivals(merged[first], np.concatenate(kinds)[first], none, none - 1, none, sources[0].population or 0)
+    return Arrivals(merged, codes, none, none - 1, none, sources[0].population or 0)

@@ -19,12 +19,22 @@ from simlib import domain, draws
 from simlib import scenario as scenarios
 from simlib.domain import KINDS
 from simlib.engines import order, records
-from simlib.engines.records import BINS, Areas, assemble, width_of
+from simlib.engines.records import BINS, OUTCOME, assemble, must_fit, width_of
 from simlib.errors import BadInput, RunFailed
 from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
 from simlib.flow.model import Breaker, Flow, Key, Queue
-from simlib.history import NO_ATTEMPTS, History, occurring, to_table
+from simlib.history import (
+    EFFECTS,
+    NO_ATTEMPTS,
+    NO_FAULTS,
+    PARTS,
+    History,
+    coded,
+    texts,
+    to_table,
+    unset_columns,
+)
 from simlib.scenario import (
     FAULTS,
     POISON,
@@ -53,6 +63,7 @@ def _look_again() -> None:
 _look_again()
 
 from simlib.engines import kernel  # noqa: E402  (after its file may have been touched)
+from simlib.engines.workspace import Content, Workspace, unset  # noqa: E402
 
 ROOM = {
     "heap": 4096,
@@ -69,6 +80,11 @@ ARROW, LITTLE = 105, 2**28
 """Bytes of a message and its effects, as drawn and in a history; what is always free."""
 SLICE = 1 << 20
 """Events between two looks at whether the run is interrupted: some tenths of a second."""
+WRITTEN = (
+    "message", "version", "answer", "responded", "applied", "response", "outcome", "read_from", "attempts", "deliveries",
+    "effects", "duplicates",
+)  # fmt: skip
+"""The columns of the messages that the kernel writes."""
 abandoned = threading.Event()
 """Set where runs in other threads are to end, because this process was interrupted."""
 
@@ -85,18 +101,18 @@ def run(
     if revivable(flow, scenario):
         room["deliveries"] = n * len(flow.queues) + 16
     while True:
-        tables = prepare(flow, lowered, arrivals, kinds, seed, scenario, room)
-        whole = kernel.state(tables, population=arrivals.population, **beginning(flow, lowered, n, n, scenario, room))
-        s = whole[0]
-        kernel.start(s)
-        while kernel.run(s, SLICE):
+        work = Workspace(
+            prepare(flow, lowered, arrivals, kinds, seed, scenario, room),
+            population=arrivals.population,
+            **beginning(flow, lowered, n, n, scenario, room),
+        )
+        while kernel.run(work.s, SLICE):
             if abandoned.is_set():
                 raise KeyboardInterrupt
-        if not too_small(s, room):
+        if not too_small(work.s, room):
             break
-    check(lowered, s)
-    tables = {name: tables[name] for name in ("issued", "messages", "effects", "marks", "faults", "meters", "bins")}
-    return _history(flow, lowered, arrivals, kinds, s, tables, meta)
+    check(lowered, work.s)
+    return _history(flow, lowered, arrivals, kinds, work, meta)
 
 
 def _fits(flow: Flow, lowered: Lowered, n: int) -> None:
@@ -158,7 +174,6 @@ def beginning(
         "most_scopes": lowered.depth + 1,
         "think_law": law,
         "think_stream": stream,
-        **{f"{name}_free": room[name] - 1 for name in ("rows", "joins", "entries", "timers")},
     }
 
 
@@ -170,50 +185,20 @@ def prepare(
     seed: int,
     scenario: Scenario | None,
     room: Mapping[str, int],
-) -> dict[str, np.ndarray]:
+) -> dict[str, Content]:
     """The kernel's tables before the first event; `room` says how many records those have that may be too small."""
-    tables = {
+    return {
         **_program(lowered, seed),
         **_nouns(flow, lowered, arrivals, scenario),
         **_faults(flow, lowered, scenario),
         **_messages(flow, lowered, arrivals, kinds, seed, scenario),
         **_moving(lowered, room),
     }
-    return {name: _records(name, tables.get(name, [])) for name in kernel.TABLES}
 
 
-def _records(name: str, rows: Any) -> np.ndarray:
-    """A table from its rows (tuples, or numbers where it has one field)."""
-    if isinstance(rows, np.ndarray):
-        return rows
-    dtype = kernel.TABLES[name]
-    rows = [row if isinstance(row, tuple) else (row,) for row in rows]
-    return np.array(rows, dtype) if rows else np.zeros(0, dtype)
-
-
-def _empty(name: str, count: int) -> np.ndarray:
-    return np.zeros(count, kernel.TABLES[name])
-
-
-def _column(name: str, values: np.ndarray) -> np.ndarray:
-    """A table of one field, over its values where these are of its kind."""
-    dtype = kernel.TABLES[name]
-    return np.ascontiguousarray(values, dtype["value"]).view(dtype)
-
-
-def _filled(name: str, count: int, value: float) -> np.ndarray:
-    table = _empty(name, count)
-    table["value"] = value
-    return table
-
-
-def _program(lowered: Lowered, seed: int) -> dict[str, Any]:
-    code = _empty("code", len(lowered.code))
-    for i, field in enumerate(("operation", "a", "b", "c", "d", "e")):
-        code[field] = lowered.code[:, i]
-    code["real"] = lowered.real
+def _program(lowered: Lowered, seed: int) -> dict[str, Content]:
     return {
-        "code": code,
+        "code": lowered.code,
         "keys": [draws.stream_key(seed, name) for name in lowered.streams],
         "laws": lowered.laws,
         "quantiles": lowered.quantiles,
@@ -302,12 +287,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
             lists.append((NOWHERE, NOWHERE, len(members) - 1))
     resting = len(lists)
     lists += [(NOWHERE, NOWHERE, NOWHERE)] * len(parts)
-    numbered = _empty("numbers", len(numberings) * len(arrivals))
-    if numberings:
-        numbered["value"] = np.concatenate([column for _, column in numberings.values()])
-    meters = _empty("meters", len(flow.pools) + len(flow.queues) + len(flow.credits))
-    meters["width"] = meters["edge"] = width_of(arrivals.issued)
-    meters["bins"] = 1
+    meters, width = len(flow.pools) + len(flow.queues) + len(flow.credits), width_of(arrivals.issued)
     return {
         "pools": pools,
         "members": members,
@@ -318,14 +298,16 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         "credits": credits,
         "coordinators": coordinators,
         "memberships": memberships,
-        "numbers": numbered,
+        "numbers": _column("numbers", np.concatenate([column for _, column in numberings.values()]))
+        if numberings
+        else 0,
         "parts": [(0, resting + i, -math.inf, -math.inf, -math.inf, 1.0) for i in range(len(parts))],
         "actors": [(NOWHERE, 0)] * actors,
         "budgets": [(budget.share, budget.reserve, 0.0) for budget in flow.budgets.values()],
-        "meters": meters,
-        "bins": _empty("bins", 4 * BINS * len(meters)),
-        "published": _empty("published", len(queues) * len(arrivals)),
-        "seen": _filled("seen", len(queues) * len(arrivals), -math.inf),
+        "meters": [(0, 0, 0, 0, 0, 1, 0.0, width, width, 0.0, 0.0, 0.0)] * meters,
+        "bins": 4 * BINS * meters,
+        "published": len(queues) * len(arrivals),
+        "seen": len(queues) * len(arrivals),
         **cells,
     }
 
@@ -365,11 +347,9 @@ def _cells(
         if table.stocked:
             start[: units.size] = units[:size]
         stock.append(np.tile(start, table.replicas))
-    beginning = np.concatenate(stock)
-    cells, initial = _empty("cells", beginning.size), _empty("stock", beginning.size)
-    cells["level"] = initial["value"] = beginning
-    memories = _empty("memories", len(lowered.memories) * len(arrivals))
-    return {"tables": tables, "stock": initial, "cells": cells, "memories": memories}
+    beginning = _column("stock", np.concatenate(stock))
+    memories = len(lowered.memories) * len(arrivals)
+    return {"tables": tables, "stock": beginning, "cells": beginning.size, "memories": memories}
 
 
 def numbered(arrivals: Arrivals, key: Key | tuple[Key, ...] | None, window: float | None = None) -> np.ndarray:
@@ -418,63 +398,51 @@ def _faults(flow: Flow, lowered: Lowered, scenario: Scenario | None) -> dict[str
 
 def _messages(
     flow: Flow, lowered: Lowered, arrivals: Arrivals, kinds: Sequence[str], seed: int, scenario: Scenario | None
-) -> dict[str, Any]:
+) -> dict[str, Content]:
     """The messages, and where those of each kind begin."""
     n, parts = len(arrivals), _numbers(flow.parts)
     sources = []
-    for kind in kinds:
+    for i, kind in enumerate(kinds):
         source = flow.sources.get(kind)
         part = NOWHERE if source is None or source.at is None else parts[source.at.name]
-        sources.append((lowered.starts.get(kind, lowered.nothing), part))
+        code = KINDS.index(kind) if kind in KINDS else i
+        sources.append((lowered.starts.get(kind, lowered.nothing), part, code))
+    poisons = [fault for fault in scenario.faults if isinstance(fault, Poison)] if scenario else []
+    key = draws.stream_key(seed, POISON)
     return {
-        **issued(arrivals, kinds, seed, scenario),
-        "customers": _empty("customers", n if arrivals.population else 0),
+        **came(arrivals),
+        "poisons": [(kinds.index(poison.kind), key, poison.probability) for poison in poisons],
+        "messages": unset("messages", n),
+        "customers": n if arrivals.population else 0,
         "sources": sources,
-        "marks": _filled("marks", len(lowered.marks) * n, math.nan),
+        "marks": unset("marks", len(lowered.marks) * n),
     }
 
 
-def issued(
-    arrivals: Arrivals, kinds: Sequence[str], seed: int, scenario: Scenario | None, first: int = 0
-) -> dict[str, np.ndarray]:
-    """What came from the first message on, and the records of the messages before anything becomes of them."""
-    messages = _empty("messages", len(arrivals))
-    messages["version"] = messages["answer"] = -1
-    messages["responded"] = messages["applied"] = math.nan
-    messages["kind"] = arrivals.kind
-    codes = [KINDS.index(kind) if kind in KINDS else code for code, kind in enumerate(kinds)]
-    messages["code"] = np.array(codes)[arrivals.kind]
-    for poison in scenario.faults if scenario else ():
-        if isinstance(poison, Poison):
-            unlucky = draws.uniforms(draws.stream_key(seed, POISON), len(arrivals), first) < poison.probability
-            messages["poison"][unlucky & (arrivals.kind == kinds.index(poison.kind))] = 1
-    came = {"issued": arrivals.issued + 0.0}
-    came |= {name: getattr(arrivals, name) for name in ("sku", "session", "quantity")}
-    return {name: _column(name, values) for name, values in came.items()} | {"messages": messages}
+def came(arrivals: Arrivals) -> dict[str, np.ndarray]:
+    """What came, a table each column."""
+    columns = {"issued": arrivals.issued + 0.0, "kinds": arrivals.kind}
+    columns |= {name: getattr(arrivals, name) for name in ("sku", "session", "quantity")}
+    return {name: _column(name, values) for name, values in columns.items()}
 
 
-def _moving(lowered: Lowered, room: Mapping[str, int]) -> dict[str, Any]:
-    """The tables that may be too small, and what is free of them; the last record of each takes what does not fit."""
-    rows = _empty("rows", room["rows"])
-    rows["keeps"] = NOWHERE
+def _column(name: str, values: np.ndarray) -> np.ndarray:
+    """A table of one field, over its values where these are of its kind."""
+    dtype = kernel.TABLES[name]
+    return np.ascontiguousarray(values, dtype["value"]).view(dtype)
+
+
+def _moving(lowered: Lowered, room: Mapping[str, int]) -> dict[str, Content]:
+    """The tables that may be too small, and what is free of them."""
     return {
-        **{
-            name: _empty(name, room[name])
-            for name in ("heap", "deliveries", "entries", "timers", "joins", "effects", "faults")
-        },
-        "rows": rows,
-        "agenda": _empty("agenda", 2 * rows.size + 16),
-        "frames": _empty("frames", rows.size * (lowered.depth + 1)),
-        "held": _empty("held", rows.size * room["held"]),
-        **{f"free_{name}": _free(f"free_{name}", room[name]) for name in ("rows", "entries", "timers", "joins")},
+        **{name: room[name] for name in ("heap", "rows", "deliveries", "entries", "timers", "joins", "faults")},
+        **{f"free_{name}": room[name] for name in ("rows", "entries", "timers", "joins")},
+        "effects": unset("effects", room["effects"]),
+        "agenda": 2 * room["rows"] + 16,
+        "frames": room["rows"] * (lowered.depth + 1),
+        "held": room["rows"] * room["held"],
         "lengths": [(NOWHERE, NOWHERE)] * len(lowered.lengths),
-    }  # fmt: skip
-
-
-def _free(name: str, count: int) -> np.ndarray:
-    table = _empty(name, count)
-    table["value"][:-1] = np.arange(count - 2, -1, -1)
-    return table
+    }
 
 
 def _numbers(nouns: Mapping[str, Any]) -> dict[str, int]:
@@ -490,44 +458,42 @@ def _history(
     lowered: Lowered,
     arrivals: Arrivals,
     kinds: Sequence[str],
-    s: np.void,
-    tables: dict[str, np.ndarray],
+    work: Workspace,
     meta: dict[str, Any],
 ) -> History:
     """The tables of a run that is over; those of the kernel are let go as they are used."""
-    effects = _effects(lowered, arrivals, tables.pop("effects")[: s["effected"]])
-    messages, n = tables["messages"], len(arrivals)
-    columns: dict[str, Any] = {
-        name: messages[name]
-        for name in ("version", "answer", "responded", "applied", "attempts", "deliveries", "effects", "duplicates")
-    }
-    columns["issued"] = tables["issued"]["value"]
-    columns["read_from"] = occurring(messages["read_from"], ["", *lowered.answers])
-    columns |= {f"mark.{name}": tables["marks"]["value"][i * n : (i + 1) * n] for i, name in enumerate(lowered.marks)}
-    return assemble(
-        arrivals,
-        kinds,
-        columns,
-        (messages["response"], messages["noted"], messages["alive"]),
-        effects,
-        lowered.undoable,
-        areas(flow, tables).table(float(s["now"])),
-        _struck(flow, tables["faults"][: s["struck"]]),
-        NO_ATTEMPTS,
-        meta,
-    )
+    s, n = work.s, len(arrivals)
+    parts = parts_of(flow, work)
+    faults = _struck(flow, work["faults"][: s["struck"]]) if s["struck"] else NO_FAULTS
+    issued, marks = work["issued"]["value"], work["marks"]["value"]
+    work.keep("messages", "effects", "sku")
+    effects = _effects(lowered, work)
+    work.keep("messages")
+    columns: dict[str, Any] = unset_columns("messages", WRITTEN, n)
+    answered, most = kernel.message_columns(s, OUTCOME, *columns.values())
+    must_fit(most)
+    columns["issued"] = issued
+    columns["read_from"] = coded(columns["read_from"], _occurring(answered, ["", *lowered.answers]))
+    columns |= {f"mark.{name}": marks[i * n : (i + 1) * n] for i, name in enumerate(lowered.marks)}
+    return assemble(arrivals, kinds, columns, effects, lowered.undoable, parts, faults, NO_ATTEMPTS, meta)
 
 
-def _effects(lowered: Lowered, arrivals: Arrivals, happened: np.ndarray) -> pa.Table:
+def _effects(lowered: Lowered, work: Workspace) -> pa.Table:
     """The table of effects from the kernel's."""
     names = [list(dict.fromkeys(pair[side] for pair in lowered.effects)) for side in (0, 1)]
-    codes = [np.array([names[side].index(pair[side]) for pair in lowered.effects] or [0], np.int8) for side in (0, 1)]
-    return to_table("effects", {
-        "effect": occurring(codes[0][happened["effect"]], names[0]),
-        "store": occurring(codes[1][happened["effect"]], names[1]),
-        "sku": arrivals.sku[happened["message"]],
-        **{name: happened[name] for name in ("message", "version", "change", "time", "delivery")},
-    })  # fmt: skip
+    numbers = np.array(
+        [[words.index(pair[side]) for pair in lowered.effects] for side, words in enumerate(names)], np.int8
+    )
+    columns: dict[str, Any] = unset_columns("effects", EFFECTS.names, int(work.s["effected"]))
+    *found, most = kernel.effect_columns(work.s, numbers, *columns.values())
+    must_fit(most)
+    for name, codes, words in zip(("effect", "store"), found, names, strict=True):
+        columns[name] = coded(columns[name], _occurring(codes, words))
+    return to_table("effects", columns)
+
+
+def _occurring(codes: np.ndarray, names: Sequence[str]) -> list[str]:
+    return [names[code] for code in codes.tolist()]
 
 
 def _struck(flow: Flow, struck: np.ndarray) -> pa.Table:
@@ -541,12 +507,19 @@ def _struck(flow: Flow, struck: np.ndarray) -> pa.Table:
     })  # fmt: skip
 
 
-def areas(flow: Flow, tables: Mapping[str, np.ndarray]) -> Areas:
-    """The meters of a run that is over."""
+def parts_of(flow: Flow, work: Workspace) -> pa.Table:
+    """The table of the parts from the kernel's meters, of a run that is over."""
     nouns = [(pool.name, pool.kind, float(pool.capacity * pool.members)) for pool in flow.pools.values()]
     nouns += [(queue.name, "queue", math.nan) for queue in flow.queues.values()]
     nouns += [(credit.name, "credit", credit.capacity) for credit in flow.credits.values()]
-    meters = tables["meters"]
-    bins = tables["bins"].reshape(len(nouns), 4 * BINS)[:, : meters["bins"].max(initial=0)]
-    levels = (bins[name] for name in ("busy", "waiting", "unacknowledged", "most", "completed"))
-    return Areas(nouns, float(meters["width"].max(initial=0.0)), *levels)
+    words = [[name.encode() for name, _, _ in nouns], [kind.encode() for _, kind, _ in nouns]]
+    lengths = np.array([[len(word) for word in column] for column in words], np.int64)
+    capacities = np.array([capacity for _, _, capacity in nouns], np.float64)
+    bins = int(work.s["bins_begun"])
+    rows = bins * len(nouns)
+    columns: dict[str, Any] = unset_columns("parts", PARTS.names[2:], rows)
+    ends = np.empty((2, rows + 1), np.int32)
+    kernel.part_columns(work.s, capacities, lengths, ends, *columns.values())
+    for name, its, at in zip(PARTS.names, words, ends, strict=False):
+        columns[name] = texts(b"".join(word * bins for word in its), at)
+    return to_table("parts", columns)

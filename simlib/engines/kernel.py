@@ -13,7 +13,6 @@ times the work that is done with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -29,7 +28,7 @@ from simlib.draws import QUANTILES, closed_form, fold, uniform
 from simlib.engines import order
 from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, EXPIRED, NOTED, REJECTED, SUPERSEDED
 from simlib.flow.blocks import COMPARISONS, FIELDS
-from simlib.flow.lowering import AT_RANDOM, BY_SESSION, NOWHERE, OPERATION, SELECTS, UNWATCHED
+from simlib.flow.lowering import AT_RANDOM, BY_SESSION, NOWHERE, OPERATION, SELECTS, STEP, UNWATCHED
 from simlib.scenario import FAULTS
 
 (
@@ -110,7 +109,7 @@ def record(names: str, kind: Any = np.int64, /, **others: Any) -> np.dtype[Any]:
 I1, I4, I8, F8 = np.int8, np.int32, np.int64, np.float64
 TABLES = {
     # what was lowered, and the streams of this run
-    "code": record("operation a b c d e", real=F8),
+    "code": STEP,
     "keys": record("value"),
     "laws": record("family first size", a=F8, b=F8, c=F8),
     "quantiles": record("value", F8),
@@ -118,7 +117,7 @@ TABLES = {
     "branches": record("value"),
     "choices": record("stage", probability=F8),
     "waits": record("value", F8),
-    "sources": record("start part"),
+    "sources": record("start part code"),
     # nouns: what a pool's breaker says (no `failures`: there is none), `most` of its members left out; a member's first list of
     # rows, how many `levels` of priority it has, until when it is left out, which row of which level had its unit last, and, where
     # it is an event loop, the list of those who wait for an iteration's end; a
@@ -171,12 +170,14 @@ TABLES = {
     "points": record("first count"),
     "struck_here": record("value"),
     "faults": record("kind where message", start=F8, end=F8),
-    # messages: what came, a table each column; what becomes of it (the `code` of its kind as conditions see it), which fits a line
-    # of the cache; of whom, where customers come again
+    # messages: what came, a table each column, and of which kinds some are poison; what becomes of it (the `code` of its kind as
+    # conditions see it), which fits a line of the cache; of whom, where customers come again
     "issued": record("value", F8),
+    "kinds": record("value", I1),
     "sku": record("value", I4),
     "session": record("value", I4),
     "quantity": record("value", I4),
+    "poisons": record("kind key", probability=F8),
     "messages": record(
         "version answer alive copies effects duplicates attempts deliveries",
         I4, responded=F8, applied=F8, done=I8,
@@ -220,12 +221,12 @@ TABLES = {
 }  # fmt: skip
 """The records of each table."""
 NUMBERS = (
-    "heaped happens first turns rows_free joins_free entries_free timers_free delivered effected struck open stopped "
-    "following issues error key stream of_message entity copy slot most_held most_scopes count drawn_ahead cut "
+    "begun heaped happens first turns rows_free joins_free entries_free timers_free delivered effected struck open stopped "
+    "following issues bins_begun error key stream of_message entity copy slot most_held most_scopes count drawn_ahead cut "
     "population think_law think_stream"
 )
 """The state's whole numbers: how much of each table is in use, the error and where it struck, limits, customers."""
-WINDOWS = dict.fromkeys(("issued", "sku", "session", "quantity", "messages"), "messages_window") | {
+WINDOWS = dict.fromkeys(("issued", "kinds", "sku", "session", "quantity", "messages"), "messages_window") | {
     "deliveries": "deliveries_window"
 }
 """Tables that may hold the last records only, each in the place of one that is over: where the mask of their numbers stands."""
@@ -234,16 +235,6 @@ STATE = np.dtype(
     + [(name, F8) for name in ("now", "horizon", "drawn", "latest", "begins", "last_arrival", "timeout")]
     + [(part, I8) for name in TABLES for part in (name, f"{name}_size")]
 )
-
-
-def state(tables: Mapping[str, np.ndarray], **values: float) -> np.ndarray:
-    """The state over the tables, which must outlive it, shape (1,)."""
-    known = dict(values)
-    for name, kind in TABLES.items():
-        array = tables[name]
-        assert array.dtype == kind and array.flags.c_contiguous, name
-        known[name], known[f"{name}_size"] = array.ctypes.data, array.size
-    return np.array([tuple([known.get(name, 0) for name in STATE.names])], STATE)  # type: ignore[union-attr]
 
 
 def of(name: str) -> Any:
@@ -323,7 +314,8 @@ meter_at, bin_at, part_at, strike_at, time_at, point_at, struck_here_at, fault_a
 message_at, customer_at, effect_at, mark_at, published_at, seen_at, event_at, turn_at = map(
     of, ("messages", "customers", "effects", "marks", "published", "seen", "heap", "agenda")
 )
-issued_at, sku_at, session_at, quantity_at = map(of, ("issued", "sku", "session", "quantity"))
+issued_at, kind_at, sku_at, session_at, quantity_at = map(of, ("issued", "kinds", "sku", "session", "quantity"))
+poison_at = of("poisons")
 row_at, free_row_at, frame_at, held_at, delivery_at, entry_at, free_entry_at, join_at, free_join_at = map(
     of, ("rows", "free_rows", "frames", "held", "deliveries", "entries", "free_entries", "joins", "free_joins")
 )
@@ -3126,8 +3118,52 @@ def arrival(s):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def expect(s, first, end):  # type: ignore[no-untyped-def]
+    """The records of messages that are to come, from the first on, are as if nothing had been there before them."""
+    apart()
+    queues, memories, marks = s.queues_size, s.memories_size // s.messages_size, s.marks_size // s.messages_size
+    for message in range(first, end):
+        m, kind = message_at(s, message), kind_at(s, message).value
+        m.version = m.answer = -1
+        m.alive = m.copies = m.effects = m.duplicates = m.attempts = m.deliveries = m.done = 0
+        m.responded = m.applied = math.nan
+        m.response = m.noted = m.read_from = m.poison = 0
+        m.kind, m.code = kind, source_at(s, kind).code
+        for i in range(s.poisons_size):
+            poison = poison_at(s, i)
+            if poison.kind == kind and uniform(poison.key, fold(0, message)) < poison.probability:
+                m.poison = 1
+        for q in range(queues):
+            published_at(s, beside(s, q, message)).value = 0
+            seen_at(s, beside(s, q, message)).value = -math.inf
+        for i in range(memories):
+            memory_at(s, beside(s, i, message)).known = 0
+        for i in range(marks):
+            mark_at(s, beside(s, i, message)).value = math.nan
+        if s.tallies_size:
+            kept = kept_at(s, beside(s, 0, message))
+            kept.counted, kept.last_effect = 0, -math.inf
+
+
+@njit(cache=True)
 def start(s):  # type: ignore[no-untyped-def]
-    """What happens before the first message."""
+    """What happens before the first message. Of what is free the first is taken first; the last of each table takes what does
+    not fit."""
+    apart()
+    expect(s, 0, s.drawn_ahead)
+    for i in range(s.cells_size):
+        cell_at(s, i).level = stock_at(s, i).value
+    row_at(s, s.rows_size - 1).keeps = -1
+    s.rows_free, s.joins_free = s.free_rows_size - 1, s.free_joins_size - 1
+    s.entries_free, s.timers_free = s.free_entries_size - 1, s.free_timers_size - 1
+    for i in range(s.rows_free):
+        free_row_at(s, i).value = s.rows_free - 1 - i
+    for i in range(s.joins_free):
+        free_join_at(s, i).value = s.joins_free - 1 - i
+    for i in range(s.entries_free):
+        free_entry_at(s, i).value = s.entries_free - 1 - i
+    for i in range(s.timers_free):
+        free_timer_at(s, i).value = s.timers_free - 1 - i
     for g in range(s.groups_size):
         for i in range(group_at(s, g).count):
             begin(s, g, i)
@@ -3149,10 +3185,13 @@ def count_rest(s):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def stop(s):  # type: ignore[no-untyped-def]
-    """The run is over: the areas are added up to now."""
+    """The run is over: the areas are added up to now, in all bins that began before it."""
     for i in range(s.meters_size):
         advance(s, i)
         write_bin(s, i)
+        s.bins_begun = meter_at(s, i).bins
+        while s.bins_begun > 0 and (s.bins_begun - 1) * meter_at(s, i).width >= s.now:
+            s.bins_begun -= 1
     return False
 
 
@@ -3160,6 +3199,9 @@ def stop(s):  # type: ignore[no-untyped-def]
 def run(s, events):  # type: ignore[no-untyped-def]
     """Go on for so many events, until every message is settled, to the horizon, or until nothing more can happen; whether
     there is more to come."""
+    if not s.begun:
+        s.begun = 1
+        start(s)
     for _ in range(events):
         if s.error:
             return False
@@ -3192,3 +3234,70 @@ def run(s, events):  # type: ignore[no-untyped-def]
             if row_at(s, r).keeps >= 0:
                 pass_on(s, r)
     return True
+
+
+# --- what a run leaves ----------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def part_columns(  # type: ignore[no-untyped-def]
+    s, capacities, lengths, ends, capacity, start, end, busy, waiting, unacknowledged, waiting_max, completed
+):
+    """The meters as columns of a history, a row each meter and bin, their capacities given; and where the words in the first
+    columns end, which have these lengths, `ends` of shape (columns, rows + 1)."""
+    bins = s.bins_begun
+    ends[:, 0] = 0
+    for i in range(s.meters_size):
+        width = meter_at(s, i).width
+        for k in range(bins):
+            row, its = bins * i + k, bin_at(s, 4 * BINS * i + k)
+            for column in range(ends.shape[0]):
+                ends[column, row + 1] = ends[column, row] + lengths[column, i]
+            capacity[row], start[row], end[row] = capacities[i], k * width, min((k + 1) * width, s.now)
+            busy[row], waiting[row], unacknowledged[row] = its.busy, its.waiting, its.unacknowledged
+            waiting_max[row], completed[row] = its.most, its.completed
+
+
+@njit(cache=True)
+def by_appearance(codes):  # type: ignore[no-untyped-def]
+    """Number codes anew, in place, in the order in which they first occur; what they were, in that order."""
+    numbers, found, count = np.full(128, -1, np.int8), np.empty(128, np.int64), 0
+    for i in range(codes.size):
+        code = codes[i]
+        if numbers[code] < 0:
+            numbers[code], found[count] = count, code
+            count += 1
+        codes[i] = numbers[code]
+    return found[:count]
+
+
+@njit(cache=True, nogil=True)
+def effect_columns(s, names, message, effect, store, sku, version, change, time, delivery):  # type: ignore[no-untyped-def]
+    """The effects as columns of a history; by the numbers that `names`, shape (2, effects), gives those of effect and of store.
+    Those that occur, in the order of their codes, and the greatest number of a delivery."""
+    most = 0
+    for i in range(s.effected):
+        its = effect_at(s, i)
+        message[i], sku[i], version[i], change[i] = its.message, sku_at(s, its.message).value, its.version, its.change
+        effect[i], store[i] = names[0, its.effect], names[1, its.effect]
+        time[i], delivery[i] = its.time, its.delivery
+        most = max(most, its.delivery)
+    return by_appearance(effect), by_appearance(store), most
+
+
+@njit(cache=True, nogil=True)
+def message_columns(  # type: ignore[no-untyped-def]
+    s, outcomes, message, version, answer, responded, applied, response, outcome, read_from, attempts, deliveries, effects,
+    duplicates,
+):  # fmt: skip
+    """The messages as columns of a history; `outcomes` is `records.OUTCOME`. The stores that queries were answered from, in the
+    order of their codes, and the greatest number that was counted of a message."""
+    most = 0
+    for i in range(s.count):
+        m = message_at(s, i)
+        message[i], version[i], answer[i] = i, m.version, m.answer
+        responded[i], applied[i] = m.responded, m.applied
+        response[i], outcome[i], read_from[i] = m.response, outcomes[m.response, m.noted, int(m.alive > 0)], m.read_from
+        attempts[i], deliveries[i], effects[i], duplicates[i] = m.attempts, m.deliveries, m.effects, m.duplicates
+        most = max(most, m.attempts, m.deliveries, m.effects)
+    return by_appearance(read_from), most

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from simlib.domain import OUTCOMES, RESPONSES, counts, undone
+from simlib.errors import RunFailed
 from simlib.history import SCHEMAS, History, coded, to_table
 from simlib.ledger import Words
 from simlib.scenario import Arrivals
@@ -21,6 +22,8 @@ APPLIED, ANSWERED, SUPERSEDED, REJECTED, DEAD_LETTERED, EXPIRED = 1, 2, 4, 8, 16
 """What was noted of a message: bits of `Records.noted`."""
 NOTED = 64
 """What can be noted of a message, and more."""
+MOST_COUNTED = np.iinfo(np.int16).max
+"""What is counted of one message fits a history up to this."""
 
 
 class Meter:
@@ -127,7 +130,11 @@ class Records:
             self.applied[message] = now
 
     def history(self, now: float, meta: Mapping[str, Any], undoable: Sequence[tuple[str, str]] = ()) -> History:
-        """The five tables, at the end of a run; `undoable` are the effects, with their stores, that can be undone."""
+        """The five tables, at the end of a run; `undoable` are the effects, with their stores, that can be undone. Raises RunFailed
+        where more was counted of a message than fits."""
+        must_fit(
+            max((*self.attempts, *self.deliveries, *self.effects, *(row[-1] for row in self.effect_rows)), default=0)
+        )
         for meter in self.meters:
             meter.advance(now)
         columns = {
@@ -137,11 +144,13 @@ class Records:
                 "duplicates",
             )
         }  # fmt: skip
+        columns["message"] = np.arange(len(self.arrivals), dtype=np.int32)
+        columns["response"] = np.array(self.response, np.int8)
+        columns["outcome"] = OUTCOME[columns["response"], self.noted, (np.array(self.alive) > 0).view(np.int8)]
         return assemble(
             self.arrivals,
             self.kinds,
             columns | {f"mark.{name}": values for name, values in self.marks.items()},
-            (np.array(self.response, np.int8), np.array(self.noted, np.int8), np.array(self.alive)),
             _rows("effects", self.effect_rows),
             undoable,
             self._areas().table(now),
@@ -210,7 +219,6 @@ def assemble(
     arrivals: Arrivals,
     kinds: Sequence[str],
     columns: Mapping[str, Any],
-    ends: tuple[np.ndarray, np.ndarray, np.ndarray],
     effects: pa.Table,
     undoable: Sequence[tuple[str, str]],
     parts: pa.Table,
@@ -218,23 +226,18 @@ def assemble(
     attempts: pa.Table,
     meta: Mapping[str, Any],
 ) -> History:
-    """A history from what an engine recorded: `ends` are the response, what was noted, and how much is alive, of each message;
+    """A history from what an engine recorded: in `columns` the messages but for what came, responses and outcomes by their numbers;
     `undoable` names the effects, with their stores, that can be undone."""
-    response, noted, alive = ends
-    outcome = OUTCOME[response, noted, (alive > 0).view(np.int8)]
     if undoable:
-        outcome[_compensated(effects, undoable, len(arrivals))] = OUTCOMES.index("compensated")
-    messages = {
-        "message": np.arange(len(arrivals), dtype=np.int32),
+        columns["outcome"][_compensated(effects, undoable, len(arrivals))] = OUTCOMES.index("compensated")
+    came = {name: getattr(arrivals, name) for name in ("sku", "session", "quantity")}
+    coded_columns = {
         "kind": coded(arrivals.kind, kinds),
-        "sku": arrivals.sku,
-        "session": arrivals.session,
-        "quantity": arrivals.quantity,
-        "response": coded(response, RESPONSES),
-        "outcome": coded(outcome, OUTCOMES),
-        **columns,
+        "response": coded(columns["response"], RESPONSES),
+        "outcome": coded(columns["outcome"], OUTCOMES),
     }
-    return History(to_table("messages", messages), effects, parts, faults, attempts, dict(meta))
+    messages = to_table("messages", {**columns, **came, **coded_columns})
+    return History(messages, effects, parts, faults, attempts, dict(meta))
 
 
 def _compensated(effects: pa.Table, undoable: Sequence[tuple[str, str]], count: int) -> np.ndarray:
@@ -247,6 +250,15 @@ def _compensated(effects: pa.Table, undoable: Sequence[tuple[str, str]], count: 
         back |= taken > 0
         left |= done != taken
     return back & ~left
+
+
+def must_fit(most: int) -> None:
+    """Raise RunFailed where so much was counted of one message that it does not fit a history."""
+    if most > MOST_COUNTED:
+        raise RunFailed(
+            f"one message was tried, handed out or applied {most} times, a history counts up to {MOST_COUNTED}: limit its"
+            " retries, deliveries or repeats"
+        )
 
 
 def width_of(issued: np.ndarray) -> float:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from simlib.domain import KINDS, ORDER, OUTCOMES, RESPONSES, STOCK_QUERY
 from simlib.engines import compiled, kernel
 from simlib.engines.records import NOTED, OUTCOME, width_of
+from simlib.engines.workspace import Workspace
 from simlib.errors import BadInput
 from simlib.flow.lowering import Lowered, lower
 from simlib.flow.model import Flow
@@ -212,14 +213,12 @@ def _attempt(
     keys = dict.fromkeys(table.key for i, table in enumerate(flow.tables.values()) if i in lowered.celled)
     keys |= dict.fromkeys(credit.key for credit in flow.credits.values())
     tables = compiled.prepare(flow, lowered, beginning, kinds, seed, scenario, room)
-    tables["meters"]["width"] = tables["meters"]["edge"] = width_of(np.array([last_arrival]))
-    tables["kept"] = np.array([(0, -math.inf)] * there, kernel.TABLES["kept"])
     shapes = {
         "tallies": (len(kinds),),
         "spreads": (len(kinds), 2, kernel.SPREAD),
         "ends": (len(kinds), len(RESPONSES), NOTED, 2),
     }
-    tables |= {name: np.zeros(shape, kernel.TABLES[name]) for name, shape in shapes.items()}
+    counted = {name: np.zeros(shape, kernel.TABLES[name]) for name, shape in shapes.items()}
     patience = meta.get("timeout")
     known = {
         "messages_window": window - 1 if there == window else -1,
@@ -229,15 +228,13 @@ def _attempt(
         "timeout": math.inf if patience is None else patience,
     }
     start = compiled.beginning(flow, lowered, count, there, scenario, room)
-    whole = kernel.state(tables, **(start | known))
-    s = whole[0]
-    kernel.start(s)
+    work = Workspace({**tables, **counted, "kept": there}, **(start | known))
+    work["meters"]["width"] = work["meters"]["edge"] = width_of(np.array([last_arrival]))
+    s = work.s
     while kernel.run(s, compiled.SLICE):
         if compiled.abandoned.is_set():
             raise KeyboardInterrupt
-        if s["following"] == s["drawn_ahead"] < count and not _draw(
-            next(ahead), keys, tables, s, kinds, seed, scenario
-        ):
+        if s["following"] == s["drawn_ahead"] < count and not _draw(next(ahead), keys, work):
             room["window"] *= 4
             return None
     if compiled.too_small(s, room):
@@ -247,37 +244,26 @@ def _attempt(
     begins = float(s["begins"])
     return Totals(
         kinds,
-        tables["tallies"],
-        tables["spreads"]["count"],
-        tables["ends"],
-        compiled.areas(flow, tables).table(float(s["now"])),
+        counted["tallies"],
+        counted["spreads"]["count"],
+        counted["ends"],
+        compiled.parts_of(flow, work),
         begins if math.isfinite(begins) else last_arrival,
         last_arrival,
         meta,
     )
 
 
-def _draw(
-    chunk: Arrivals,
-    keys: Collection[Any],
-    tables: dict[str, np.ndarray],
-    s: np.void,
-    kinds: Sequence[str],
-    seed: int,
-    scenario: Scenario | None,
-) -> bool:
+def _draw(chunk: Arrivals, keys: Collection[Any], work: Workspace) -> bool:
     """Put the messages that follow in the place of the oldest; whether these are over."""
-    window, first = len(tables["messages"]), int(s["drawn_ahead"])
+    window, first = len(work["messages"]), int(work.s["drawn_ahead"])
     places = slice(first % window, first % window + len(chunk))
-    if not tables["kept"]["counted"][places].all():
+    if not work["kept"]["counted"][places].all():
         return False
-    for name, records in compiled.issued(chunk, kinds, seed, scenario, first).items():
-        tables[name][places] = records
-    tables["kept"][places] = (0, -math.inf)
-    for name, value in (("published", 0), ("seen", -math.inf), ("marks", math.nan)):
-        tables[name]["value"].reshape(-1, window)[:, places] = value
-    tables["memories"]["known"].reshape(-1, window)[:, places] = 0
-    for column, key in zip(tables["numbers"]["value"].reshape(-1, window), keys, strict=True):
-        column[places] = compiled.numbered(chunk, key)
-    s["drawn_ahead"] = first + len(chunk)
+    for name, column in compiled.came(chunk).items():
+        work[name][places] = column
+    for numbers, key in zip(work["numbers"]["value"].reshape(-1, window), keys, strict=True):
+        numbers[places] = compiled.numbered(chunk, key)
+    kernel.expect(work.s, first, first + len(chunk))
+    work.s["drawn_ahead"] = first + len(chunk)
     return True

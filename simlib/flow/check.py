@@ -115,6 +115,10 @@ OF_A_MESSAGE = (
     ByAttempt, BySku, Send, WaitForCell,
 )  # fmt: skip
 """Steps that an actor can do for a message alone."""
+DEEPER = (Repeat, Retry, Hedge)
+"""Steps that repeat what is in them: a draw there counts the turns."""
+READING = (Branch, Delay, Serve, WaitForCell)
+"""Steps that may read fields."""
 BY_ATTEMPT, EACH = -1_000, -1_000_000
 """The depth inside `by_attempt`, whose draws do not count what repeats around them; the first of those inside a `for_each`,
 whose draws are those of the deliveries, others each time."""
@@ -170,6 +174,7 @@ class Checker:
         self.entered: dict[tuple[str, State, Scope], None] = {}
         self.published: dict[Queue, None] = {}
         self.met: list[tuple[str, int]] = []
+        self.awaited: list[Queue] = []
 
     def bad(self, message: str) -> BadInput:
         """The error for what cannot run, with where it stands."""
@@ -385,12 +390,9 @@ class Checker:
                     )
             if actor.queues and not any(isinstance(step, Ack | Nack) for step in everything(actor.steps)):
                 self.warn(f"actor '{actor.name}' never acknowledges: add ack()")
-        for _, steps in self.flow.programs():
-            for step in everything(steps):
-                if isinstance(step, WaitUntil) and step.queue not in readers:
-                    raise self.bad(
-                        f"no actor receives from queue '{step.queue.name}' that is waited for: receive from it"
-                    )
+        for queue in self.awaited:
+            if queue not in readers:
+                raise self.bad(f"no actor receives from queue '{queue.name}' that is waited for: receive from it")
         for queue in self.flow.queues.values():
             if queue in self.published and queue.name not in self.flow.consumer_groups and queue not in readers:
                 raise self.bad(f"queue '{queue.name}' has no consumers: give it some, or do not publish to it")
@@ -414,29 +416,30 @@ class Checker:
 
     def program(self, name: str, steps: Steps, state: State, scope: Scope) -> None:
         """A program from its start: its steps, its streams, its paths."""
-        self.valid(steps)
-        streams = Counter(f"{name}.{stream}" for stream in map(_own_stream, everything(steps)) if stream)
+        found: list[Step] = []
+        self.valid(steps, found)
+        streams = Counter(f"{name}.{stream}" for stream in map(_own_stream, found) if stream)
         for stream, times in streams.items():
             if times > 1:
                 raise self.bad(f"{times} steps draw from one stream, '{stream}': give each a stream= of its own")
         self.path(steps, state, scope)
 
-    def valid(self, steps: Any) -> None:
-        """Steps are steps, their values can be used, and their nouns are this flow's own."""
+    def valid(self, steps: Any, found: list[Step]) -> None:
+        """Steps are steps, their values can be used, and their nouns are this flow's own; all that are found, in order."""
         if isinstance(steps, Step) or not isinstance(steps, list | tuple):
             raise self.bad(f"steps must be a list, got {_shown(steps)}: write it in brackets")
         for step in steps:
             if not isinstance(step, Step):
                 raise self.bad(f"{_shown(step)} is no step: call it, or take it out")
+            found.append(step)
             for name, value in vars(step).items():
-                if type(value) in NOUNS:
-                    what = NOUNS[type(value)]
+                if (what := NOUNS.get(type(value))) is not None:
                     self.mine(value, what, getattr(self.flow, f"{what}s"))
                 elif name in ("steps", "then", "otherwise"):
-                    self.valid(value)
+                    self.valid(value, found)
                 elif name == "branches":
                     for branch in value:
-                        self.valid(branch)
+                        self.valid(branch, found)
             self.values(step)
 
     def values(self, step: Step) -> None:
@@ -448,6 +451,8 @@ class Checker:
         for linear in _linear(step):
             self.number(linear.times, "how many times a field is compared with", whole=True)
         match step:
+            case Serve() | Seize() | Release() | Send() | Fail():
+                return  # most steps, which have no other values
             case Branch(when=Condition(comparison=comparison)):
                 if comparison not in COMPARISONS:
                     raise unknown("comparison", comparison, COMPARISONS)
@@ -484,6 +489,7 @@ class Checker:
                 self.number(period, "period of an every", above=True)
             case WaitUntil(queue=queue, at_least=count):
                 self.number(count, f"at_least of a wait for queue '{queue.name}'", least=1, whole=True)
+                self.awaited.append(queue)
             case Receive(queue=queue, at_most=count) if count is not None:
                 self.number(count, f"at_most of what is received from queue '{queue.name}'", least=1, whole=True)
             case (
@@ -552,16 +558,17 @@ class Checker:
         for step in steps:
             if not states and before is not None:
                 raise self.bad(f"{_name(step)} after {_name(before)} is never reached: take it out")
-            states = _merged(after for state in states for after in self.step(step, state, scope))
+            states = [after for state in states for after in self.step(step, state, scope)]
+            if len(states) > 1:
+                states = _merged(states)
             before = step
         return states
 
     def step(self, step: Step, state: State, scope: Scope) -> list[State]:
         """All that a row can be like after a step."""
-        deep = scope.depth + isinstance(step, Repeat | Retry | Hedge)
+        deep = scope.depth + isinstance(step, DEEPER)
         if (stream := getattr(step, "stream", None)) is not None and _draws(step):
             state = self.draw(state, stream, deep)
-        inner = scope._replace(floor=len(state.held))
         self.in_hand(step, scope)
         for table in filter(None, map(self.cell, _fields(step))):
             self.here(table, "table", state)
@@ -575,6 +582,13 @@ class Checker:
                         f"priority {step.priority} at event loop '{pool.name}', which knows none: leave it out"
                     )
                 return [state if isinstance(step, Serve) else state._replace(held=(*state.held, pool))]
+            case Release(pool=pool):
+                return [state._replace(held=self.released(pool, state.held, scope))]
+            case Branch(then=then, otherwise=otherwise):
+                return [*self.walk(then, [state], scope), *self.walk(otherwise, [state], scope)]
+            case Fail():
+                self.failed(scope)
+                return []
             case Output(pool=pool):
                 self.here(pool, "pool", state)
                 if pool.discipline != "event_loop":
@@ -582,8 +596,6 @@ class Checker:
                 if pool in state.held:
                     raise self.bad(f"output of event loop '{pool.name}' by who holds it: release it before")
                 return [state]
-            case Release(pool=pool):
-                return [state._replace(held=self.released(pool, state.held, scope))]
             case Send():
                 return [self.sent(step, state, scope)]
             case Read(table=table) | WaitForCell(table=table) | Write(table=table) | Add(table=table):
@@ -602,7 +614,7 @@ class Checker:
                 self.outlives(state, scope)
                 return [state]
             case ForEach(steps=steps):
-                return [state, *self.each(steps, state, inner._replace(answers=True, row="consumer"))]
+                return [state, *self.each(steps, state, _within(scope, state, answers=True, row="consumer"))]
             case Ack() | Nack():
                 self.settled(step, state, scope)
                 return [state]
@@ -610,9 +622,6 @@ class Checker:
                 if not scope.answers:
                     raise self.bad("a reply, but nobody waits for it: reply inside a call or a consumer")
                 return [state]
-            case Fail():
-                self.failed(scope)
-                return []
             case Choose(stages=stages):
                 if state.held:
                     raise self.bad(
@@ -621,8 +630,6 @@ class Checker:
                 entry = scope._replace(rescued=False, timed=False, depth=0, floor=0)
                 self.entered |= dict.fromkeys((stage, State(state.part), entry) for stage, p in stages if p > 0)
                 return []
-            case Branch(then=then, otherwise=otherwise):
-                return [*self.walk(then, [state], scope), *self.walk(otherwise, [state], scope)]
             case BySku(branches=branches):
                 return [after for branch in branches for after in self.walk(branch, [state], scope)]
             case (
@@ -633,17 +640,17 @@ class Checker:
                 return [*self.walk(then, [state], scope), *self.walk(otherwise, [state], scope)]
             case Once(table=table, steps=steps):
                 self.here(table, "table", state)
-                return [state, *self.walk(steps, [state], inner)]
+                return [state, *self.walk(steps, [state], _within(scope, state))]
             case Repeat(steps=steps):
-                return self.repeated(steps, state, inner._replace(depth=deep))
+                return self.repeated(steps, state, _within(scope, state, depth=deep))
             case ByAttempt(steps=steps):
                 return self.walk(steps, [state], scope._replace(depth=BY_ATTEMPT))
             case Rescue(steps=steps, otherwise=otherwise):
-                return self.attempted(steps, otherwise, state, inner._replace(rescued=True), scope)
+                return self.attempted(steps, otherwise, state, _within(scope, state, rescued=True), scope)
             case Retry(steps=steps, otherwise=otherwise):
-                return self.attempted(steps, otherwise, state, inner._replace(rescued=True, depth=deep), scope)
+                return self.attempted(steps, otherwise, state, _within(scope, state, rescued=True, depth=deep), scope)
             case Timeout(steps=steps, otherwise=otherwise):
-                return self.attempted(steps, otherwise, state, inner._replace(timed=True), scope)
+                return self.attempted(steps, otherwise, state, _within(scope, state, timed=True), scope)
             case Fork(branches=branches):
                 return [self.beside(branches, state, scope._replace(row="branch"))]
             case Spawn(steps=steps):
@@ -661,6 +668,8 @@ class Checker:
         """An actor has a batch in hand, a message only inside a for_each; nobody else has a batch."""
         alone = scope.row == "actor"
         match step:
+            case Serve(pool=pool) | Seize(pool=pool):
+                self.keyed(pool, alone)
             case Receive() | ForEach():
                 if not alone:
                     raise self.bad(f"{_name(step)} outside of an actor's own steps: do it there")
@@ -669,8 +678,6 @@ class Checker:
             case Choose():
                 if scope.actor is not None:
                     raise self.bad("an actor chooses a stage, which would end its loop: branch instead")
-            case Serve(pool=pool) | Seize(pool=pool):
-                self.keyed(pool, alone)
             case TakeToken(credit=credit) | GiveToken(credit=credit):
                 if alone and credit.key is not None:
                     raise self.bad(
@@ -819,6 +826,11 @@ class Checker:
         return state
 
 
+def _within(scope: Scope, state: State, **changes: Any) -> Scope:
+    """What stands around the steps of a scope that a row comes into."""
+    return scope._replace(floor=len(state.held), **changes)
+
+
 def _merged(states: Iterable[State]) -> list[State]:
     """States that differ only in what was drawn as one: what one of the paths has drawn cannot be drawn after it."""
     drawn: dict[tuple[Part | None, tuple[Pool, ...]], frozenset[tuple[str, int]]] = {}
@@ -873,6 +885,8 @@ def _linear(step: Step) -> list[Linear]:
 
 def _fields(step: Step) -> list[str]:
     """The fields that a step reads."""
+    if not isinstance(step, READING):
+        return []
     match step:
         case Branch(when=Condition(field=field)):
             return [field, *(value.field for value in _linear(step))]
@@ -908,7 +922,7 @@ def _draws(step: Step) -> bool:
 
 def _own_stream(step: Step) -> str:
     """The stream of a step without an explicit one, as the engine names it after the program; '' where none draws."""
-    if getattr(step, "stream", None) is not None or not _draws(step):
+    if getattr(step, "stream", "") is not None or not _draws(step):
         return ""
     if isinstance(step, Serve | Seize):
         return f"{step.pool.name}.{_word(step)}"

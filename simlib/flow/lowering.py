@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from simlib.domain import RESPONSES, counts, undoes
 from simlib.errors import BadInput
 from simlib.flow import blocks
 from simlib.flow.blocks import CELL_FIELDS, COMPARISONS, FIELDS, Steps
-from simlib.flow.model import Flow, Link, Log, Part, Pool, Queue, Replica, Table, everything
+from simlib.flow.model import Flow, Link, Log, Part, Pool, Queue, Replica, Table
 from simlib.scenario import Strike
 
 OPERATIONS = (
@@ -39,14 +40,16 @@ UNWATCHED = -2
 """In place of the part whose speed a time goes by (NOWHERE: the one that the row is at): none."""
 
 
+STEP = np.dtype([(name, np.int64) for name in ("operation", "a", "b", "c", "d", "e")] + [("real", np.float64)])
+"""An operation, its five whole operands and its real one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Lowered:
     """A flow as arrays. Nouns are numbered in the flow's order; streams by `streams`, their names."""
 
     code: np.ndarray
-    """Operation and five whole operands, shape (steps, 6)."""
-    real: np.ndarray
-    """The operation's real operand, shape (steps,)."""
+    """The operations, records of `STEP`."""
     streams: list[str]
     laws: list[tuple[int, int, int, float, float, float]]
     """Of each distribution: family, where its quantiles begin and how many they are; a, b, c."""
@@ -134,12 +137,7 @@ class Lowering:
         self.queues = {queue: i for i, queue in enumerate(flow.queues.values())}
         self.tables = {table: i for i, table in enumerate(flow.tables.values())}
         self.credits = {credit: i for i, credit in enumerate(flow.credits.values())}
-        used: dict[Pool, set[int]] = {pool: {0} for pool in self.pools}
-        for _, steps in flow.programs():
-            for step in everything(steps):
-                if isinstance(step, blocks.Seize | blocks.Serve):
-                    used[step.pool].add(step.priority)
-        self.priorities = {pool: sorted(levels) for pool, levels in used.items()}
+        self.seized: dict[Pool, dict[int, list[list[int]]]] = {pool: {0: []} for pool in self.pools}
 
     # --- what operations refer to -----------------------------------------------------------------------------------
 
@@ -256,8 +254,17 @@ class Lowering:
         self.seize(step.pool, step.priority, stream)
 
     def seize(self, pool: Pool, priority: int, stream: str) -> None:
-        level = self.priorities[pool].index(priority)
-        self.add("SEIZE", self.pools[pool], level, self.stream(f"{stream}.select"))
+        """A unit of a pool, at a level that is known when all priorities are."""
+        row = self.add("SEIZE", self.pools[pool], 0, self.stream(f"{stream}.select"))
+        self.seized[pool].setdefault(priority, []).append(row)
+
+    def priorities(self) -> list[list[int]]:
+        """The priorities of each pool, ascending, when there are no more operations to come: these get their levels."""
+        for steps in self.seized.values():
+            for level, priority in enumerate(sorted(steps)):
+                for row in steps[priority]:
+                    row[2] = level
+        return [sorted(steps) for steps in self.seized.values()]
 
     def _release(self, step: blocks.Release, name: str, depth: int) -> None:
         self.add("RELEASE", self.pools[step.pool])
@@ -495,9 +502,9 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
         every, lasts, chance = (making.stream(f"{name}.{what}") for what in ("every", "lasts", "chance"))
         strikes.append((gap, making.law(fault.duration), every, lasts, chance))
     laws, quantiles = _tables(list(making.laws))
+    priorities = making.priorities()
     return Lowered(
-        code=np.array(making.code, np.int64),
-        real=np.array(making.real),
+        code=_code(making.code, making.real),
         streams=list(making.streams),
         laws=laws,
         quantiles=quantiles,
@@ -510,7 +517,7 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
         consumers=consumers,
         actors=actors,
         thinking=thinking,
-        priorities=list(making.priorities.values()),
+        priorities=priorities,
         queue_ways=queue_ways,
         rebalances=rebalances,
         memories=making.memories,
@@ -524,6 +531,14 @@ def lower(flow: Flow, faults: Mapping[str, Strike]) -> Lowered:
         depth=making.deepest,
         lengths=list(making.lengths),
     )
+
+
+def _code(steps: list[list[int]], real: list[float]) -> np.ndarray:
+    """The operations as records, from their whole numbers and their real ones."""
+    code = np.empty((len(steps), 7), np.int64)
+    code[:, :6] = np.fromiter(chain.from_iterable(steps), np.int64, 6 * len(steps)).reshape(-1, 6)
+    code[:, 6] = np.array(real).view(np.int64)
+    return code.view(STEP).ravel()
 
 
 def _ways(making: Lowering, queue: Queue) -> tuple[int, ...]:

@@ -554,6 +554,14 @@ def test_a_time_that_is_none_names_its_stream_and_message() -> None:
         simlib.simulate(flow, 5)
 
 
+@pytest.mark.parametrize("engine", ["simpy", "compiled"])
+def test_what_is_counted_of_a_message_fits_or_is_said_not_to(engine: str) -> None:
+    flow = Flow("tireless")
+    flow.source("job", interarrival="1 s", steps=[repeat([apply("done")], again=0.99999)])
+    with pytest.raises(RunFailed, match=r"applied \d{5,} times, a history counts up to 32767"):
+        simlib.simulate(flow, 1, engine=engine)
+
+
 @pytest.mark.long
 def test_the_kernel_reads_no_record_that_is_not_there(tmp_path: Any) -> None:
     """With bounds checking, in a cache of its own: a warm cache would check nothing."""
