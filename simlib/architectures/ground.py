@@ -6,7 +6,7 @@ Nothing here knows the flow's blocks and their engines. Numbers are drawn from t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -263,6 +263,12 @@ class Ground:
     def time(self, distribution: Distribution, stream: str, place: int) -> simpy.Event:
         return self.env.timeout(self.drawn(distribution, stream, place))
 
+    @staticmethod
+    def turns(number: int) -> Iterator[int]:
+        """Where the draws of the turns of an actor stand, by its number among the model's."""
+        for turn in itertools.count():
+            yield draws.fold(draws.fold(0, -1 - number), turn)
+
     def uniform(self, stream: str, place: int) -> float:
         return draws.uniform(draws.stream_key(self.seed, stream), place)
 
@@ -355,16 +361,19 @@ class Ground:
         """The shared stream of the handler's work for a step."""
         return HANDLER if step == RESERVE else f"{HANDLER}.{step}"
 
-    def call_services(self, message: int, attempt: int, place: int) -> Story:
-        """Accounting calls one service after the other for the further steps of an order, once each, as long as each is done."""
+    def call_services(self, here: Side, message: int, attempt: int, place: int) -> Story:
+        """A process of accounting calls one service after the other for the further steps of an order, once each, as long as each
+        is done."""
         for step in self.scenario.steps[1:]:
-            side = self.at[step]
-            serve = self.do_step if side is self.accounting else self.call_service
-            if (yield from serve(step, side, message, attempt, place)) != OK:
+            if self.at[step] is self.accounting:
+                response = yield from self.do_step(step, here, message, attempt, place)
+            else:
+                response = yield from self.call_service(step, here, self.at[step], message, attempt, place)
+            if response != OK:
                 return
 
-    def call_service(self, step: str, side: Side, message: int, attempt: int, place: int) -> Story:
-        here, way = self.accounting, f"{step}.network"
+    def call_service(self, step: str, here: Side, side: Side, message: int, attempt: int, place: int) -> Story:
+        way = f"{step}.network"
         yield from self.send(here, self.p.http_client, f"{step}.client.send", place)
         yield self.time(self.p.network, f"{way}.there.from.{here.name}", place)
         yield from self.work(side, self.p.http_server, f"{step}.server.receive", place)

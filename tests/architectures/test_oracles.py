@@ -15,11 +15,12 @@ from simlib import architectures
 from simlib.architectures.parameters import make
 from simlib.distributions import Distribution, Exponential
 from simlib.domain import RESPONSES
-from simlib.scenario import Goods, Mix, load_scenario
+from simlib.scenario import Crash, Goods, Mix, load_scenario
 
 ORACLES = {
     *("simlib.architectures.rest", "simlib.architectures.rest.oracle", "simlib.architectures.message_queue.oracle"),
     *("simlib.architectures.ground", "simlib.architectures.event_sourcing.oracle", "simlib.architectures.saga.story"),
+    "simlib.architectures.streaming.story",
 }
 KNOWN = ORACLES | {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
 """What an oracle may stand on, besides the standard library: not on a model, but on another oracle."""
@@ -34,6 +35,16 @@ SLOW = {"sharing": "single", "prefetch": 1}
 """So that changes wait in their queue."""
 SCARCE = Goods(skus=20, zipf=0.0, units=2)
 SOURCED = {"event_sourcing": True}
+DEATHS = {
+    "faults": tuple(
+        Crash(part=f"{side}.{k}", at=tuple(first + later for later in (0.0, 0.7, 1.4, 2.1)), restart=0.3)
+        for side, k, first in (("accounting", 2, 0.53), ("accounting", 3, 0.66), ("shop", 2, 0.6), ("shop", 3, 0.73))
+    )
+}
+"""Members of both groups die alone; each is away for 0.3 s."""
+DYING = {"processes": 3, "session_timeout": 0.1, "handler_backoff": 0.1}
+"""So that much is in hand when they do."""
+COOPERATIVE = {"partition_assignment_strategy": "cooperative-sticky"}
 FULFILMENT = {
     "mix": Mix(stock_update=0.3, order=0.6, stock_query=0.1),
     "process": "fulfilment",
@@ -276,6 +287,21 @@ EQUAL = {
         "with one partition": (60, FLAKY, {"partitions": 1, "handler_backoff": 0.01}),
         "with a member for each partition": (100, {}, {"members": 4, "max_poll_records": 2}),
         "with members that are processes": (120, FLAKY, {"members": 3, "processes": 3, "handler_backoff": 0.01}),
+        "when members die": (150, FLAKY | DEATHS, DYING),
+        "when members die, by the cooperative protocol": (150, FLAKY | DEATHS, DYING | COOPERATIVE),
+        "when members are back before that is noticed": (150, FLAKY | DEATHS, DYING | {"session_timeout": 0.45}),
+        "when members are back before that is noticed, by the cooperative protocol": (
+            150,
+            FLAKY | DEATHS,
+            DYING | COOPERATIVE | {"session_timeout": 0.45},
+        ),
+        "when members die that committed before": (150, FLAKY | DEATHS, DYING | {"guarantee": "at_most_once"}),
+        "when members die that commit with the effects": (150, FLAKY | DEATHS, DYING | {"guarantee": "exactly_once"}),
+        "when members die that commit by the clock, and nothing drops the copies": (
+            150,
+            FLAKY | DEATHS,
+            DYING | COOPERATIVE | {"auto_commit_interval": 0.15, "idempotent_receiver": False, "write_if_newer": False},
+        ),
         "when confirms come late": (80, {}, {"confirm_timeout": 0.004, "confirm_retries": 1, "retry_backoff": 0.01}),
         "when confirms come late and nothing drops the copies": (
             80,
@@ -304,7 +330,7 @@ EQUAL = {
         "committed by the clock": (80, FLAKY, {"auto_commit_interval": 0.5, "handler_backoff": 0.01}),
         "counted in windows": (120, FLAKY, {"window": 0.5, "handler_backoff": 0.01}),
         "counted in windows, of one partition": (60, FEW, {"window": 2.0, "partitions": 1, "flush_every": 1.0}),
-        "counted in windows, committed with the effects": (
+        "counted in windows, committed with the effects": (  # two partitions that begin at one instant end in either order
             120,
             FEW,
             {"window": 0.5, "guarantee": "exactly_once", "commit_interval": 0.07},
@@ -312,6 +338,7 @@ EQUAL = {
         "when goods are sold out": (100, {"goods": SCARCE}, {}),
         "of four steps": (30, FULFILMENT, {}),
         "of four steps that fail": (30, ROUGH | FLAKY, {"handler_backoff": 0.01}),
+        "of four steps of members that are processes": (40, ROUGH | FLAKY, {"processes": 3, "handler_backoff": 0.01}),
         "of four steps when nothing drops the copies": (
             30,
             ROUGH,
@@ -466,6 +493,11 @@ def test_oracles_meet_what_they_are_asked_to_show():
     }
     _, files = told_twice("batch_exchange", steady.with_rate(40), 1, 500, **unheard)
     assert files["duplicates"].sum() > 20 and files["deliveries"].max() > 3
+    shaky = steady.with_rate(150).model_copy(update=FLAKY)
+    (_, living), (_, dying) = (
+        told_twice("streaming", shaky.model_copy(update=faults), 1, 500, **DYING) for faults in ({}, DEATHS)
+    )
+    assert (dying["deliveries"] > living["deliveries"]).sum() > 3, "what a member had in hand comes again"
     for name in architectures.names():
         _, scarce = told_twice(name, steady.model_copy(update={"goods": SCARCE}), 1, 600)
         assert (scarce["response"] == RESPONSES.index("refused")).sum() > 5

@@ -8,7 +8,6 @@ poison) are left out. Numbers are drawn from the model's streams at the model's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
@@ -95,12 +94,6 @@ class Simulation(Ground):
         for event in out.readers:
             event.succeed()
         out.readers.clear()
-
-    @staticmethod
-    def turns(number: int) -> Iterator[int]:
-        """Where the draws of the turns of a loop stand."""
-        for turn in count():
-            yield draws.fold(draws.fold(0, -1 - number), turn)
 
     def register(self, out: Outgoing, message: int, level: int = -1, version: int = -1) -> None:
         """In the transaction that has just been committed; of a SKU only the last is kept."""
@@ -252,7 +245,7 @@ class Simulation(Ground):
         response, level, version = self.reserve(message, attempt)
         if response == OK:
             self.register(self.changes, message, level, version)
-            self.beside(self.call_services(message, attempt, self.decided(message, attempt, place)))
+            self.beside(self.call_services(self.accounting, message, attempt, self.decided(message, attempt, place)))
 
 
 def run(parameters: BatchExchange, scenario: Scenario, seed: int, messages: int) -> dict[str, np.ndarray]:

@@ -164,7 +164,7 @@ class Simulation(ReadModel):
         answer = self.keys[message] = Answer(*self.reserve(message, attempt))
         if answer.response == OK:
             self.beside(self.publish("announce", self.event(message, answer.level, answer.version), place))
-            self.beside(self.call_services(message, attempt, place))
+            self.beside(self.call_services(side, message, attempt, place))
         return answer
 
     def event(self, message: int, level: int, version: int) -> Event:

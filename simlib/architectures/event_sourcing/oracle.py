@@ -172,7 +172,7 @@ class Simulation(Calls):
                 return CONFLICT
             response = OK
             self.happened(message, TAKEN)
-            self.beside(self.call_services(message, attempt, place))
+            self.beside(self.call_services(self.accounting, message, attempt, place))
         self.taken[message] = response
         return response
 

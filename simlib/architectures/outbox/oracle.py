@@ -42,7 +42,7 @@ class Row:
 
 @dataclass
 class Relayed:
-    """A side's rows that are not published, and its relay: what it waits for, its number and its turn, which say where it draws."""
+    """A side's rows that are not published, and its relay: what it waits for, and its number, which says where it draws."""
 
     side: Side
     queue: Queue
@@ -50,7 +50,6 @@ class Relayed:
     rows: list[Row] = field(default_factory=list)
     written: dict[int, int] = field(default_factory=dict)
     awaited: simpy.Event | None = None
-    turn: int = 0
 
 
 class Simulation(Queued):
@@ -112,9 +111,7 @@ class Simulation(Queued):
         """For ever: take rows, publish each in turn, and only then forget them; all of them again where that failed."""
         side, polls = outbox.side, self.outbox.publisher == "polling"
         name = f"{side.name}.relay"
-        while True:
-            place = draws.fold(draws.fold(0, -1 - outbox.number), outbox.turn)
-            outbox.turn += 1
+        for place in self.turns(outbox.number):
             if polls or not outbox.rows:
                 outbox.awaited = self.env.event()
                 yield outbox.awaited

@@ -2,15 +2,15 @@
 
 It tells the story of `model.py` and shares nothing with the flow's blocks and their engine, so that each checks the
 other: the happy path, batches that linger, confirms that come late and records that are published again, handlers that
-fail, orders that are counted in windows. A scenario's faults (loss, crash, poison), and with them what a group reads
-again, are left out. Numbers are drawn from the model's streams at the model's places, so that equal stories give equal
-times.
+fail, orders that are counted in windows, members of a group that are processes and die alone. A scenario's other faults are
+left out. Numbers are drawn from the model's streams at the model's places, so that equal stories give equal times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,60 +18,11 @@ import simpy
 
 from simlib import draws
 from simlib.architectures.ground import ANNOUNCEMENT, HANDLER, OK, REFUSED, TIMED_OUT, Ground, InOrder, Side, Story, had
-from simlib.scenario import Scenario
+from simlib.architectures.streaming.story import Group, Member, Partition, Record, Shelf
+from simlib.scenario import Crash, Scenario
 
 if TYPE_CHECKING:
     from simlib.architectures.streaming.model import Streaming
-
-
-@dataclass
-class Record:
-    """A message as it was published: what it carries, whether it was before, who waits for its confirm."""
-
-    message: int
-    level: int
-    version: int
-    copy: int
-    confirmed: simpy.Event | None = None
-
-    @property
-    def place(self) -> int:
-        """Where the draws of its delivery stand."""
-        place = draws.fold(draws.fold(0, self.message), 0)
-        return draws.fold(place, self.copy) if self.copy else place
-
-
-class Shelf:
-    """A list that grows, and who waits until it is long enough."""
-
-    def __init__(self, env: simpy.Environment) -> None:
-        self.env, self.records = env, list[Record]()
-        self.waiting: list[tuple[int, simpy.Event]] = []
-        self.seen: dict[int, int] = {}
-
-    def put(self, message: int, level: int, version: int, confirmed: simpy.Event | None = None) -> None:
-        copy = self.seen.get(message, 0)
-        self.seen[message] = copy + 1
-        self.records.append(Record(message, level, version, copy, confirmed))
-        for needed, event in list(self.waiting):
-            if len(self.records) >= needed:
-                self.waiting.remove((needed, event))
-                event.succeed()
-
-    def until(self, needed: int, patience: float | None = None) -> Story:
-        """Wait until there are so many, or for so long."""
-        over = None if patience is None else self.env.timeout(patience)
-        while len(self.records) < needed:
-            long_enough = self.env.event()
-            self.waiting.append((needed, long_enough))
-            yield long_enough if over is None else long_enough | over
-            if over is not None and over.processed and not long_enough.triggered:
-                self.waiting.remove((needed, long_enough))
-                return
-
-    def take(self, most: int) -> list[Record]:
-        taken, self.records = self.records[:most], self.records[most:]
-        return taken
 
 
 class Follower:
@@ -91,8 +42,8 @@ class Topic:
 
     def __init__(self, env: simpy.Environment, name: str, p: Streaming) -> None:
         self.name, self.batch, self.next, self.io = name, Shelf(env), simpy.Resource(env), simpy.Resource(env)
-        self.partitions, self.to_count = ([Shelf(env) for _ in range(p.partitions)] for _ in range(2))
-        self.members = [simpy.Resource(env) for _ in range(min(p.members, p.partitions))]
+        self.partitions = [Partition(env) for _ in range(p.partitions)]
+        self.to_count = [Shelf(env) for _ in range(p.partitions)]
         self.written, self.appended = set[int](), set[int]()
         self.watermark = simpy.Resource(env)
         self.followers = [Follower(env) for _ in range(p.followers if p.acks == "all" else 0)]
@@ -119,11 +70,15 @@ class Simulation(Ground):
                 number += 1
         readers = ((self.updates, self.shop, self.write_copy), (self.orders, self.accounting, self.take))
         for topic, side, body in readers:
-            for n, process in enumerate(self.processes(side)):
-                for i in range(p.partitions):
-                    if i % p.processes == n:
-                        env.process(self.poll(topic, i, process, body, number))
+            group = Group(env, p, topic.partitions, self.processes(side))
+            for member in group.members:
+                for i, partition in enumerate(topic.partitions):
+                    turn, places = member.turns[i % len(member.turns)], self.turns(number)
+                    member.polls.append(partial(self.poll, topic, group, member, partition, turn, body, places))
                     number += 1
+                group.begin(member)
+                for time, restart in self.deaths(member.side):
+                    env.process(group.crash(member, time, restart))
         if p.window:
             self.windows, self.thread = replace(self.side("windows"), cpu=InOrder(env)), simpy.Resource(env)
             self.counts: dict[tuple[int, int], int] = {}
@@ -137,6 +92,13 @@ class Simulation(Ground):
         """A side's processes, each with an event loop of its own, on one database."""
         names = [f"{side.name}.{number}" for number in range(2, self.p.processes + 1)]
         return [side, *(replace(side, name=name, cpu=self.event_loop()) for name in names)]
+
+    def deaths(self, process: Side) -> Iterator[tuple[float, float]]:
+        """When a process dies, and for how long."""
+        for name, fault in self.scenario.strikes.items():
+            if isinstance(fault, Crash) and fault.part == process.name:
+                for nth, time in enumerate(fault.at):
+                    yield time, self.drawn(fault.restart, f"{name}.lasts", draws.fold(0, nth))
 
     # --- publishing
 
@@ -171,10 +133,8 @@ class Simulation(Ground):
 
     def write_batches(self, topic: Topic, number: int) -> Story:
         """For ever: wait until a batch is full or has waited enough, append it after the one before, confirm it."""
-        p, name, turn = self.p, topic.name, 0
-        while True:
-            place = draws.fold(draws.fold(0, -1 - number), turn)
-            turn += 1
+        p, name = self.p, topic.name
+        for place in self.turns(number):
             with topic.next.request() as door:
                 yield door
                 yield from topic.batch.until(1)
@@ -229,10 +189,7 @@ class Simulation(Ground):
 
     def fetch(self, name: str, follower: Follower, number: int) -> Story:
         """For ever: wait until there is something, and fetch all of it."""
-        turn = 0
-        while True:
-            place = draws.fold(draws.fold(0, -1 - number), turn)
-            turn += 1
+        for place in self.turns(number):
             yield from follower.missing.until(1)
             batch = follower.missing.take(len(follower.missing.records))
             for record in batch:
@@ -250,25 +207,52 @@ class Simulation(Ground):
 
     # --- reading
 
-    def poll(self, topic: Topic, i: int, side: Side, body: Callable[..., Story], number: int) -> Story:
-        """For ever: take records of a partition, when it is its turn at the member; handle each; commit."""
-        p, turn = self.p, 0
-        while True:
-            place = draws.fold(draws.fold(0, -1 - number), turn)
-            turn += 1
-            yield from topic.partitions[i].until(1)
-            with topic.members[i % len(topic.members)].request() as member:
-                yield from had(member)
-                records = topic.partitions[i].take(p.max_poll_records)
-                for record in records:
-                    self.deliveries[record.message] += 1
-                yield self.time(p.fetch, f"{topic.name}.fetch", place)
-                if p.guarantee == "at_most_once":
-                    yield from self.commit(topic, side, place)
-                for record in records:
-                    yield from self.consume(topic, side, body, record)
-                if p.guarantee == "at_least_once" and not p.auto_commit_interval:
-                    yield from self.commit(topic, side, place)
+    def poll(
+        self, topic: Topic, group: Group, member: Member, partition: Partition, turn: simpy.Resource,
+        body: Callable[..., Story], places: Iterator[int],
+    ) -> Story:  # fmt: skip
+        """Until the member dies: take records of a partition, when it is its turn at the member; handle each; commit."""
+        p, side = self.p, member.side
+        try:
+            for place in places:
+                yield from partition.until_offered(member)
+                with turn.request() as had_turn:
+                    yield from had(had_turn)
+                    if not partition.offers(member):
+                        continue
+                    records = partition.lend(p.max_poll_records)
+                    member.in_hand += 1
+                    for record in records:
+                        self.deliveries[record.message] += 1
+                    yield self.time(p.fetch, f"{topic.name}.fetch", place)
+                    yield from self.consume_all(topic, side, body, partition, records, place)
+                member.in_hand -= 1
+                group.rests(member)
+        except simpy.Interrupt:
+            return
+
+    def consume_all(
+        self,
+        topic: Topic,
+        side: Side,
+        body: Callable[..., Story],
+        partition: Partition,
+        records: list[Record],
+        place: int,
+    ) -> Story:
+        """Handle records; their position is committed before, with each of them or by the clock, or after."""
+        p = self.p
+        each = p.guarantee == "exactly_once" or (p.guarantee == "at_least_once" and p.auto_commit_interval > 0)
+        if p.guarantee == "at_most_once":
+            yield from self.commit(topic, side, place)
+            partition.commit(records)
+        for record in records:
+            yield from self.consume(topic, side, body, record)
+            if each:
+                partition.commit([record])
+        if p.guarantee == "at_least_once" and not each:
+            yield from self.commit(topic, side, place)
+            partition.commit(records)
 
     def commit(self, topic: Topic, side: Side, place: int) -> Story:
         yield from self.work(side, self.p.consume_client, f"{topic.name}.commit", place)
@@ -310,7 +294,7 @@ class Simulation(Ground):
         if message not in self.known or not self.remembers:
             self.known[message] = self.reserve(message, attempt)
             if self.known[message][0] == OK:
-                self.beside(self.call_services(message, attempt, self.decided(message, attempt, place)))
+                self.beside(self.call_services(accounting, message, attempt, self.decided(message, attempt, place)))
         result, level, version = self.known[message]
         if result != OK:
             return True
@@ -328,10 +312,8 @@ class Simulation(Ground):
 
     def count(self, shelf: Shelf, number: int) -> Story:
         """For ever: count the orders that are there, and write that down; in a transaction, so many as come in before its end."""
-        p, turns, exactly_once = self.p, 0, self.p.guarantee == "exactly_once"
-        while True:
-            place = draws.fold(draws.fold(0, -1 - number), turns)
-            turns += 1
+        p, exactly_once = self.p, self.p.guarantee == "exactly_once"
+        for place in self.turns(number):
             yield from shelf.until(1)
             if exactly_once:
                 yield self.env.timeout(p.commit_interval)
