@@ -115,15 +115,19 @@ class EventLoop:
         self.keeper = None
         ends = not self.line or self.line[0][0] == self.iteration
         if ends:
-            self.iteration += 1
-            for output in self.outputs:
-                output.succeed()
-            self.outputs = []
+            self.end()
         if self.line:
             self.line.pop(0)[1].succeed()
         else:
             self.busy = False
         return ends
+
+    def end(self) -> None:
+        """The iteration is over, what was sent in it leaves."""
+        self.iteration += 1
+        for output in self.outputs:
+            output.succeed()
+        self.outputs = []
 
     def output(self) -> Story:
         """Wait until the iteration is over, with which what is sent leaves."""
@@ -132,9 +136,21 @@ class EventLoop:
         self.outputs.append(self.env.event())
         yield self.outputs[-1]
 
-    def let_others(self) -> Story:
-        """Who else waits has a turn."""
-        yield self.env.timeout(0.0)
+    def turns(self, count: int) -> Story:
+        """So many turns, the last of which the process keeps; whoever waits comes before."""
+        for _ in range(count):
+            kept = self.busy and self.keeper is self.env.active_process
+            if kept and not self.line:
+                self.end()
+            elif kept:
+                turn = Turn(self)
+                self.line.append((self.iteration, turn))
+                self.pass_on()
+                with turn:
+                    yield turn
+            else:
+                with self.request() as turn:
+                    yield from had(turn)
 
 
 class InOrder(Units):
@@ -147,7 +163,9 @@ class InOrder(Units):
         """Nothing is waited for."""
         yield from ()
 
-    let_others = output
+    def turns(self, count: int) -> Story:
+        """No turn is waited for."""
+        yield from ()
 
 
 @dataclass(eq=False)
@@ -306,6 +324,18 @@ class Ground:
         finally:
             if timer.callbacks is not None:
                 timer.callbacks.clear()
+
+    def answer_within(self, time: float) -> simpy.Event:
+        """An answer that somebody waits for no longer than a time, and has timed out then."""
+        answer, timer = self.env.event(), self.env.timeout(time)
+
+        def time_out(_: simpy.Event) -> None:
+            if not answer.triggered:
+                answer.succeed(TIMED_OUT)
+
+        assert timer.callbacks is not None
+        timer.callbacks.append(time_out)
+        return answer
 
     def beside(self, story: Story) -> simpy.Process:
         """A process beside this one, which begins in its turn: after what else happens at this instant."""

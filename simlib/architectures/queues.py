@@ -17,6 +17,7 @@ from simlib.brokers import own
 from simlib.domain import RESERVE
 from simlib.errors import unknown
 from simlib.flow import (
+    AWAITED,
     RESULT,
     Backoff,
     Flow,
@@ -62,6 +63,17 @@ class Semantics:
     state_every: float | None = None
 
 
+class Client(NamedTuple):
+    """How many turns of the event loop the tasks of a broker's client take, as the twins use it."""
+
+    delivery: int
+    """From the socket to a consumer that waits; while it works they have the next ready for it."""
+    confirm: int
+    """From the socket to the publisher."""
+    waits: bool
+    """Whether a consumer waits until another task has written its acknowledgement."""
+
+
 class Queues(Parameters):
     """Parameters that queues have on every broker; the broker's own are in its class below, with its semantics."""
 
@@ -104,6 +116,11 @@ class Queues(Parameters):
         """What the broker does."""
         raise NotImplementedError
 
+    @property
+    def client(self) -> Client:
+        """What its client does."""
+        raise NotImplementedError
+
 
 class JetStream(Queues):
     """JetStream (docs.nats.io, "JetStream: Consumers"): one limit for all consumers of a queue, a dead consumer noticed by
@@ -129,6 +146,12 @@ class JetStream(Queues):
             unroutable="refused", state_every=0.1,
         )  # fmt: skip
 
+    @property
+    def client(self) -> Client:
+        """A delivery goes from `Client._read_loop` to `Subscription._wait_for_msgs` (nats-py 2.16), a confirm from there to
+        `asyncio.wait_for` (Python 3.11); nobody waits until an acknowledgement is written."""
+        return Client(delivery=3, confirm=4, waits=False)
+
 
 class RabbitMQ(Queues):
     """RabbitMQ (rabbitmq.com/docs, "Consumer Acknowledgements and Publisher Confirms"): a limit for each consumer, a dead one
@@ -146,6 +169,13 @@ class RabbitMQ(Queues):
     def unroutable(self) -> Literal["returned", "confirmed"]:
         """What becomes of a message that no queue takes ("Publishers: Unroutable Message Handling")."""
         return "returned" if self.mandatory else "confirmed"
+
+    @property
+    def client(self) -> Client:
+        """A delivery goes from `Connection.__reader` to `Channel._reader`, to a task of its own (aiormq 7.2), to another one
+        (aio-pika 10.2, `queue.consumer`), a confirm only through the first two; who acknowledges waits until `Connection.__writer`
+        has written it."""
+        return Client(delivery=5, confirm=3, waits=True)
 
 
 class QuorumQueue(RabbitMQ):
@@ -230,10 +260,13 @@ class Feed(Copied):
     def consume(self, queue: Queue, side: Side, body: Steps, name: str = "", count: int | None = None) -> None:
         """Consumers at a side, who acknowledge what they have gone through, and hand back where that fails."""
         p, name = self.p, name or queue.name
+        through = [branch(AWAITED.equals(1), side.turns(p.client.delivery))] if p.event_loop else []
+        written = side.turns(1) if p.client.waits else []
         self.flow.consumers(queue, at=side.part, count=count or p.consumers, steps=[
-            *side.work(p.consume_client, f"{name}.take"), point(f"{name}.delivered"),
-            rescue([*body, *side.work(p.consume_client, f"{name}.ack"), ack()],
-                   otherwise=[*side.work(p.consume_client, f"{name}.nack"), nack(self.redelivery_delay)]),
+            *through, *side.work(p.consume_client, f"{name}.take"), point(f"{name}.delivered"),
+            rescue([*body, *written, *side.work(p.consume_client, f"{name}.ack"), ack()],
+                   otherwise=[*written, *side.work(p.consume_client, f"{name}.nack"), nack(self.redelivery_delay)]),
+            *written,
         ])  # fmt: skip
 
     @property
@@ -281,8 +314,8 @@ class Feed(Copied):
         where it does not come, in the end `unconfirmed`; with a reply that is waited for instead, so many seconds; or without
         either. Without a confirm nobody knows whether the message is in the queue."""
         p = self.p
-        ask = here.send(p.publish_client, f"{label}.publish.send")
-        took = here.work(p.publish_client, f"{label}.publish.took")
+        ask = [*here.turns(1), *here.send(p.publish_client, f"{label}.publish.send")]
+        took = [*here.turns(p.client.confirm), *here.work(p.publish_client, f"{label}.publish.took")]
         told = [link.send(stream=f"{label}.publish.refused"), reply("failed")]
         returned = [link.send(stream=f"{label}.publish.returned"), reply("refused")]
         confirmed = [link.send(stream=f"{label}.publish.back"), reply("ok")]

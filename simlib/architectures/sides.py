@@ -61,9 +61,9 @@ class Side:
         """Processor work of which something comes that is sent: it leaves when the event loop has done what else there was."""
         return [*self.work(time, stream), *([self.part.cpu.output()] if self.parameters.event_loop else [])]
 
-    def let_others(self) -> Steps:
-        """Who else waits for the event loop has a turn."""
-        return [delay(0.0)] if self.parameters.event_loop else []
+    def turns(self, count: int) -> Steps:
+        """So many turns of the event loop, the last of which the row goes on in; whoever waits comes before."""
+        return [self.part.cpu.turn()] * count if self.parameters.event_loop else []
 
     def receive(self, label: str) -> Steps:
         """Take in an HTTP request."""

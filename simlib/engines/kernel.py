@@ -37,15 +37,15 @@ from simlib.scenario import FAULTS
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
     TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
     FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK, BY_SKU, CHECKPOINT, CHECKED, TAKE_TOKEN, GIVE_TOKEN,
-    HEDGE, HEDGED, OUTPUT,
+    HEDGE, HEDGED, OUTPUT, TURN,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
 CRASH, POWER_LOSS, OUTAGE, SLOWDOWN, PAUSE, PARTITION = range(len(FAULTS))
 EQUAL, DIFFERENT, LESS, AT_MOST, MORE, AT_LEAST = range(len(COMPARISONS))
-KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH, NTH, MEMBER_NUMBER = (
-    range(len(FIELDS))
-)
+(
+    KIND, SKU, SESSION, QUANTITY, POISON, ATTEMPT, DELIVERY_NUMBER, RESULT, LEVEL, VERSION, BATCH, NTH, MEMBER_NUMBER, AWAITED,
+) = range(len(FIELDS))  # fmt: skip
 CELLS = len(FIELDS)
 """The first of the fields that are of cells: two of each table."""
 
@@ -204,7 +204,7 @@ TABLES = {
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
         "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth "
-        "member membership keeps joined",
+        "member membership keeps joined awaited",
         due=F8, left=F8,
     ),
     "free_rows": record("value"),
@@ -768,6 +768,17 @@ def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def end_iteration(s, member):  # type: ignore[no-untyped-def]
+    """As `simpy.EventLoop.end`."""
+    member.iteration += 1
+    outputs = line_at(s, member.outputs)
+    while outputs.first >= 0:
+        sent = outputs.first
+        step_out(s, sent)
+        wake(s, sent, 0)
+
+
+@njit(cache=True)
 def pass_on(s, r):  # type: ignore[no-untyped-def]
     """As `simpy.EventLoop.pass_on`: the row keeps its event loop no longer; whether the iteration ends."""
     row = row_at(s, r)
@@ -775,14 +786,10 @@ def pass_on(s, r):  # type: ignore[no-untyped-def]
     row.keeps = -1
     member = member_at(s, i)
     member.requests -= 1
-    following, outputs = line_at(s, member.list).first, line_at(s, member.outputs)
+    following = line_at(s, member.list).first
     ends = following < 0 or row_at(s, following).joined == member.iteration
     if ends:
-        member.iteration += 1
-        while outputs.first >= 0:
-            sent = outputs.first
-            step_out(s, sent)
-            wake(s, sent, 0)
+        end_iteration(s, member)
     if following >= 0:
         step_out(s, following)
         tell(s, member.meter, 0, -1, 0, 0)
@@ -792,6 +799,23 @@ def pass_on(s, r):  # type: ignore[no-untyped-def]
         member.busy -= 1
         tell(s, member.meter, -1, 0, 0, 0)
     return ends
+
+
+@njit(cache=True)
+def take_turn(s, r, i):  # type: ignore[no-untyped-def]
+    """As `simpy.EventLoop.turn`; the result is that of `take_unit`."""
+    apart()
+    row, member = row_at(s, r), member_at(s, i)
+    if row.keeps == i and line_at(s, member.list).first >= 0:
+        member.requests += 1
+        tell(s, member.meter, 0, 1, 0, 0)
+        row.left, row.joined = NOTHING_BEGUN, member.iteration
+        line_up(s, member.list, r)
+        pass_on(s, r)
+        return 0
+    if row.keeps == i:
+        end_iteration(s, member)
+    return take_unit(s, r, i, 0)
 
 
 @njit(cache=True)
@@ -919,6 +943,8 @@ def read_field(s, r, field):  # type: ignore[no-untyped-def]
         x = row.nth
     elif field == MEMBER_NUMBER:
         x = row.member
+    elif field == AWAITED:
+        x = row.awaited
     else:
         which = field - CELLS
         cell = cell_at(s, cell_of(s, r, which >> 1, 0, NOWHERE))
@@ -1043,7 +1069,7 @@ def new_row(s, message, part, place, pc):  # type: ignore[no-untyped-def]
     row.at = row.thrown = row.depth = row.holding = 0
     row.version = row.delivery = row.answer_row = row.group = row.consumer = row.join = -1
     row.actor = row.hand = row.cursor = row.membership = row.keeps = -1
-    row.batch = row.passes = row.nth = row.member = 0
+    row.batch = row.passes = row.nth = row.member = row.awaited = 0
     return r
 
 
@@ -1169,9 +1195,15 @@ def new_turn(s, r):  # type: ignore[no-untyped-def]
 def finish(s, r):  # type: ignore[no-untyped-def]
     """As `simpy.Engine.finish`: units return, whoever joins the row is told."""
     unwind(s, r, 0, False)
-    row = row_at(s, r)
-    if row.keeps >= 0:
+    if row_at(s, r).keeps >= 0:
         pass_on(s, r)
+    done(s, r)
+
+
+@njit(cache=True)
+def done(s, r):  # type: ignore[no-untyped-def]
+    """As `simpy.Engine.done`."""
+    row = row_at(s, r)
     if row.actor >= 0:
         put_down(s, r)
         return
@@ -1192,9 +1224,13 @@ def finish(s, r):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def over(s, r):  # type: ignore[no-untyped-def]
-    """The steps are done; whether the row goes on (a consumer does)."""
-    finish(s, r)
+    """The steps are done; whether the row goes on: a consumer does, with the event loop that it keeps, and an actor."""
     row = row_at(s, r)
+    if row.group >= 0 and row.actor < 0:
+        unwind(s, r, 0, False)
+        done(s, r)
+    else:
+        finish(s, r)
     if row.group >= 0:
         row.delivery = row.message = -1
         row.pc = group_at(s, row.group).start
@@ -1464,6 +1500,7 @@ def reach(s, d, number, i):  # type: ignore[no-untyped-def]
     if r >= 0:
         step_out(s, r)
         take_delivery(s, r, d, number)
+        row_at(s, r).awaited = 1
         wake(s, r, 0)
         return
     n = s.entries_free
@@ -2734,6 +2771,10 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 i -= 1
             member_at(s, held_at(s, r * s.most_held + i).value).failures = 0
             give_unit(s, r, i)
+        elif operation == TURN:
+            taken = take_turn(s, r, pool_at(s, a).first)
+            if taken == 0 or (taken < 0 and not fail(s, r, FAILED)):
+                return
         elif operation == OUTPUT:
             i = pool_at(s, a).first
             if member_at(s, i).busy and not (row.keeps == i and pass_on(s, r)):
@@ -2783,6 +2824,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
                 return
             entry = first_entry(s, slot)
             take_delivery(s, r, entry.delivery, entry.number)
+            row.awaited = 0
         elif operation == BY_SKU:
             row.pc = branch_at(s, a + sku_at(s, row.message).value % op.b).value
         elif operation == CHOOSE:

@@ -13,6 +13,7 @@ from simlib.distributions import (
 )
 from simlib.flow.blocks import (
     ATTEMPT,
+    AWAITED,
     BATCH,
     DELIVERY,
     KIND,
@@ -79,7 +80,7 @@ from simlib.flow.model import (
 )
 
 __all__ = [
-    "ATTEMPT", "BATCH", "DELIVERY", "KIND", "LEVEL", "MEMBER", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor",
+    "ATTEMPT", "AWAITED", "BATCH", "DELIVERY", "KIND", "LEVEL", "MEMBER", "NTH", "POISONED", "RESULT", "SKU", "VERSION", "Actor",
     "Affine", "Backoff", "Breaker", "Budget", "Condition", "Constant", "Consumers", "Coordinator", "Credit", "Distribution",
     "Erlang", "Exponential", "Field", "Flow", "Hyperexponential", "Link", "Log", "Lognormal", "Part", "Pool", "Quantiles",
     "Queue", "Source", "Step", "Steps", "Table", "Uniform", "Weibull", "ack", "apply", "branch", "by_attempt", "by_sku", "call",

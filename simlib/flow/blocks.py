@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 FIELDS = (
     "kind", "sku", "session", "quantity", "poison", "attempt", "delivery", "result", "level", "version", "batch", "nth", "member",
+    "awaited",
 )  # fmt: skip
 """What a condition can read: columns of the message, counters of the path, the registers of the row: `result` (of
 the last call, index into `domain.RESPONSES`), `level` and `version` (of the last cell read or written, as carried in
 messages); and `batch`, how many deliveries an actor has in hand, `nth`, which of them it is at in a `for_each`, 1 the first;
-`member`, which one the row was last given a unit of, 0 the first, where a pool has several.
+`member`, which one the row was last given a unit of, 0 the first, where a pool has several; `awaited`, 1 where a consumer waited
+for the delivery that it has, 0 where that waited for the consumer.
 Beside them `TABLE.level` and `TABLE.version`, of the message's cell in a table (of its first replica)."""
 CELL_FIELDS = ("level", "version")
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -108,10 +110,12 @@ def _code(field: str, value: Value | str) -> float | Linear:
     return names.index(value)
 
 
-KIND, SKU, RESULT, POISONED, DELIVERY, ATTEMPT, LEVEL, VERSION, BATCH, NTH, MEMBER = (
+KIND, SKU, RESULT, POISONED, DELIVERY, ATTEMPT, LEVEL, VERSION, BATCH, NTH, MEMBER, AWAITED = (
     Field(name)
-    for name in ("kind", "sku", "result", "poison", "delivery", "attempt", "level", "version", "batch", "nth", "member")
-)
+    for name in (
+        "kind", "sku", "result", "poison", "delivery", "attempt", "level", "version", "batch", "nth", "member", "awaited",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, init=False)
@@ -190,6 +194,13 @@ class Serve(Step):
     duration: Time
     stream: str | None = None
     priority: int = 0
+
+
+@dataclass(frozen=True)
+class Turn(Step):
+    """Wait for a turn of an event loop behind all who wait for one, also where the row has one."""
+
+    pool: Pool
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ from simlib.flow.blocks import (
     TakeToken,
     Time,
     Timeout,
+    Turn,
     WaitForCell,
     WaitUntil,
     Write,
@@ -98,6 +99,7 @@ WAITING = (
     Every,
     Seize,
     Serve,
+    Turn,
     Output,
     Send,
     Call,
@@ -589,12 +591,13 @@ class Checker:
             case Fail():
                 self.failed(scope)
                 return []
-            case Output(pool=pool):
+            case Output(pool=pool) | Turn(pool=pool):
                 self.here(pool, "pool", state)
+                what = type(step).__name__.lower()
                 if pool.discipline != "event_loop":
-                    raise self.bad(f"output of pool '{pool.name}', which is no event loop: give it that discipline")
+                    raise self.bad(f"{what} of pool '{pool.name}', which is no event loop: give it that discipline")
                 if pool in state.held:
-                    raise self.bad(f"output of event loop '{pool.name}' by who holds it: release it before")
+                    raise self.bad(f"{what} of event loop '{pool.name}' by who holds it: release it before")
                 return [state]
             case Send():
                 return [self.sent(step, state, scope)]

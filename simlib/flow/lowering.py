@@ -25,7 +25,7 @@ OPERATIONS = (
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
     "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
     "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK", "BY_SKU", "CHECKPOINT", "CHECKED", "TAKE_TOKEN", "GIVE_TOKEN",
-    "HEDGE", "HEDGED", "OUTPUT",
+    "HEDGE", "HEDGED", "OUTPUT", "TURN",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -273,6 +273,10 @@ class Lowering:
         stream = step.stream or f"{name}.{step.pool.name}.serve"
         self.seize(step.pool, step.priority, stream)
         self.time(step.duration, stream, self.part(step.pool.at))
+        self.add("RELEASE", self.pools[step.pool])
+
+    def _turn(self, step: blocks.Turn, name: str, depth: int) -> None:
+        self.add("TURN", self.pools[step.pool])
         self.add("RELEASE", self.pools[step.pool])
 
     def _output(self, step: blocks.Output, name: str, depth: int) -> None:

@@ -34,6 +34,7 @@ from simlib.engines import simpy as simpy_engine
 from simlib.errors import RunFailed
 from simlib.flow import (
     ATTEMPT,
+    AWAITED,
     BATCH,
     DELIVERY,
     KIND,
@@ -297,12 +298,17 @@ class Composer:
             0.5, 0.2, KIND.equals("order"), RESULT.equals("ok"), RESULT.differs("failed"), POISONED.equals(1),
             DELIVERY.at_least(2), ATTEMPT.at_least(2), LEVEL.at_least(1), SKU.equals(1), LEVEL.differs(2 * SKU + 1),
             VERSION.at_least(self.stores[2].version), self.stores[0].level.at_least(self.stores[1].level + 1), MEMBER.equals(1),
+            AWAITED.equals(1),
         ))  # fmt: skip
 
     def serve(self, depth: int, handling: bool) -> Steps:
         pool = self.random.choice([*self.pools, *(part.cpu for part in self.parts)])
         if pool.discipline == "event_loop":
-            sent = [] if self.holding else self.random.choice(([], [pool.output()]))
+            sent = (
+                []
+                if self.holding
+                else self.random.choice(([], [pool.output()], [pool.turn()], [pool.turn(), pool.output()]))
+            )
             return [pool.serve(self.time()), *sent]
         return [pool.serve(self.time(), priority=self.random.choice((0, 1, 2)))]
 

@@ -145,6 +145,10 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
         lambda w: [w.server.output()],
         "output of pool 'server', which is no event loop: give it that discipline",
     ),
+    "a turn of what is no event loop": (
+        lambda w: [w.server.turn()],
+        "turn of pool 'server', which is no event loop: give it that discipline",
+    ),
     "output by who holds the loop": (
         lambda w: [(p := w.flow.pool("p", discipline="event_loop")).seize(), p.output(), p.release()],
         "output of event loop 'p' by who holds it: release it before",

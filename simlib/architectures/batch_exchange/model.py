@@ -141,12 +141,10 @@ def imported(
 
     commit = here.commit(name)
     if p.transaction == "file":
-        read = [for_each([*here.let_others(), *handle]), *commit, for_each([*write, point(f"{name}.written")])]
+        read = [for_each([*here.turns(1), *handle]), *commit, for_each([*write, point(f"{name}.written")])]
     else:
         read = [
-            for_each(
-                [*here.let_others(), rescue([*handle, *commit, *write, point(f"{name}.written")], otherwise=[nack()])]
-            )
+            for_each([*here.turns(1), rescue([*handle, *commit, *write, point(f"{name}.written")], otherwise=[nack()])])
         ]
     opened = [*here.work(p.file, f"{name}.file"), *here.work(records, f"{name}.records")]
     turn = [*ask(f"{name}.fetch"), *opened, *read, *ask(f"{name}.confirm"), ack()]

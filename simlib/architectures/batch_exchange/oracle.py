@@ -197,7 +197,7 @@ class Simulation(Ground):
         answered.succeed()
 
     def handle_record(self, here: Side, record: Record) -> Story:
-        yield from here.cpu.let_others()
+        yield from here.cpu.turns(1)
         announced = here is self.shop and self.ordered(record.message)
         return (yield from self.handle(here, ANNOUNCEMENT if announced else HANDLER, record.message, record.tries))
 

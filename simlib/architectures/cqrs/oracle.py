@@ -178,6 +178,7 @@ class Simulation(ReadModel):
         for attempt in range(self.p.confirm_retries + 1):
             at = draws.fold(place, attempt) if self.p.confirm else place
             self.attempts[event.message] += self.p.confirm and label == "update"
+            yield from self.accounting.cpu.turns(1)
             yield from self.send(self.accounting, self.p.publish_client, f"{label}.publish.send", at)
             confirmed = self.env.event()
             self.env.process(self.store(label, event, at, confirmed))
@@ -185,6 +186,7 @@ class Simulation(ReadModel):
                 return OK
             yield confirmed | self.env.timeout(self.p.confirm_timeout)
             if confirmed.triggered:
+                yield from self.accounting.cpu.turns(self.p.client.confirm)
                 yield from self.work(self.accounting, self.p.publish_client, f"{label}.publish.took", at)
                 return OK
         return TIMED_OUT
@@ -249,8 +251,10 @@ class Simulation(ReadModel):
     def project(self) -> Story:
         """A consumer, for ever: take an event, write it into the read model, acknowledge it or hand it back."""
         while True:
-            self.shop.cpu.over()
-            delivery = yield from had(self.broker.inbox.get())
+            next_one = self.broker.inbox.get()
+            through = 0 if next_one.triggered else self.p.client.delivery
+            delivery = yield from had(next_one)
+            yield from self.shop.cpu.turns(through)
             event, place = delivery.of, delivery.place
             yield from self.work(self.shop, self.p.consume_client, "updates.take", place)
             work = ANNOUNCEMENT if self.ordered(event.message) else HANDLER

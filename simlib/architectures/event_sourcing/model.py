@@ -168,7 +168,8 @@ class EventStore:
         return [*self.side.handle(between.scenario), *self.append("order", decide, otherwise=[fail()])]
 
     def project(self, network: Link, dispatch: Time, prefetch: int) -> None:
-        """The shop subscribes, and writes its copy one event after the other; what it fails on it tries again before it goes on."""
+        """The shop subscribes, and writes its copy one event after the other; what it fails on it tries again before it goes on.
+        The projection is a thread: between events others have a turn."""
         p, between, shop, flow = self.p, self.between, self.between.shop, self.between.flow
         [subscription] = self.events.group(
             "subscription", link=network, dispatch=dispatch, prefetch=prefetch, detected_after=p.session_timeout
@@ -183,6 +184,7 @@ class EventStore:
         flow.consumers(subscription, at=shop.part, count=1, steps=[
             *shop.work(p.subscription_client, "events.take"), point("event.delivered"),
             retry(policy, [*attempt, point("event.projected"), ack()], otherwise=settle),
+            *shop.turns(1),
         ])  # fmt: skip
         if p.rebuild_every:
             flow.actor("rebuild", self.side.part, [every(p.rebuild_every), seek(subscription)])

@@ -201,7 +201,7 @@ class Simulation(Calls):
     def projection(self) -> Story:
         """For ever: take the next event."""
         while True:
-            self.shop.cpu.over()
+            yield from self.shop.cpu.turns(1)
             event = yield from had(self.inbox.get())
             place = self.place(event)
             yield from self.work(self.shop, self.p.subscription_client, "events.take", place)

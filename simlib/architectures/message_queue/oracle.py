@@ -189,19 +189,29 @@ class Simulation(Ground):
     def publish(self, label: str, side: Side, queue: Queue, it: Published, place: int) -> Story:
         """Publish, and wait for the confirm where there is one; again where it does not come. The response."""
         if not self.p.confirm:
-            yield from self.send(side, self.p.publish_client, f"{label}.publish.send", place)
+            yield from self.send_published(side, label, place)
             self.env.process(self.store(label, side, queue, it, place))
             return OK
         for attempt in range(self.p.confirm_retries + 1):
             at = draws.fold(place, attempt)
-            yield from self.send(side, self.p.publish_client, f"{label}.publish.send", at)
+            yield from self.send_published(side, label, at)
             heard = yield from self.ask(label, side, queue, it, at)
             if heard == FAILED:
                 heard = yield from self.ask_again(label, side, queue, it, at)
             if heard in (OK, RETURNED):
-                yield from self.work(side, self.p.publish_client, f"{label}.publish.took", at)
+                yield from self.take_confirm(side, label, at)
                 return OK if heard == OK else FAILED
         return TIMED_OUT
+
+    def send_published(self, side: Side, label: str, place: int) -> Story:
+        """The client writes from a task of its own."""
+        yield from side.cpu.turns(1)
+        yield from self.send(side, self.p.publish_client, f"{label}.publish.send", place)
+
+    def take_confirm(self, side: Side, label: str, place: int) -> Story:
+        """Through the client's tasks to the publisher."""
+        yield from side.cpu.turns(self.p.client.confirm)
+        yield from self.work(side, self.p.publish_client, f"{label}.publish.took", place)
 
     def ask(self, label: str, side: Side, queue: Queue, it: Published, place: int) -> Story:
         """Publish once: confirmed, refused, or unheard."""
@@ -357,15 +367,20 @@ class Simulation(Ground):
 
     def consume(self, queue: Queue, inbox: simpy.Store, side: Side, body: Callable[[Delivery], Story]) -> Story:
         """A consumer, for ever: take a delivery, handle it, acknowledge it or hand it back."""
+        written = int(self.p.client.waits)
         while True:
-            side.cpu.over()
-            delivery = yield from had(inbox.get())
+            next_one = inbox.get()
+            through = 0 if next_one.triggered else self.p.client.delivery
+            delivery = yield from had(next_one)
+            yield from side.cpu.turns(through)
             yield from self.work(side, self.p.consume_client, f"{queue.label}.take", delivery.place)
             done = yield from body(delivery)
             answer = "ack" if done else "nack"
+            yield from side.cpu.turns(written)
             yield from self.work(side, self.p.consume_client, f"{queue.label}.{answer}", delivery.place)
             if self.p.manual_ack:
                 self.env.process(self.tell(queue, side, delivery, delivery.of.settled if done else delivery.refused))
+            yield from side.cpu.turns(written)
 
     def tell(self, queue: Queue, side: Side, delivery: Delivery, what: simpy.Event) -> Story:
         yield self.time(self.p.uplink, f"{queue.name}.settle.from.{side.name}", delivery.place)
@@ -397,7 +412,7 @@ class Simulation(Ground):
 
     def await_reply(self, it: Published, place: int) -> Story:
         assert it.replied is not None
-        yield from self.send(self.shop, self.p.publish_client, "order.publish.send", place)
+        yield from self.send_published(self.shop, "order", place)
         self.env.process(self.store("order", self.shop, self.orders, it, place))
         yield it.replied | self.env.timeout(self.p.confirm_timeout)
         if not it.replied.triggered:
@@ -405,7 +420,7 @@ class Simulation(Ground):
         response = it.replied.value
         if response == FAILED:
             return FAILED
-        yield from self.work(self.shop, self.p.publish_client, "order.publish.took", place)
+        yield from self.take_confirm(self.shop, "order", place)
         return response
 
     # --- what the consumers do; whether it is done

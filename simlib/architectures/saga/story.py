@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import simpy
 
-from simlib.architectures.ground import OK, REFUSED, TIMED_OUT, Known, Side, Story, had
+from simlib.architectures.ground import OK, REFUSED, TIMED_OUT, Known, Side, Story, Units, had
 from simlib.architectures.message_queue.oracle import Delivery, Published, Queue, Simulation
 from simlib.domain import RESERVE, RESTOCKED
 from simlib.scenario import UNDOING_FAILED, Scenario
@@ -33,7 +33,7 @@ class Sagas(Simulation):
         self.undone: dict[str, dict[int, Known]] = {step: {} for step in self.steps}
         self.balance: dict[tuple[int, str], int] = {}
         self.taken_back = np.zeros(messages, int)
-        self.locks = [simpy.Resource(self.env) for _ in range(scenario.goods.skus)]
+        self.locks = [Units(self.env) for _ in range(scenario.goods.skus)]
         self.locked: dict[int, Any] = {}
 
     def queue(self, name: str, side: Side, body: Callable[[Delivery], Story]) -> Queue:
@@ -45,10 +45,16 @@ class Sagas(Simulation):
     def order(self, message: int, place: int) -> Story:
         """A customer waits for the end of the saga, as long as that is."""
         yield from self.enter("order", self.shop, message, place)
-        saga = self.beside(self.begin(message, place))
-        ended = yield saga | self.env.timeout(self.saga.answer_timeout)
-        response = ended[saga] if saga in ended else TIMED_OUT
+        answer = self.answer_within(self.saga.answer_timeout)
+        self.beside(self.go_through(message, place, answer))
+        response = yield answer
         yield from self.leave("order", self.shop, message, place, response)
+
+    def go_through(self, message: int, place: int, answer: simpy.Event) -> Story:
+        """The saga of an order, to its end; whoever still waits is answered."""
+        result = yield from self.begin(message, place)
+        if not answer.triggered:
+            answer.succeed(result)
 
     def begin(self, message: int, place: int) -> Story:
         """The saga of an order; what is answered."""

@@ -115,6 +115,10 @@ class Engine:
         """The row is over, or puts its delivery down: its units return, whoever joins it is told."""
         row.unwind(0)
         row.pass_on()
+        self.done(row)
+
+    def done(self, row: Row) -> None:
+        """The row has nothing more to do for its message."""
         if row.actor >= 0:
             row.put_down()
             return
@@ -168,7 +172,8 @@ class Engine:
                     note_failure(row, failure)
                 except Ended:
                     return
-                self.finish(row)
+                row.unwind(0)
+                self.done(row)
                 row.delivery, row.message = None, -1
 
         def begin(_: Any = None) -> None:

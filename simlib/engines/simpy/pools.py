@@ -167,6 +167,19 @@ class EventLoop(Member):
         self.joined[row] = self.iteration
         return False
 
+    def turn(self, row: Row) -> bool:
+        """As `take`, but behind all who wait also where the row still keeps the unit."""
+        if row.keeps is not self:
+            return self.take(row, 0)
+        if not self.line(0):
+            self.end()
+            return self.take(row, 0)
+        self.requests += 1
+        self.meter.change(self.clock._now, waiting=1)
+        self.line(0)[row], self.joined[row] = None, self.iteration
+        self.pass_on(row)
+        return False
+
     def release(self, row: Row) -> None:
         """Give the unit back, and keep it until the row waits."""
         self.hand_over(row)
@@ -183,8 +196,7 @@ class EventLoop(Member):
         following = next(iter(waiting), None)
         ends = following is None or self.joined[following] == self.iteration
         if ends:
-            self.iteration += 1
-            self.outputs.up()
+            self.end()
         if following is None:
             self.busy -= 1
             self.meter.change(self.clock._now, busy=-1)
@@ -194,6 +206,11 @@ class EventLoop(Member):
             following.held.append(self)
             following.wake()
         return ends
+
+    def end(self) -> None:
+        """The iteration is over, what was sent in it leaves."""
+        self.iteration += 1
+        self.outputs.up()
 
     def forget(self, row: Row) -> None:
         """The row waits no longer."""

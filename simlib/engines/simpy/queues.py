@@ -261,6 +261,7 @@ class QueueState:
             elif self.idle[slot]:
                 row = self.idle[slot].popleft()
                 self.take(row, delivery, number)
+                row.awaited = 1
                 row.wake()
             else:
                 self.buffers[slot].append((delivery, number))
@@ -314,6 +315,7 @@ class QueueState:
         if self.buffers[slot]:
             delivery, number = self.buffers[slot].popleft()
             self.take(row, delivery, number)
+            row.awaited = 0
         else:
             self.idle[slot].append(row)
             yield self

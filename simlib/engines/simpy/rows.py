@@ -57,9 +57,9 @@ class Row:
     where it is inside a checkpoint; and what an actor has in hand, and how often it went through that."""
 
     __slots__ = (
-        "actor", "answer_to", "at", "attempt", "batch", "calls", "copy", "delivery", "due", "engine", "event", "held", "join",
-        "keeps", "level", "main", "member", "message", "next", "nth", "number", "part", "passes", "place", "result", "saved",
-        "scopes", "steps", "version",
+        "actor", "answer_to", "at", "attempt", "awaited", "batch", "calls", "copy", "delivery", "due", "engine", "event", "held",
+        "join", "keeps", "level", "main", "member", "message", "next", "nth", "number", "part", "passes", "place", "result",
+        "saved", "scopes", "steps", "version",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, message: int, part: Part | None, place: int) -> None:
@@ -67,7 +67,7 @@ class Row:
         self.copy = self.attempt = self.number = self.result = self.scopes = self.calls = self.member = 0
         self.level, self.version, self.due = 0, -1, 0.0
         self.main = False
-        self.actor, self.passes, self.nth = -1, 0, 0
+        self.actor, self.passes, self.nth, self.awaited = -1, 0, 0, 0
         self.batch: list[tuple[Delivery, int]] = []
         self.held: list[Member] = []
         self.keeps: EventLoop | None = None

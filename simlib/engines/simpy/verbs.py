@@ -136,6 +136,18 @@ class Verbs:
 
         return False, run
 
+    def _turn(self, step: blocks.Turn, name: str) -> Any:
+        (loop,) = self.pools[step.pool].members
+        assert isinstance(loop, EventLoop)
+
+        def run(row: Row) -> Waits:
+            if not loop.turn(row):
+                yield loop
+            loop.release(row)
+            loop.succeeded()
+
+        return run
+
     def _output(self, step: blocks.Output, name: str) -> Any:
         (loop,) = self.pools[step.pool].members
         assert isinstance(loop, EventLoop)

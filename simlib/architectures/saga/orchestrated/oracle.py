@@ -69,13 +69,13 @@ class Simulation(Sagas):
         """The answer of a service, or none in time."""
         it = Published(message, self.env.event(), *before[1:], replied=self.env.event())
         assert it.replied is not None
-        yield from self.send(self.shop, self.p.publish_client, f"{label}.publish.send", place)
+        yield from self.send_published(self.shop, label, place)
         self.env.process(self.store(label, self.shop, queue, it, place))
         yield it.replied | self.env.timeout(self.saga.step_timeout)
         if not it.replied.triggered:
             return TIMED_OUT, *before[1:]
         answer = it.replied.value
-        yield from self.work(self.shop, self.p.publish_client, f"{label}.publish.took", place)
+        yield from self.take_confirm(self.shop, label, place)
         return answer
 
     def after(self, step: str, delivery: Delivery, result: int, level: int, version: int) -> Story:
