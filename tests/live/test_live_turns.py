@@ -1,0 +1,124 @@
+"""The turns of an event loop that the models give the tasks of a broker's client are those that the clients take."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import aio_pika
+import nats as nats_client
+import pytest
+import uvloop
+
+from simlib.architectures.queues import Client, JetStream, QuorumQueue
+
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
+LASTS, TRIES = 0.005, 15
+"""How long a turn is made to last, s; and how often each thing is done."""
+
+
+class Turns:
+    """Something that takes some time in every turn of the event loop, and counts them; and in which a socket was last read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = self.read = 0
+        feed = asyncio.StreamReader.feed_data
+
+        def note(reader: asyncio.StreamReader, data: bytes) -> None:
+            self.read = self.count
+            feed(reader, data)
+
+        monkeypatch.setattr(asyncio.StreamReader, "feed_data", note)
+
+    def take(self) -> None:
+        self.count += 1
+        end = time.perf_counter() + LASTS
+        while time.perf_counter() < end:
+            pass
+        asyncio.get_running_loop().call_soon(self.take)
+
+    async def of(self, act: Callable[[], Awaitable[object]]) -> float:
+        """The turns that an act takes: the median of the tries."""
+        taken = []
+        for _ in range(TRIES):
+            before = self.count
+            await act()
+            taken.append(self.count - before)
+        return statistics.median(taken)
+
+    async def since_read(self, act: Callable[[], Awaitable[object]]) -> float:
+        """The turns from the reading of what an act waits for: the median of the tries."""
+        taken = []
+        for _ in range(TRIES):
+            await act()
+            taken.append(self.count - self.read)
+        return statistics.median(taken)
+
+    async def client(
+        self,
+        publish: Callable[[], Awaitable[object]],
+        consume: Callable[[], Awaitable[object]],
+        send: Callable[[], Awaitable[object]],
+        inbox: asyncio.Queue,
+    ) -> Client:
+        """What a client takes that publishes with a confirm, then has deliveries put into an inbox, and sends without a confirm."""
+
+        async def acknowledge() -> None:
+            await (await inbox.get()).ack()
+
+        async def deliver() -> None:
+            await send()
+            await inbox.get()
+
+        self.take()
+        confirm = await self.since_read(publish)
+        await consume()
+        while inbox.qsize() < TRIES:
+            await asyncio.sleep(0)
+        waits = await self.of(acknowledge)
+        assert waits in (0, 2)
+        return Client(delivery=int(await self.since_read(deliver)), confirm=int(confirm), waits=waits == 2)
+
+
+async def of_jetstream(url: str, turns: Turns) -> Client:
+    connection = await nats_client.connect(url)
+    jetstream, inbox = connection.jetstream(), asyncio.Queue()
+    await jetstream.add_stream(name="turns", subjects=["turns"])
+
+    async def take(delivery) -> None:
+        inbox.put_nowait(delivery)
+
+    def consume():
+        return jetstream.subscribe("turns", stream="turns", cb=take, manual_ack=True)
+
+    counted = await turns.client(
+        lambda: jetstream.publish("turns", b""), consume, lambda: connection.publish("turns", b""), inbox
+    )
+    await jetstream.delete_stream("turns")
+    return counted
+
+
+async def of_rabbitmq(url: str, turns: Turns) -> Client:
+    connection = await aio_pika.connect_robust(url)
+    confirming, plain = [await connection.channel(publisher_confirms=confirms) for confirms in (True, False)]
+    queue, inbox = await plain.declare_queue(exclusive=True, auto_delete=True), asyncio.Queue()
+
+    async def take(delivery) -> None:
+        inbox.put_nowait(delivery)
+
+    def publish(channel):
+        return channel.default_exchange.publish(aio_pika.Message(b""), routing_key=queue.name)
+
+    return await turns.client(lambda: publish(confirming), lambda: queue.consume(take), lambda: publish(plain), inbox)
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="asyncio.wait_for takes a turn less from Python 3.12 on")
+def test_jetstreams_client_takes_the_turns_that_the_models_count(nats, monkeypatch):
+    assert uvloop.run(of_jetstream(nats.url, Turns(monkeypatch))) == JetStream().client
+
+
+def test_rabbitmqs_client_takes_the_turns_that_the_models_count(rabbitmq, monkeypatch):
+    assert uvloop.run(of_rabbitmq(rabbitmq.url, Turns(monkeypatch))) == QuorumQueue().client
