@@ -268,7 +268,7 @@ class Side:
     def for_ever(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run what ends only when it is cancelled: where it fails, the program ends with it, and says why in its last line."""
         task = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(_end)
+        task.add_done_callback(_end_where_it_failed)
         return task
 
     def handle(self, message: int, drawn: Drawn, attempt: int) -> None:
@@ -382,7 +382,7 @@ def end(error: BaseException) -> NoReturn:
     os._exit(1)
 
 
-def _end(task: asyncio.Task[Any]) -> None:
+def _end_where_it_failed(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()):
         end(error)
 
