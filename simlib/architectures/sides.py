@@ -59,7 +59,7 @@ class Side:
 
     def send(self, time: Time, stream: str) -> Steps:
         """Processor work of which something comes that is sent: it leaves when the event loop has done what else there was."""
-        return [*self.work(time, stream), *([self.part.cpu.output()] if self.parameters.event_loop else [])]
+        return self.work(time, stream)
 
     def turns(self, count: int) -> Steps:
         """So many turns of the event loop, the last of which the row goes on in; whoever waits comes before."""

@@ -153,7 +153,8 @@ def attempted(
     failed = branch(RESULT.equals("timed_out"), [fail("timed_out")], otherwise=[fail()])
     attempt = [
         connections.seize(stream=f"{label}.balancing"),
-        *here.send(p.http_client, f"{label}.client.send"),
+        *here.work(p.http_client, f"{label}.client.send"),
+        *here.turns(1),
         rescue(asked, otherwise=[*here.work(p.http_client, f"{label}.client.failed"), failed]),
         *here.work(p.http_client, f"{label}.client.took"),
         connections.release(),
