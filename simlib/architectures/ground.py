@@ -15,6 +15,7 @@ import simpy
 from simpy.resources.resource import Release
 
 from simlib import draws
+from simlib.architectures.parameters import CONNECTION_GIVEN
 from simlib.distributions import Distribution
 from simlib.domain import (
     ANNOUNCED,
@@ -350,7 +351,10 @@ class Ground:
     def transaction(self, side: Side, stream: str, place: int, *server: Story) -> Story:
         """A connection, and what the database's client does around the work of the server."""
         with side.database.request() as connection:
+            waits = not connection.triggered
             yield from had(connection)
+            if waits:
+                yield from side.cpu.turns(CONNECTION_GIVEN)
             yield from self.work(side, self.p.database_client, f"{stream}.ask", place)
             for story in server:
                 yield from story

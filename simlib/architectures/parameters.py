@@ -22,6 +22,11 @@ Count = Annotated[Whole, Field(ge=1, le=100_000)]
 Retries = Annotated[Whole, Field(ge=0, le=100)]
 Time = AnyDistribution
 """A distribution of seconds."""
+CONNECTION_GIVEN = 3
+"""Turns of a service's event loop from the one in which a connection to the database is given back until who waited for it goes on:
+psycopg_pool waits in a task within a task (asyncio.wait_for on Python 3.11)."""
+THREAD_DONE = 2
+"""Turns from a thread's being done until who waits for it goes on: one tells the event loop, in the next the task goes on."""
 PROFILES = ("broker", "proxy")
 """Parameters that name what an architecture stands on, which has a calibration of its own."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from simlib.architectures.parameters import Parameters
+from simlib.architectures.parameters import CONNECTION_GIVEN, Parameters
 from simlib.domain import ORDER, STOCK_UPDATE
 from simlib.flow import (
+    AWAITED,
     KIND,
     POISONED,
     Flow,
@@ -86,8 +87,10 @@ class Side:
     def transact(self, label: str, server: Steps) -> Steps:
         """A connection, and what the database's client does around the work of the server."""
         client = self.parameters.database_client
+        given = [branch(AWAITED.equals(1), self.turns(CONNECTION_GIVEN))] if self.parameters.event_loop else []
         return [
             self.database.seize(),
+            *given,
             *self.work(client, f"{label}.ask"),
             *server,
             *self.work(client, f"{label}.took"),

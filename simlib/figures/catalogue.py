@@ -386,6 +386,9 @@ TEXTS: dict[str, dict[Language, str]] = {
     "parameter:in_flight": {"ru": "пачек без подтверждения одновременно", "en": "batches not yet known to be written"},
     "parameter:write_batch": {"ru": "запись пачки в журнал", "en": "the broker's work to append a batch"},
     "parameter:per_record": {"ru": "и на каждую запись пачки", "en": "and more of it for each record"},
+    "parameter:broker_work": {
+        "ru": "процессорное время брокера на пачку", "en": "processor time that a batch takes the broker"
+    },  # fmt: skip
     "parameter:acks": {"ru": "у кого есть пачка до подтверждения", "en": "who has a batch before it is confirmed"},
     "parameter:replicate": {"ru": "до копии у достаточного числа узлов", "en": "until enough followers have a batch"},
     "parameter:fetch": {

@@ -22,7 +22,8 @@ FIELDS = (
 the last call, index into `domain.RESPONSES`), `level` and `version` (of the last cell read or written, as carried in
 messages); and `batch`, how many deliveries an actor has in hand, `nth`, which of them it is at in a `for_each`, 1 the first;
 `member`, which one the row was last given a unit of, 0 the first, where a pool has several; `awaited`, 1 where a consumer waited
-for the delivery that it has, 0 where that waited for the consumer.
+for the delivery that it has, or a row for the unit of a pool that it was last given, 0 where it had that at once; event loops leave
+it as it is.
 Beside them `TABLE.level` and `TABLE.version`, of the message's cell in a table (of its first replica)."""
 CELL_FIELDS = ("level", "version")
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {

@@ -693,7 +693,7 @@ class Checker:
 
     def field(self, field: str, scope: Scope) -> None:
         """What a condition or a time reads is there."""
-        if scope.row == "actor" and field not in ("attempt", "batch", "member", "result"):
+        if scope.row == "actor" and field not in ("attempt", "awaited", "batch", "member", "result"):
             raise self.bad(f"field '{field}' in an actor, which has no message in hand: read it inside for_each")
         if field in ("batch", "nth") and (scope.actor is None or scope.row not in ("actor", "consumer")):
             raise self.bad(f"field '{field}' where there is none: only an actor has a batch in hand")

@@ -11,7 +11,7 @@ from simlib.architectures import get
 from simlib.architectures.parameters import own_times
 from simlib.calibration import stages
 from simlib.calibration.stages import SHORTEST, outbox
-from simlib.domain import STOCK_UPDATE
+from simlib.errors import BadInput
 
 KNOWN = {"database_client": 90e-6, "read": 300e-6, "commit": 400e-6}
 MESSAGES, POLL = 40, 0.05
@@ -33,7 +33,7 @@ def run(insert: np.ndarray, tail: float = POLL) -> SimpleNamespace:
     ("insert", "expected"), [(np.linspace(0.0, 200e-6, MESSAGES), 100e-6), (np.full(MESSAGES, -50e-6), SHORTEST)]
 )
 def test_the_row_of_the_outbox_is_what_a_change_lasts_longer_and_no_less_than_nothing(insert, expected):
-    found = outbox.estimates({STOCK_UPDATE: run(insert), outbox.TAILED: run(insert, 0.002)}, {}, KNOWN)
+    found = outbox.estimates({outbox.TAILED: run(insert, 0.002)}, {}, KNOWN)
     assert set(found) == own_times("outbox", {})
     assert found["insert"].of == pytest.approx(expected) and found["insert"].measured
 
@@ -41,8 +41,16 @@ def test_the_row_of_the_outbox_is_what_a_change_lasts_longer_and_no_less_than_no
 @pytest.mark.parametrize(("tail", "expected"), [(0.002, 0.002), (-0.0005, SHORTEST)])
 def test_the_tail_is_what_a_relay_that_reads_the_log_begins_later_and_no_less_than_nothing(tail, expected):
     insert = np.full(MESSAGES, 100e-6)
-    found = outbox.estimates({STOCK_UPDATE: run(insert), outbox.TAILED: run(insert, tail)}, {}, KNOWN)
+    found = outbox.estimates({outbox.TAILED: run(insert, tail)}, {}, KNOWN)
     assert found["tail"].of == pytest.approx(np.full(MESSAGES, expected)) and found["tail"].measured
+
+
+def test_messages_that_met_no_idle_system_are_too_few_for_a_fit():
+    """Each waits for the poll after the next message was issued, so that only the first met nothing."""
+    with pytest.raises(
+        BadInput, match="1 of 40 messages met an idle system, a fit needs 30: measure them further apart"
+    ):
+        outbox.estimates({outbox.TAILED: run(np.zeros(MESSAGES), 0.11)}, {}, KNOWN)
 
 
 def test_the_contrast_tails_the_log_at_low_load():

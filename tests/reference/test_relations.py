@@ -443,7 +443,7 @@ def three_sigma(values: np.ndarray) -> Any:
 NO_TIME = {
     **dict.fromkeys(
         ("edge", "http_server", "database_client", "commit", "read", "publish_client", "consume_client", "uplink", "write_batch",
-         "per_record", "replicate", "flush", "commit_position"), 0,
+         "broker_work", "per_record", "replicate", "flush", "commit_position"), 0,
     ),
     "cores": 1000, "database_connections": 100_000,
 }  # fmt: skip

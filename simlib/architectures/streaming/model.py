@@ -8,13 +8,22 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from simlib.architectures.copied import Copied
-from simlib.architectures.parameters import Count, Parameters, PositiveDuration, Retries, Time, Truth
+from simlib.architectures.parameters import (
+    THREAD_DONE,
+    Count,
+    Parameters,
+    PositiveDuration,
+    Retries,
+    Time,
+    Truth,
+)
 from simlib.architectures.sides import Machine, Side, processes, work
 from simlib.brokers import own
 from simlib.domain import COUNTED, WINDOWS
 from simlib.errors import BadInput, unknown
 from simlib.flow import (
     BATCH,
+    NTH,
     RESULT,
     Affine,
     Backoff,
@@ -72,6 +81,11 @@ class Streaming(Parameters):
     in_flight: Count = Field(5, description="batches of a topic that are written and not yet known to be")
     write_batch: Time = Field("0.2 ms", validate_default=True, description="the broker's work to append a batch")
     per_record: Duration = Field(0.00001, description="and more of it for each record, s")
+    broker_work: Time = Field(
+        "0.5 ms",
+        validate_default=True,
+        description="processor time that a batch takes the broker, beside what it waits for",
+    )
     acks: Literal["all", "leader", "none"] = Field(
         "all", description="who has a batch before it is confirmed; none: no confirm is waited for"
     )
@@ -189,6 +203,7 @@ class Topic:
         self.p, self.name = p, name
         self.links = {side.part: broker.flow.link(side.part, broker, p.uplink) for side in publishers}
         self.link = self.links[publishers[0].part]
+        self.cores = publishers[0].machine.cores
         self.log = broker.log(name, partitions=p.partitions, flush_every=p.flush_every or None)
         self.batch = broker.queue(f"{name}.batch", detected_after=0.0)
         self.followers = Followers(p, name, broker) if p.followers and p.acks == "all" else None
@@ -209,7 +224,12 @@ class Topic:
         ask = here.work(p.publish_client, f"{label}.publish.send")
         if p.acks == "none":
             return [*ask, spawn(there)]
-        attempt = [*ask, call(there, timeout=p.confirm_timeout), *here.work(p.publish_client, f"{label}.publish.took")]
+        attempt = [
+            *ask,
+            call(there, timeout=p.confirm_timeout),
+            *here.turns(THREAD_DONE),
+            *here.work(p.publish_client, f"{label}.publish.took"),
+        ]
         policy = Backoff(retries=p.confirm_retries, base=p.retry_backoff, factor=1.0)
         return [retry(policy, attempt, otherwise=unconfirmed)]
 
@@ -224,11 +244,12 @@ class Topic:
         flush = [delay(p.flush, stream=f"{name}.flush")] if not p.flush_every else []
         stored = self.once("sequence", [publish(self.log)])
         confirm = spawn([self.link.send(stream=f"{name}.confirm"), reply("ok")])
+        beside = branch(NTH.equals(1), [spawn([self.cores.serve(p.broker_work, stream=f"{name}.work")])])
         replicated = [delay(p.replicate, stream=f"{name}.replication")] if p.acks == "all" else []
         known = [delay(p.uplink, stream=f"{name}.known"), delay(p.uplink, stream=f"{name}.next")]
         if followers is None:
             written = [
-                self.io.seize(), write, *flush, for_each(stored), self.io.release(),
+                self.io.seize(), write, *flush, for_each([beside, *stored]), self.io.release(),
                 *replicated, for_each([confirm]),
             ]  # fmt: skip
         else:
@@ -236,7 +257,7 @@ class Topic:
             appended = self.once("appended", [publish(followers.log)])
             work = [
                 for_each(followers.enough([], otherwise=[fail()])),
-                self.io.seize(), write, *flush, for_each(appended), self.io.release(),
+                self.io.seize(), write, *flush, for_each([beside, *appended]), self.io.release(),
                 followers.watermark.seize(), for_each(followers.fetched()), for_each(stored), followers.watermark.release(),
                 for_each(followers.enough([confirm], otherwise=[refuse])),
             ]  # fmt: skip
@@ -295,6 +316,7 @@ class Topic:
         commit = [
             *side.work(p.consume_client, f"{name}.commit"),
             delay(p.commit_position, stream=f"{name}.position"),
+            *side.turns(THREAD_DONE),
             ack(),
         ]
         before, after, each = [], [], []
@@ -313,7 +335,7 @@ class Topic:
         return [
             member.seize(),
             taken,
-            branch(BATCH.at_least(1), [fetched, *before, work, *after]),
+            branch(BATCH.at_least(1), [fetched, *side.turns(THREAD_DONE), *before, work, *after]),
             member.release(),
         ]
 

@@ -18,6 +18,7 @@ import simpy
 
 from simlib import draws
 from simlib.architectures.ground import ANNOUNCEMENT, HANDLER, OK, REFUSED, TIMED_OUT, Ground, InOrder, Side, Story, had
+from simlib.architectures.parameters import THREAD_DONE
 from simlib.architectures.streaming.story import Group, Member, Partition, Record, Shelf
 from simlib.scenario import Crash, Scenario
 
@@ -118,6 +119,7 @@ class Simulation(Ground):
             self.env.process(self.travel(label, side, topic, message, level, version, at, confirmed))
             yield confirmed | self.env.timeout(p.confirm_timeout)
             if confirmed.triggered:
+                yield from side.cpu.turns(THREAD_DONE)
                 yield from self.work(side, p.publish_client, f"{label}.publish.took", at)
                 return OK
             if attempt < p.confirm_retries:
@@ -148,6 +150,7 @@ class Simulation(Ground):
                 yield self.env.timeout(self.drawn(p.write_batch, f"{name}.append", place) + p.per_record * len(batch))
                 if not p.flush_every:
                     yield self.time(p.flush, f"{name}.flush", place)
+                self.env.process(self.on_a_core(p.broker_work, f"{name}.work", batch[0].place))
                 if topic.followers:
                     self.append(topic, batch)
                 else:
@@ -225,6 +228,7 @@ class Simulation(Ground):
                     for record in records:
                         self.deliveries[record.message] += 1
                     yield self.time(p.fetch, f"{topic.name}.fetch", place)
+                    yield from side.cpu.turns(THREAD_DONE)
                     yield from self.consume_all(topic, side, body, partition, records, place)
                 member.in_hand -= 1
                 group.rests(member)
@@ -257,6 +261,7 @@ class Simulation(Ground):
     def commit(self, topic: Topic, side: Side, place: int) -> Story:
         yield from self.work(side, self.p.consume_client, f"{topic.name}.commit", place)
         yield self.time(self.p.commit_position, f"{topic.name}.position", place)
+        yield from side.cpu.turns(THREAD_DONE)
 
     def consume(self, topic: Topic, side: Side, body: Callable[..., Story], record: Record) -> Story:
         """Handle a record, again where that fails; aside with it in the end."""

@@ -22,6 +22,8 @@ import numpy as np
 import pandas as pd
 
 from simlib import architectures
+from simlib.calibration.fit import FEWEST
+from simlib.errors import BadInput
 from simlib.history import History
 
 SHORTEST = 1e-6
@@ -100,7 +102,7 @@ def busy_cpu(history: History, side: str) -> float:
 def walks(history: History) -> pd.DataFrame:
     """A row each message that met an idle system and needed one attempt; columns (start | end, block), s.
 
-    Idle is a system in which nothing stamped was going on when the message was issued.
+    Idle is a system in which nothing stamped was going on when the message was issued. Raises BadInput where too few met one.
     """
     stamps = history.attempts.to_pandas()
     wide = stamps[stamps["attempt"] == 1].pivot_table(
@@ -109,7 +111,12 @@ def walks(history: History) -> pd.DataFrame:
     issued = history.messages["issued"].to_numpy()[wide.index.to_numpy()]
     over = wide["end"].max(axis=1).cummax().shift(1, fill_value=-1.0).to_numpy()
     repeated = set(stamps.loc[stamps["attempt"] > 1, "message"])
-    return wide[(issued > over) & ~wide.index.isin(repeated)]
+    alone = wide[(issued > over) & ~wide.index.isin(repeated)]
+    if len(alone) < FEWEST:
+        raise BadInput(
+            f"{len(alone)} of {len(wide)} messages met an idle system, a fit needs {FEWEST}: measure them further apart"
+        )
+    return alone
 
 
 def start(walks: pd.DataFrame, block: str) -> np.ndarray:

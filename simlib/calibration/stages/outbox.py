@@ -19,7 +19,6 @@ from simlib.calibration.stages import (
     times,
     walks,
 )
-from simlib.domain import STOCK_UPDATE
 
 TAILED = "tailed"
 CONTRASTS = {TAILED: Contrast("idle", {"publisher": "log_tailing"})}
@@ -32,11 +31,12 @@ def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
     """`insert` and `tail`.
 
     A change with its row is one transaction: what it lasts beside the client's work, a transaction's read and its flush is the row.
-    That is little, and hardly more than what the same change differs by between two runs. A relay that tails the log begins to
-    publish as soon as it has what a commit left there.
+    That is little, and hardly more than what the same change differs by between two runs. Beside a relay that polls no message
+    meets an idle system: the one before still waits for its poll. A relay that tails the log begins to publish as soon as it has
+    what a commit left there.
     """
-    changes = length(walks(idle[STOCK_UPDATE]), "accounting.change")
-    more = float(np.nanmean(changes)) - 2 * known["database_client"] - known["read"] - known["commit"]
     tailed = walks(idle[TAILED])
+    changes = length(tailed, "accounting.change")
+    more = float(np.nanmean(changes)) - 2 * known["database_client"] - known["read"] - known["commit"]
     tails = start(tailed, "accounting.relay") - end(tailed, "accounting.change")
     return {"insert": Estimate(max(more, SHORTEST), _MORE), "tail": Estimate(times(tails), WAIT)}

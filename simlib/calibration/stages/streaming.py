@@ -29,6 +29,7 @@ from simlib.history import History
 UPLINK = 50e-6
 """Way between a client and a broker on one machine, s: its stamps cannot tell it from the broker's work."""
 _CPU = "processor time of runs with bursts, by the utilisation law, less that of a side that has nothing to do"
+_BROKER = "processor time of runs one by one, each update a batch, less that of a broker that has nothing to do"
 _APPEND = "a commit of a position less its ways, in the median: the same append, not flushed"
 _LATER = (
     "stamps of messages that met an idle system: deliveries that begin after their batch was written, in the median"
@@ -36,8 +37,8 @@ _LATER = (
 
 
 def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
-    """`publish_client`, `consume_client`; `commit_position`, `write_batch`, `flush`, `fetch`; and what is assumed: `replicate`, and
-    `uplink` where the way to the broker was not measured."""
+    """`publish_client`, `consume_client`, `broker_work`; `commit_position`, `write_batch`, `flush`, `fetch`; and what is assumed:
+    `replicate`, and `uplink` where the way to the broker was not measured."""
     updates = walks(idle[STOCK_UPDATE])
     publish, consume = log_cpu(idle, busy, known)
     uplink = known.get("uplink", UPLINK)
@@ -50,6 +51,7 @@ def estimates(idle: Runs, busy: Runs, known: Mapping[str, float]) -> Estimates:
     return {
         "publish_client": Estimate(publish, _CPU),
         "consume_client": Estimate(consume, _CPU),
+        "broker_work": broker_work(idle),
         "commit_position": Estimate(position, WAIT),
         "write_batch": Estimate(append, _APPEND),
         "flush": Estimate(times(flush), WAIT),
@@ -74,6 +76,16 @@ def log_cpu(idle: Runs, busy: Runs, system: Mapping[str, float]) -> tuple[float,
     visits = 1 + stamped(run, "shop.commit") / stamped(run, "shop.delivery")
     consume = (busy_cpu(run, "shop") - clock - 2 * system["database_client"]) / visits
     return max(publish, SHORTEST), max(consume, SHORTEST)
+
+
+def broker_work(idle: Runs) -> Estimate:
+    """Processor time of the broker for a batch, with its reading and the position behind it, s; none where it runs elsewhere."""
+    worked, rested = (idle[kind].meta for kind in (STOCK_UPDATE, STOCK_QUERY))
+    if "kafka" not in worked["cpu_seconds"]:
+        return Estimate(0.0, "a broker of the user's own takes none of this machine's cores", measured=False)
+    clock = rested["cpu_seconds"]["kafka"] / rested["wall"] * worked["wall"]
+    batches = idle[STOCK_UPDATE].messages.num_rows
+    return Estimate(max((worked["cpu_seconds"]["kafka"] - clock) / batches, SHORTEST), _BROKER)
 
 
 def stamped(run: History, block: str) -> int:

@@ -121,7 +121,10 @@ class Verbs:
 
         def run(row: Row) -> Waits:
             member = pool.pick(row, select)
-            if not member.take(row, step.priority):
+            taken = member.take(row, step.priority)
+            if not isinstance(member, EventLoop):
+                row.awaited = int(not taken)
+            if not taken:
                 yield member
 
         return run
