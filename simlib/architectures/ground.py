@@ -72,24 +72,22 @@ class Turn(simpy.Event):
         if self.triggered:
             self.loop.keep()
         else:
-            self.loop.line = [(joined, turn) for joined, turn in self.loop.line if turn is not self]
+            self.loop.line.remove(self)
 
 
 class EventLoop:
-    """Goes round in iterations, each of which serves those who waited when it began; what they send leaves when it ends. A process
-    keeps its turn until it waits for something."""
+    """Serves who comes first. A process keeps its turn until it waits for something."""
 
     def __init__(self, env: simpy.Environment) -> None:
-        self.env, self.busy, self.iteration = env, False, 0
+        self.env, self.busy = env, False
         self.keeper: simpy.Process | None = None
-        self.line: list[tuple[int, Turn]] = []
-        self.outputs: list[simpy.Event] = []
+        self.line: list[Turn] = []
 
     def request(self) -> Turn:
         """A turn, which comes at once where the loop is free or the process still has it."""
         turn = Turn(self)
         if self.busy and self.keeper is not self.env.active_process:
-            self.line.append((self.iteration, turn))
+            self.line.append(turn)
         else:
             self.busy, self.keeper = True, None
             turn.succeed()
@@ -111,58 +109,33 @@ class EventLoop:
         if self.keeper is self.env.active_process:
             self.pass_on()
 
-    def pass_on(self) -> bool:
-        """Who is next has a turn; whether that is in another iteration."""
+    def pass_on(self) -> None:
+        """Who is next has a turn."""
         self.keeper = None
-        ends = not self.line or self.line[0][0] == self.iteration
-        if ends:
-            self.end()
         if self.line:
-            self.line.pop(0)[1].succeed()
+            self.line.pop(0).succeed()
         else:
             self.busy = False
-        return ends
-
-    def end(self) -> None:
-        """The iteration is over, what was sent in it leaves."""
-        self.iteration += 1
-        for output in self.outputs:
-            output.succeed()
-        self.outputs = []
-
-    def output(self) -> Story:
-        """Wait until the iteration is over, with which what is sent leaves."""
-        if not self.busy or (self.keeper is self.env.active_process and self.pass_on()):
-            return
-        self.outputs.append(self.env.event())
-        yield self.outputs[-1]
 
     def turns(self, count: int) -> Story:
         """So many turns, the last of which the process keeps; whoever waits comes before."""
         for _ in range(count):
-            kept = self.busy and self.keeper is self.env.active_process
-            if kept and not self.line:
-                self.end()
-            elif kept:
+            if not self.busy or self.keeper is not self.env.active_process:
+                with self.request() as turn:
+                    yield from had(turn)
+            elif self.line:
                 turn = Turn(self)
-                self.line.append((self.iteration, turn))
+                self.line.append(turn)
                 self.pass_on()
                 with turn:
                     yield turn
-            else:
-                with self.request() as turn:
-                    yield from had(turn)
 
 
 class InOrder(Units):
-    """Serves who comes first, and sends at once."""
+    """Serves who comes first, each piece of work by itself."""
 
     def over(self) -> None:
         """No turn is kept."""
-
-    def output(self) -> Story:
-        """Nothing is waited for."""
-        yield from ()
 
     def turns(self, count: int) -> Story:
         """No turn is waited for."""
@@ -306,11 +279,6 @@ class Ground:
             yield from had(turn)
             yield from self.on_a_core(distribution, stream, place, more)
 
-    def send(self, side: Side, distribution: Distribution, stream: str, place: int) -> Story:
-        """Work of which something comes that is sent."""
-        yield from self.work(side, distribution, stream, place)
-        yield from side.cpu.output()
-
     def within(self, time: float, story: Story) -> Story:
         """A story, which is given up after a time; what it comes to, None where it is."""
         process, timer = self.env.active_process, self.env.timeout(time)
@@ -408,14 +376,15 @@ class Ground:
 
     def call_service(self, step: str, here: Side, side: Side, message: int, attempt: int, place: int) -> Story:
         way = f"{step}.network"
-        yield from self.send(here, self.p.http_client, f"{step}.client.send", place)
+        yield from self.work(here, self.p.http_client, f"{step}.client.send", place)
+        yield from here.cpu.turns(1)
         yield self.time(self.p.network, f"{way}.there.from.{here.name}", place)
         yield from self.work(side, self.p.http_server, f"{step}.server.receive", place)
         response = yield from self.do_step(step, side, message, attempt, place)
         if response == OK and self.unheard(step, message, attempt):
             return TIMED_OUT
         page, end = ("failed", "failed") if response == FAILED else ("server", "back")
-        yield from self.send(side, self.p.http_server, f"{step}.{page}.answer", place)
+        yield from self.work(side, self.p.http_server, f"{step}.{page}.answer", place)
         yield self.time(self.p.network, f"{way}.{end}.from.{side.name}", place)
         if response != FAILED:
             yield from self.work(here, self.p.http_client, f"{step}.client.took", place)
@@ -433,7 +402,7 @@ class Ground:
         yield from self.work(side, self.p.http_server, f"{label}.{side.name}.receive", place)
 
     def leave(self, label: str, side: Side, message: int, place: int, response: int, variant: str = "") -> Story:
-        yield from self.send(side, self.p.http_server, f"{label}.{side.name}{variant}.answer", place)
+        yield from self.work(side, self.p.http_server, f"{label}.{side.name}{variant}.answer", place)
         yield self.time(self.p.edge, f"{label}{variant}.edge.back", place)
         self.responded[message], self.response[message] = self.env.now, response
 

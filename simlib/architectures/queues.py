@@ -314,7 +314,7 @@ class Feed(Copied):
         where it does not come, in the end `unconfirmed`; with a reply that is waited for instead, so many seconds; or without
         either. Without a confirm nobody knows whether the message is in the queue."""
         p = self.p
-        ask = [*here.turns(1), *here.send(p.publish_client, f"{label}.publish.send")]
+        ask = [*here.turns(1), *here.work(p.publish_client, f"{label}.publish.send")]
         took = [*here.turns(p.client.confirm), *here.work(p.publish_client, f"{label}.publish.took")]
         told = [link.send(stream=f"{label}.publish.refused"), reply("failed")]
         returned = [link.send(stream=f"{label}.publish.returned"), reply("refused")]

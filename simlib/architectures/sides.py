@@ -58,10 +58,6 @@ class Side:
         """Processor work of the side."""
         return work(self.part, self.machine, time, stream)
 
-    def send(self, time: Time, stream: str) -> Steps:
-        """Processor work of which something comes that is sent: it leaves when the event loop has done what else there was."""
-        return self.work(time, stream)
-
     def turns(self, count: int) -> Steps:
         """So many turns of the event loop, the last of which the row goes on in; whoever waits comes before."""
         return [self.part.cpu.turn()] * count if self.parameters.event_loop else []
@@ -72,7 +68,7 @@ class Side:
 
     def answer(self, label: str) -> Steps:
         """Answer an HTTP request."""
-        return self.send(self.parameters.http_server, f"{label}.answer")
+        return self.work(self.parameters.http_server, f"{label}.answer")
 
     def commit(self, label: str, insert: Steps = ()) -> Steps:
         """A writing transaction: what a read costs, what else is written, and the flush of the log."""

@@ -256,7 +256,7 @@ EQUAL = {
         "when handlers fail": (60, {"handler_failure": 0.4}, {"retries": 1, "proxy_retries": 1}),
         "when sidecars do not retry": (60, FLAKY, {"proxy_retries": 0}),
         "when sidecars give up": (30, {}, {"proxy_timeout": 0.008}),
-        "when both give up": (60, {}, {"proxy_timeout": 0.01, "timeout": 0.02, "idempotency": False}),
+        "when both give up": (80, {}, {"proxy_timeout": 0.01, "timeout": 0.02, "idempotency": False}),
         "of several processes": (100, FLAKY, {"processes": 3, "balancing": "least_requests", "cores": 4}),
         "when processes are left out": (
             80,
@@ -482,7 +482,7 @@ def test_oracles_meet_what_they_are_asked_to_show():
         _, guarded = told_twice("rest", failing.with_rate(80), 1, 500, **guard)
         assert (guarded["response"] == failed).sum() > 50, "of 500 that would fail in 3 of 100 cases"
     twice = {"proxy_timeout": 0.01, "timeout": 0.02, "idempotency": False}
-    _, meshed = told_twice("service_mesh", steady.with_rate(60), 1, 500, **twice)
+    _, meshed = told_twice("service_mesh", steady.with_rate(80), 1, 500, **twice)
     assert (meshed["attempts"] > 1).sum() > 3 and meshed["duplicates"].sum() > 3
     unheard = {
         "interval": 0.5,

@@ -128,13 +128,13 @@ def imported(
     name = f"{here.part.name}.import"
 
     def ask(label: str) -> Steps:
-        """A request to the other side, one for the whole file."""
+        """A request to the other side, one for the whole file; it has no content, and is written at once."""
         server = [
             network.send(stream=f"{label}.network.there"), *there.receive(f"{label}.server"),
             *there.answer(f"{label}.server"), network.send(stream=f"{label}.network.back"), reply("ok"),
         ]  # fmt: skip
         asked = [
-            *here.send(p.http_client, f"{label}.client.send"), call(server, timeout=p.timeout),
+            *here.work(p.http_client, f"{label}.client.send"), call(server, timeout=p.timeout),
             *here.work(p.http_client, f"{label}.client.took"),
         ]  # fmt: skip
         return [for_each([branch(NTH.equals(1), asked)])]

@@ -180,7 +180,7 @@ class Simulation(Ground):
 
     def ask(self, label: str, here: Side, there: Side, place: int) -> Story:
         """Ask the other side; whether it answers in time."""
-        yield from self.send(here, self.p.http_client, f"{label}.client.send", place)
+        yield from self.work(here, self.p.http_client, f"{label}.client.send", place)
         answered = self.env.event()
         self.env.process(self.answer_asked(label, here, there, place, answered))
         yield answered | self.env.timeout(self.p.timeout)
@@ -192,7 +192,7 @@ class Simulation(Ground):
     def answer_asked(self, label: str, here: Side, there: Side, place: int, answered: simpy.Event) -> Story:
         yield self.time(self.p.network, f"{label}.network.there.from.{here.name}", place)
         yield from self.work(there, self.p.http_server, f"{label}.server.receive", place)
-        yield from self.send(there, self.p.http_server, f"{label}.server.answer", place)
+        yield from self.work(there, self.p.http_server, f"{label}.server.answer", place)
         yield self.time(self.p.network, f"{label}.network.back.from.{there.name}", place)
         answered.succeed()
 

@@ -179,7 +179,7 @@ class Simulation(ReadModel):
             at = draws.fold(place, attempt) if self.p.confirm else place
             self.attempts[event.message] += self.p.confirm and label == "update"
             yield from self.accounting.cpu.turns(1)
-            yield from self.send(self.accounting, self.p.publish_client, f"{label}.publish.send", at)
+            yield from self.work(self.accounting, self.p.publish_client, f"{label}.publish.send", at)
             confirmed = self.env.event()
             self.env.process(self.store(label, event, at, confirmed))
             if not self.p.confirm:

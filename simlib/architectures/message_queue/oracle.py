@@ -206,7 +206,7 @@ class Simulation(Ground):
     def send_published(self, side: Side, label: str, place: int) -> Story:
         """The client writes from a task of its own."""
         yield from side.cpu.turns(1)
-        yield from self.send(side, self.p.publish_client, f"{label}.publish.send", place)
+        yield from self.work(side, self.p.publish_client, f"{label}.publish.send", place)
 
     def take_confirm(self, side: Side, label: str, place: int) -> Story:
         """Through the client's tasks to the publisher."""

@@ -182,7 +182,8 @@ class Calls(Ground):
             with peer.connections.request() as connection:
                 yield from had(connection)
                 answer = Answer(TIMED_OUT)
-                yield from self.send(here, self.p.http_client, f"{label}.client.send", place)
+                yield from self.work(here, self.p.http_client, f"{label}.client.send", place)
+                yield from here.cpu.turns(1)
                 answer = yield from self.ask(label, here, peer.process, place, attempt, serve)
                 end = "took" if answer.response in (OK, REFUSED) else "failed"
                 yield from self.work(here, self.p.http_client, f"{label}.client.{end}", place)
@@ -218,7 +219,7 @@ class Calls(Ground):
         yield from self.work(there, self.p.http_server, f"{label}.server.receive", place)
         answer = yield from serve(there, attempt, place)
         page = "failed" if answer.response == FAILED else "server"
-        yield from self.send(there, self.p.http_server, f"{label}.{page}.answer", place)
+        yield from self.work(there, self.p.http_server, f"{label}.{page}.answer", place)
         self.room[there] += 1
         return answer
 
