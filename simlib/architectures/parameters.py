@@ -55,7 +55,8 @@ class Parameters(Frozen):
     cores: Count = Field(2, description="cores of the machine that both sides and the database share")
     database_connections: Count = Field(8, description="connections of each side to its database")
     event_loop: Truth = Field(
-        True, description="whether what a service sends leaves at the end of an iteration of its event loop, or at once"
+        True,
+        description="whether a service's tasks run until they wait, as in an event loop, or each piece of work waits in line",
     )
 
     @classmethod

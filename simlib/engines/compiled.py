@@ -221,13 +221,10 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         pools.append((len(members), pool.members, SELECTS.index(pool.select), 0, breaker.failures, most, breaker.lasts))
         for _ in range(pool.members):
             limit, preemptive = _or_none(pool.queue_limit), pool.discipline == "preemptive"
-            first, outputs = len(lists), NOWHERE
+            first, event_loop = len(lists), pool.discipline == "event_loop"
             lists += [(NOWHERE, NOWHERE, len(members))] * len(levels)
-            if pool.discipline == "event_loop":
-                outputs = len(lists)
-                lists.append((NOWHERE, NOWHERE, NOWHERE))
             members.append(
-                (pool.capacity, limit, 0, 0, i, first, len(levels), i, 0, -math.inf, preemptive, 0, 0, outputs, 0)
+                (pool.capacity, limit, 0, 0, i, first, len(levels), i, 0, -math.inf, preemptive, 0, 0, event_loop)
             )
     groups: list[Any] = []
     actors = 0
@@ -283,7 +280,7 @@ def _nouns(flow: Flow, lowered: Lowered, arrivals: Arrivals, scenario: Scenario 
         key, numbers = _numbering(numberings, arrivals, credit.key, None)
         credits.append((len(members), NOWHERE if credit.key is None else key))
         for _ in range(int(numbers.max()) + 1):
-            members.append((credit.tokens, NOWHERE, 0, 0, i, len(lists), 1, NOWHERE, 0, -math.inf, 0, 0, 0, NOWHERE, 0))
+            members.append((credit.tokens, NOWHERE, 0, 0, i, len(lists), 1, NOWHERE, 0, -math.inf, 0, 0, 0, 0))
             lists.append((NOWHERE, NOWHERE, len(members) - 1))
     resting = len(lists)
     lists += [(NOWHERE, NOWHERE, NOWHERE)] * len(parts)

@@ -37,7 +37,7 @@ from simlib.scenario import FAULTS
     FORK, SPAWN, CALL, CALLED, REPLY, PUBLISH, ACK, NACK, READ, WRITE, WRITE_IF_NEWER, ADD,
     TAKE, ONCE, KEEP, RESPOND, APPLY, REJECT, SUPERSEDE, MARK, POINT, EVERY, UNTIL, FETCH,
     FOR_EACH, MEMBER, UNTIL_CELL, APPEND, SEEK, BY_SKU, CHECKPOINT, CHECKED, TAKE_TOKEN, GIVE_TOKEN,
-    HEDGE, HEDGED, OUTPUT, TURN,
+    HEDGE, HEDGED, TURN,
 ) = OPERATION.values()  # fmt: skip
 OK, REFUSED, FAILED, TIMED_OUT = (RESPONSES.index(name) for name in ("ok", "refused", "failed", "timed_out"))
 ROUND_ROBIN, BY_KEY, LEAST_REQUESTS, RANDOM, TWO_CHOICES = range(len(SELECTS))
@@ -119,17 +119,16 @@ TABLES = {
     "waits": record("value", F8),
     "sources": record("start part code"),
     # nouns: what a pool's breaker says (no `failures`: there is none), `most` of its members left out; a member's first list of
-    # rows, how many `levels` of priority it has, until when it is left out, which row of which level had its unit last, and, where
-    # it is an event loop, the list of those who wait for an iteration's end; a
-    # queue's slots (credit of one consumer or of all) and its list of deliveries, and the list of those who wait for it to
-    # fill (where actors receive from it);
+    # rows, how many `levels` of priority it has, until when it is left out, which row of which level had its unit last, and whether
+    # it is an event loop; a queue's slots (credit of one consumer or of all) and its list of deliveries, and the list of those who
+    # wait for it to fill (where actors receive from it);
     # where a table's cells are, of how many replicas, by which of the `numbers` of messages, the lists of those who wait for
     # each, and which of the memories of `once` is its own; the `number` of a group's first actor; a credit's `first` member,
     # of as many as it has keys; a coordinator's first membership, each of a part
     "pools": record("first members select turn failures most", lasts=F8),
     "members": record(
         "capacity limit busy requests meter list levels pool failures", out_until=F8, preemptive=I8, user=I8, level=I8,
-        outputs=I8, iteration=I8,
+        event_loop=I8,
     ),
     "budgets": record("share reserve paid", F8),
     "lists": record("first last member"),
@@ -204,7 +203,7 @@ TABLES = {
     "rows": record(
         "pc message part copy attempt number result scopes calls level version main delivery answer_row answer_call "
         "at where thrown group consumer alive depth holding join next last place seq ticket actor batch hand cursor passes nth "
-        "member membership keeps joined awaited",
+        "member membership keeps awaited",
         due=F8, left=F8,
     ),
     "free_rows": record("value"),
@@ -730,7 +729,7 @@ def claim(s, r, i, level):  # type: ignore[no-untyped-def]
         return -1
     member.requests += 1
     tell(s, member.meter, 0, 1, 0, 0)
-    row_at(s, r).left, row_at(s, r).joined = NOTHING_BEGUN, member.iteration
+    row_at(s, r).left = NOTHING_BEGUN
     line_up(s, member.list + level, r)
     return 0
 
@@ -768,28 +767,14 @@ def take_unit(s, r, i, level):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def end_iteration(s, member):  # type: ignore[no-untyped-def]
-    """As `simpy.EventLoop.end`."""
-    member.iteration += 1
-    outputs = line_at(s, member.outputs)
-    while outputs.first >= 0:
-        sent = outputs.first
-        step_out(s, sent)
-        wake(s, sent, 0)
-
-
-@njit(cache=True)
 def pass_on(s, r):  # type: ignore[no-untyped-def]
-    """As `simpy.EventLoop.pass_on`: the row keeps its event loop no longer; whether the iteration ends."""
+    """As `simpy.EventLoop.pass_on`: the row keeps its event loop no longer."""
     row = row_at(s, r)
     i = row.keeps
     row.keeps = -1
     member = member_at(s, i)
     member.requests -= 1
     following = line_at(s, member.list).first
-    ends = following < 0 or row_at(s, following).joined == member.iteration
-    if ends:
-        end_iteration(s, member)
     if following >= 0:
         step_out(s, following)
         tell(s, member.meter, 0, -1, 0, 0)
@@ -798,7 +783,6 @@ def pass_on(s, r):  # type: ignore[no-untyped-def]
     else:
         member.busy -= 1
         tell(s, member.meter, -1, 0, 0, 0)
-    return ends
 
 
 @njit(cache=True)
@@ -809,12 +793,10 @@ def take_turn(s, r, i):  # type: ignore[no-untyped-def]
     if row.keeps == i and line_at(s, member.list).first >= 0:
         member.requests += 1
         tell(s, member.meter, 0, 1, 0, 0)
-        row.left, row.joined = NOTHING_BEGUN, member.iteration
+        row.left = NOTHING_BEGUN
         line_up(s, member.list, r)
         pass_on(s, r)
         return 0
-    if row.keeps == i:
-        end_iteration(s, member)
     return take_unit(s, r, i, 0)
 
 
@@ -826,7 +808,7 @@ def give_unit(s, r, at):  # type: ignore[no-untyped-def]
     row.holding -= 1
     for k in range(at, row.holding):
         held_at(s, r * s.most_held + k).value = held_at(s, r * s.most_held + k + 1).value
-    if member.outputs >= 0:
+    if member.event_loop:
         if row.keeps >= 0:
             pass_on(s, r)
         row.keeps = i
@@ -2776,11 +2758,6 @@ def go(s, r):  # type: ignore[no-untyped-def]
         elif operation == TURN:
             taken = take_turn(s, r, pool_at(s, a).first)
             if taken == 0 or (taken < 0 and not fail(s, r, FAILED)):
-                return
-        elif operation == OUTPUT:
-            i = pool_at(s, a).first
-            if member_at(s, i).busy and not (row.keeps == i and pass_on(s, r)):
-                line_up(s, member_at(s, i).outputs, r)
                 return
         elif operation == TAKE_TOKEN:
             if claim(s, r, purse(s, r, a), 0) == 0:

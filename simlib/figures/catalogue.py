@@ -237,8 +237,8 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "connections of each side to its database",
     },
     "parameter:event_loop": {
-        "ru": "отправляет ли служба исходящее в конце итерации своего цикла событий, а не сразу",
-        "en": "whether what a service sends leaves at the end of an iteration of its event loop, or at once",
+        "ru": "выполняются ли задачи службы до своего ожидания, как в цикле событий, или каждая часть работы ждёт в очереди",
+        "en": "whether a service's tasks run until they wait, as in an event loop, or each piece of work waits in line",
     },
     "parameter:connections": {
         "ru": "соединений каждой стороны со службой другой",

@@ -205,13 +205,6 @@ class Turn(Step):
 
 
 @dataclass(frozen=True)
-class Output(Step):
-    """Wait until the iteration of an event loop is over in which the row was served: what it sends leaves then."""
-
-    pool: Pool
-
-
-@dataclass(frozen=True)
 class Send(Step):
     """Travel to the other end of a link; what the link loses ends here, and nobody is told."""
 

@@ -40,7 +40,6 @@ from simlib.flow.blocks import (
     Mark,
     Nack,
     Once,
-    Output,
     Publish,
     Read,
     Receive,
@@ -100,7 +99,6 @@ WAITING = (
     Seize,
     Serve,
     Turn,
-    Output,
     Send,
     Call,
     Fork,
@@ -591,13 +589,12 @@ class Checker:
             case Fail():
                 self.failed(scope)
                 return []
-            case Output(pool=pool) | Turn(pool=pool):
+            case Turn(pool=pool):
                 self.here(pool, "pool", state)
-                what = type(step).__name__.lower()
                 if pool.discipline != "event_loop":
-                    raise self.bad(f"{what} of pool '{pool.name}', which is no event loop: give it that discipline")
+                    raise self.bad(f"turn of pool '{pool.name}', which is no event loop: give it that discipline")
                 if pool in state.held:
-                    raise self.bad(f"{what} of event loop '{pool.name}' by who holds it: release it before")
+                    raise self.bad(f"turn of event loop '{pool.name}' by who holds it: release it before")
                 return [state]
             case Send():
                 return [self.sent(step, state, scope)]

@@ -25,7 +25,7 @@ OPERATIONS = (
     "FORK", "SPAWN", "CALL", "ANSWERED", "REPLY", "PUBLISH", "ACK", "NACK", "READ", "WRITE", "WRITE_IF_NEWER", "ADD",
     "TAKE", "ONCE", "KEEP", "RESPOND", "APPLY", "REJECT", "SUPERSEDE", "MARK", "POINT", "EVERY", "UNTIL", "FETCH",
     "FOR_EACH", "MEMBER", "UNTIL_CELL", "APPEND", "SEEK", "BY_SKU", "CHECKPOINT", "CHECKED", "TAKE_TOKEN", "GIVE_TOKEN",
-    "HEDGE", "HEDGED", "OUTPUT", "TURN",
+    "HEDGE", "HEDGED", "TURN",
 )  # fmt: skip
 """The core operations; the kernel says what each does, `Lowering` what its columns hold."""
 OPERATION = {name: code for code, name in enumerate(OPERATIONS)}
@@ -278,9 +278,6 @@ class Lowering:
     def _turn(self, step: blocks.Turn, name: str, depth: int) -> None:
         self.add("TURN", self.pools[step.pool])
         self.add("RELEASE", self.pools[step.pool])
-
-    def _output(self, step: blocks.Output, name: str, depth: int) -> None:
-        self.add("OUTPUT", self.pools[step.pool])
 
     def _send(self, step: blocks.Send, name: str, depth: int) -> None:
         stream = step.stream or f"{name}.{step.link.name}.send"

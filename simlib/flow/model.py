@@ -19,7 +19,6 @@ from simlib.flow.blocks import (
     Field,
     GiveToken,
     Once,
-    Output,
     Read,
     Receive,
     Release,
@@ -138,9 +137,8 @@ class Pool:
     `discipline`: those who wait are served by "priority", a lower number first, first come first served within; where it is
     "preemptive", the only unit of a member also goes at once from the row that is served to one of a better priority, and the
     row that is displaced goes on with what is left of its service (preemptive resume) before all of its own priority. An
-    "event_loop" goes round in iterations: those who wait when one begins have the only unit in it, one after the other; a row
-    that gives the unit back keeps it until it waits for something, so that it may go on there, as a consumer does with a delivery
-    that waits for it; see `output`.
+    "event_loop" serves who comes first with its only unit; a row that gives the unit back keeps it until it waits for something,
+    so that it may go on there, as a consumer does with a delivery that waits for it; see `turn`.
     `queue_limit` counts those who wait, at each member; one more fails with "full". Where the `breaker` leaves out all members, a
     row fails with "open". Who displaces another is never refused; who is displaced counts among those who wait. A `lock` is held
     for the sake of order, also while its holder waits for work: how busy it is says nothing of the load.
@@ -176,10 +174,6 @@ class Pool:
     def turn(self) -> Turn:
         """Go on in a turn of its own of the event loop, behind all who wait: as a task goes on that another one wakes."""
         return Turn(self)
-
-    def output(self) -> Output:
-        """Wait until the event loop's iteration is over: what is sent in it leaves then, all together."""
-        return Output(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -304,12 +304,8 @@ class Composer:
     def serve(self, depth: int, handling: bool) -> Steps:
         pool = self.random.choice([*self.pools, *(part.cpu for part in self.parts)])
         if pool.discipline == "event_loop":
-            sent = (
-                []
-                if self.holding
-                else self.random.choice(([], [pool.output()], [pool.turn()], [pool.turn(), pool.output()]))
-            )
-            return [pool.serve(self.time()), *sent]
+            turns = 0 if self.holding else self.random.choice((0, 1, 1, 2))
+            return [pool.serve(self.time()), *[pool.turn()] * turns]
         return [pool.serve(self.time(), priority=self.random.choice((0, 1, 2)))]
 
     def wait(self, depth: int, handling: bool) -> Steps:

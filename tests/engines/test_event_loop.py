@@ -1,4 +1,4 @@
-"""An event loop: who is served in which iteration, who keeps it, and when output leaves, counted by hand."""
+"""An event loop: who is served when, who keeps it, and what a turn is, counted by hand."""
 
 from __future__ import annotations
 
@@ -23,22 +23,10 @@ def told(history, what: str = "applied") -> list[float]:
     return history.messages[what].to_pylist()
 
 
-SENT = {
-    "alone at once": ([0.0], [1.0]),
-    "who waited when the iteration began leaves with the others of it": ([0.0, 0.25, 0.5], [1.0, 3.0, 3.0]),
-    "who came meanwhile leaves with the next": ([0.0, 0.25, 0.5, 1.5], [1.0, 3.0, 3.0, 4.0]),
-    "a loop that was idle begins anew": ([0.0, 5.0], [1.0, 6.0]),
-}
-"""When messages come that each take 1 s, and when what they send leaves."""
-
-
-@pytest.mark.parametrize(("comes", "leaves"), SENT.values(), ids=SENT)
-def test_output_leaves_when_the_iteration_is_over(comes: list[float], leaves: list[float], run_at) -> None:
-    flow = loops(lambda cpu: {"message": [cpu.serve(1.0), mark("served"), cpu.output()]})
-    history = run_at(flow, comes)
-    assert told(history) == leaves
-    served = told(history, "mark.served")
-    assert served == sorted(served) and len(set(served)) == len(served), "one at a time, in order"
+def test_who_comes_is_served_in_order_and_goes_on_at_once(run_at) -> None:
+    """What a message does after its service of 1 s waits for nobody who stands in line."""
+    flow = loops(lambda cpu: {"message": [cpu.serve(1.0)]})
+    assert told(run_at(flow, [0.0, 0.25, 0.5, 1.5, 5.0])) == [1.0, 2.0, 3.0, 4.0, 6.0]
 
 
 GOES_ON: dict[str, tuple[Steps, list[float]]] = {
@@ -71,9 +59,9 @@ def test_turns_take_no_time_where_nobody_waits_and_one_of_each_who_does(run_at) 
     assert told(run_at(flow, comes, kinds=kinds))[0] == 5.0
 
 
-def test_a_turn_begins_with_an_iteration_and_output_leaves_at_its_end(run_at) -> None:
-    """What is sent in the turn after that of the first leaves when the second, who waited before, is done and so is the third."""
-    flow = loops(lambda cpu: {"first": [cpu.serve(1.0), cpu.turn(), cpu.output()], "other": [cpu.serve(1.0)]})
+def test_a_turn_is_behind_who_waits_and_before_who_comes_later(run_at) -> None:
+    """The second waits when the first asks for another turn, the third comes after that."""
+    flow = loops(lambda cpu: {"first": [cpu.serve(1.0), cpu.turn()], "other": [cpu.serve(1.0)]})
     assert told(run_at(flow, [0.0, 0.25, 1.5], kinds=["first", "other", "other"]))[0] == 2.0
 
 
@@ -85,9 +73,9 @@ def test_a_unit_of_another_pool_that_is_free_is_no_wait(run_at) -> None:
     assert told(run_at(loops(steps), [0.0, 0.5])) == [2.0, 4.0]
 
 
-def test_a_crash_ends_the_iteration(run_at) -> None:
+def test_a_crash_frees_the_loop(run_at) -> None:
     """Of three rows the first is being served when the part dies; after it is up, the loop is free."""
-    flow = loops(lambda cpu: {"message": [cpu.serve(1.0), cpu.output()]})
+    flow = loops(lambda cpu: {"message": [cpu.serve(1.0), cpu.turn()]})
     crash = Crash(part="part", at=(0.75,), restart=0.25)
     history = run_at(flow, [0.0, 0.25, 0.5, 2.0], faults=[crash])
     assert history.messages["outcome"].to_pylist()[:3] == ["failed"] * 3

@@ -141,17 +141,13 @@ PROGRAMS: dict[str, tuple[Callable[[World], Steps], str]] = {
         lambda w: [w.flow.pool("p", discipline="event_loop").serve(1.0, priority=1)],
         "priority 1 at event loop 'p', which knows none: leave it out",
     ),
-    "output of what is no event loop": (
-        lambda w: [w.server.output()],
-        "output of pool 'server', which is no event loop: give it that discipline",
-    ),
     "a turn of what is no event loop": (
         lambda w: [w.server.turn()],
         "turn of pool 'server', which is no event loop: give it that discipline",
     ),
-    "output by who holds the loop": (
-        lambda w: [(p := w.flow.pool("p", discipline="event_loop")).seize(), p.output(), p.release()],
-        "output of event loop 'p' by who holds it: release it before",
+    "a turn by who holds the loop": (
+        lambda w: [(p := w.flow.pool("p", discipline="event_loop")).seize(), p.turn(), p.release()],
+        "turn of event loop 'p' by who holds it: release it before",
     ),
     "a choice while holding": (lambda w: [w.server.seize(), choose({"end": 1.0})], "while it holds pool 'server'"),
     "a checkpoint at no part": (

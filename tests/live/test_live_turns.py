@@ -1,14 +1,18 @@
-"""The turns of an event loop that the models give the tasks of a broker's client are those that the clients take."""
+"""The turns of an event loop that the models give the tasks of a broker's or an HTTP client are those that the clients take."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import select
+import socket
 import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
 
 import aio_pika
+import aiohttp
 import nats as nats_client
 import pytest
 import uvloop
@@ -18,6 +22,8 @@ from simlib.architectures.queues import Client, JetStream, QuorumQueue
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
 LASTS, TRIES = 0.005, 15
 """How long a turn is made to last, s; and how often each thing is done."""
+UNDER_WAY = 0.5
+"""How long what was written may take to a peer on this machine, s."""
 
 
 class Turns:
@@ -122,3 +128,67 @@ def test_jetstreams_client_takes_the_turns_that_the_models_count(nats, monkeypat
 
 def test_rabbitmqs_client_takes_the_turns_that_the_models_count(rabbitmq, monkeypatch):
     assert uvloop.run(of_rabbitmq(rabbitmq.url, Turns(monkeypatch))) == QuorumQueue().client
+
+
+async def turns_until(peer: socket.socket) -> int:
+    """The turns of the loop, from this one on, until a peer has something to read: none ends while that may be under way."""
+    for turn in itertools.count():
+        if select.select([peer], [], [], UNDER_WAY)[0]:
+            return turn
+        assert turn < TRIES, "nothing comes"
+        await asyncio.sleep(0)
+
+
+async def of_a_write() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, *listener.getsockname())
+        peer, _ = listener.accept()
+
+        async def write() -> None:
+            transport.write(b"x")
+
+        with peer:
+            writing, looking = asyncio.create_task(write()), asyncio.create_task(turns_until(peer))
+            turns = await looking
+            await writing
+            transport.close()
+    return turns
+
+
+async def of_a_request(content: bytes | None) -> int:
+    """Over a connection that stands."""
+
+    def answer() -> None:
+        peer.recv(1 << 16)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with aiohttp.ClientSession("http://{}:{}".format(*listener.getsockname())) as session:
+
+            async def ask() -> None:
+                async with session.post("/", data=content) as answered:
+                    await answered.read()
+
+            asking = asyncio.create_task(ask())
+            peer, _ = await asyncio.to_thread(listener.accept)
+            with peer:
+                await asyncio.to_thread(answer)
+                await asking
+                asking, looking = asyncio.create_task(ask()), asyncio.create_task(turns_until(peer))
+                turns = await looking
+                answer()
+                await asking
+    return turns
+
+
+def test_what_a_task_writes_leaves_at_once_and_waits_for_no_other_task_of_the_iteration():
+    assert uvloop.run(of_a_write()) == 0
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="aiohttp writes in the task that asks from Python 3.12 on")
+def test_a_request_with_content_leaves_one_turn_after_the_task_that_posts_it():
+    assert uvloop.run(of_a_request(b"{}")) == 1
+
+
+def test_a_request_without_content_leaves_at_once():
+    assert uvloop.run(of_a_request(None)) == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from simlib import draws
 from simlib.engines.simpy.clock import Clock, cancel
-from simlib.engines.simpy.rows import Failed, Resting, Row, Served
+from simlib.engines.simpy.rows import Failed, Row, Served
 from simlib.flow.model import Pool
 
 if TYPE_CHECKING:
@@ -148,35 +148,23 @@ class Preemptive(Member):
 
 
 class EventLoop(Member):
-    """The only unit of an event loop, which those have in an iteration who waited when it began."""
-
-    def __init__(self, pool: PoolState, number: int, clock: Clock) -> None:
-        super().__init__(pool, number, clock)
-        self.iteration = 0
-        self.joined: dict[Row, int] = {}
-        self.outputs = Resting()
+    """The only unit of an event loop, which a row that gives it back keeps until it waits."""
 
     def take(self, row: Row, priority: int) -> bool:
-        """Take the unit at once, also where the row still keeps it, or wait for one of the next iterations."""
+        """Take the unit at once, also where the row still keeps it, or wait for it."""
         if row.keeps is self:
             row.keeps = None
             row.held.append(self)
             return True
-        if super().take(row, priority):
-            return True
-        self.joined[row] = self.iteration
-        return False
+        return super().take(row, priority)
 
     def turn(self, row: Row) -> bool:
         """As `take`, but behind all who wait also where the row still keeps the unit."""
-        if row.keeps is not self:
-            return self.take(row, 0)
-        if not self.line(0):
-            self.end()
+        if row.keeps is not self or not self.line(0):
             return self.take(row, 0)
         self.requests += 1
         self.meter.change(self.clock._now, waiting=1)
-        self.line(0)[row], self.joined[row] = None, self.iteration
+        self.line(0)[row] = None
         self.pass_on(row)
         return False
 
@@ -188,34 +176,20 @@ class EventLoop(Member):
         row.keeps = self
         self.meter.change(self.clock._now, completed=1)
 
-    def pass_on(self, row: Row) -> bool:
-        """The row keeps the unit no longer, the next who waits has it; whether the iteration ends, whose outputs leave."""
+    def pass_on(self, row: Row) -> None:
+        """The row keeps the unit no longer, the next who waits has it."""
         row.keeps = None
         self.requests -= 1
         waiting = self.line(0)
         following = next(iter(waiting), None)
-        ends = following is None or self.joined[following] == self.iteration
-        if ends:
-            self.end()
         if following is None:
             self.busy -= 1
             self.meter.change(self.clock._now, busy=-1)
         else:
-            del waiting[following], self.joined[following]
+            del waiting[following]
             self.meter.change(self.clock._now, waiting=-1)
             following.held.append(self)
             following.wake()
-        return ends
-
-    def end(self) -> None:
-        """The iteration is over, what was sent in it leaves."""
-        self.iteration += 1
-        self.outputs.up()
-
-    def forget(self, row: Row) -> None:
-        """The row waits no longer."""
-        super().forget(row)
-        del self.joined[row]
 
 
 MEMBERS = {"priority": Member, "preemptive": Preemptive, "event_loop": EventLoop}

@@ -151,16 +151,6 @@ class Verbs:
 
         return run
 
-    def _output(self, step: blocks.Output, name: str) -> Any:
-        (loop,) = self.pools[step.pool].members
-        assert isinstance(loop, EventLoop)
-
-        def run(row: Row) -> Waits:
-            if loop.busy and not (row.keeps is loop and loop.pass_on(row)):
-                yield loop.outputs.rest(row)
-
-        return run
-
     def _serve(self, step: blocks.Serve, name: str) -> Any:
         pool, priority = self.pools[step.pool], step.priority
         stream = step.stream or f"{name}.{step.pool.name}.serve"
