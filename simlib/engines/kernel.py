@@ -2724,7 +2724,7 @@ def go(s, r):  # type: ignore[no-untyped-def]
         if operation == SEIZE:
             i = pick(s, r, a, key_at(s, op.c).value)
             taken = take_unit(s, r, i, op.b) if i >= 0 else -1
-            if taken >= 0 and member_at(s, i).outputs < 0:
+            if taken >= 0 and not member_at(s, i).event_loop:
                 row.awaited = taken == 0
             if taken == 0 or (taken < 0 and not fail(s, r, FAILED)):
                 return

@@ -22,7 +22,15 @@ ORACLES = {
     *("simlib.architectures.ground", "simlib.architectures.event_sourcing.oracle", "simlib.architectures.saga.story"),
     "simlib.architectures.streaming.story",
 }
-KNOWN = ORACLES | {"simpy", "numpy", "simlib.draws", "simlib.distributions", "simlib.domain", "simlib.scenario"}
+KNOWN = ORACLES | {
+    "simpy",
+    "numpy",
+    "simlib.architectures.parameters",
+    "simlib.draws",
+    "simlib.distributions",
+    "simlib.domain",
+    "simlib.scenario",
+}
 """What an oracle may stand on, besides the standard library: not on a model, but on another oracle."""
 FLAKY = {"handler_failure": 0.1}
 RABBITMQ = {"broker": "rabbitmq"}

@@ -150,7 +150,8 @@ class Simulation(Ground):
                 yield self.env.timeout(self.drawn(p.write_batch, f"{name}.append", place) + p.per_record * len(batch))
                 if not p.flush_every:
                     yield self.time(p.flush, f"{name}.flush", place)
-                self.env.process(self.on_a_core(p.broker_work, f"{name}.work", batch[0].place))
+                pass_through = draws.fold(batch[0].place, 1) if topic.followers else batch[0].place
+                self.env.process(self.on_a_core(p.broker_work, f"{name}.work", pass_through))
                 if topic.followers:
                     self.append(topic, batch)
                 else:
