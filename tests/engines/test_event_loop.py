@@ -120,3 +120,20 @@ def test_a_consumer_knows_whether_it_waited_for_its_delivery(run_at) -> None:
     crash = Crash(part="part", at=(6.0,), restart=0.25)
     history = run_at(flow, [0.0, 0.5, 5.0, 8.0], kinds=["message"] * 4, faults=[crash])
     assert told(history, "mark.awaited") == [0.0, pytest.approx(float("nan"), nan_ok=True), 5.0, 8.0]
+
+
+def test_a_row_knows_whether_it_waited_for_the_unit_that_it_was_given_and_event_loops_leave_that_as_it_is(
+    run_at,
+) -> None:
+    """The first has the connection at once and waits for the loop, the second waits for the connection, the third for nothing."""
+
+    def steps(cpu):
+        connection = cpu.at.pool("connection", capacity=1)
+        waited = branch(AWAITED.equals(1), [mark("awaited")])
+        visit = [connection.seize(), cpu.serve(1.0), waited, connection.release()]
+        return {"call": [cpu.serve(1.0)], "visit": visit}
+
+    history = run_at(loops(steps), [0.0, 0.25, 0.5, 8.0], kinds=["call", "visit", "visit", "visit"])
+    assert told(history) == [1.0, 2.0, 3.0, 9.0]
+    nothing = pytest.approx(float("nan"), nan_ok=True)
+    assert told(history, "mark.awaited") == [nothing, nothing, 3.0, nothing]

@@ -1,4 +1,4 @@
-"""The turns of an event loop that the models give the tasks of a broker's or an HTTP client are those that the clients take."""
+"""The turns of an event loop that the models give the tasks of their twins' clients are those that these take."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import aio_pika
 import aiohttp
 import nats as nats_client
 import pytest
 import uvloop
+from psycopg_pool import AsyncConnectionPool
 
+from simlib.architectures.parameters import CONNECTION_GIVEN, THREAD_DONE
 from simlib.architectures.queues import Client, JetStream, QuorumQueue
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("live")]
@@ -192,3 +195,46 @@ def test_a_request_with_content_leaves_one_turn_after_the_task_that_posts_it():
 
 def test_a_request_without_content_leaves_at_once():
     assert uvloop.run(of_a_request(None)) == 0
+
+
+async def of_a_connection(url: str, turns: Turns) -> float:
+    """From the turn in which a connection is given back until who waits for it has it."""
+    async with AsyncConnectionPool(url, min_size=1, max_size=1, open=False) as pool:
+        turns.take()
+
+        async def had() -> int:
+            connection = await pool.getconn()
+            turn = turns.count
+            await pool.putconn(connection)
+            return turn
+
+        async def waited() -> int:
+            connection = await pool.getconn()
+            waiting = asyncio.create_task(had())
+            await asyncio.sleep(5 * LASTS)
+            given = turns.count
+            await pool.putconn(connection)
+            return await waiting - given
+
+        return statistics.median([await waited() for _ in range(TRIES)])
+
+
+async def of_a_thread(turns: Turns) -> float:
+    """From the turn in which a thread is done until who waits for it goes on."""
+    with ThreadPoolExecutor(1) as threads:
+        turns.take()
+
+        def work() -> None:
+            time.sleep(3.5 * LASTS)
+            turns.read = turns.count
+
+        return await turns.since_read(lambda: asyncio.get_running_loop().run_in_executor(threads, work))
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="asyncio.wait_for takes two turns less from Python 3.12 on")
+def test_who_waits_for_a_connection_to_the_database_goes_on_in_the_turn_that_the_models_count(postgres, monkeypatch):
+    assert uvloop.run(of_a_connection(postgres.url, Turns(monkeypatch))) == CONNECTION_GIVEN
+
+
+def test_who_waits_for_a_thread_goes_on_in_the_turn_that_the_models_count(monkeypatch):
+    assert uvloop.run(of_a_thread(Turns(monkeypatch))) == THREAD_DONE
