@@ -45,6 +45,12 @@ class Member:
         self.line(priority)[row] = None
         return False
 
+    def seize(self, row: Row, priority: int) -> bool:
+        """As `take`; the row knows whether it waits."""
+        taken = self.take(row, priority)
+        row.awaited = int(not taken)
+        return taken
+
     def line(self, priority: int) -> OrderedDict[Row, Rest | None]:
         """Those of a priority who wait."""
         if priority not in self.waiting:
@@ -157,6 +163,8 @@ class EventLoop(Member):
             row.held.append(self)
             return True
         return super().take(row, priority)
+
+    seize = take
 
     def turn(self, row: Row) -> bool:
         """As `take`, but behind all who wait also where the row still keeps the unit."""

@@ -121,10 +121,7 @@ class Verbs:
 
         def run(row: Row) -> Waits:
             member = pool.pick(row, select)
-            taken = member.take(row, step.priority)
-            if not isinstance(member, EventLoop):
-                row.awaited = int(not taken)
-            if not taken:
+            if not member.seize(row, step.priority):
                 yield member
 
         return run
@@ -160,7 +157,7 @@ class Verbs:
 
         def run(row: Row) -> Waits:
             member = pool.pick(row, select)
-            if not member.take(row, priority):
+            if not member.seize(row, priority):
                 yield member
             yield row.serve(self.faults.goes_on(served.part or row.part) + time(row), served)
             member.release(row)
