@@ -1689,7 +1689,7 @@ def test_streaming_what_a_dead_member_had_in_hand_is_lost_doubled_or_neither_and
 ):
     """It dies with a backlog: of what it took it had handled some and committed all, or none, or each. There are cores for all, so
     that changes are published in the order in which they come."""
-    dying, counts = second_dies(150, 0.8, 0.5, handler_work=Constant(0.02)), {}
+    dying, counts = second_dies(200, 0.8, 0.5, handler_work=Constant(0.02)), {}
     for guarantee in ("at_most_once", "at_least_once", "exactly_once"):
         changes = {"partition_assignment_strategy": strategy, "guarantee": guarantee, "cores": 8}
         made = history("streaming", dying, 160, **changes, **APART, **UNKNOWING)
