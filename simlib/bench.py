@@ -132,7 +132,7 @@ def _growth() -> Ratio:
         for seed in range(1, 11):
             short.run(seed)
 
-    return side_by_side("a million messages", ("one run", partial(long.run, 1)), ("ten runs of a tenth", ten), 1)
+    return side_by_side("a million messages", ("one run", partial(long.run, 1)), ("ten runs of a tenth", ten), 3)
 
 
 def _long() -> Ratio:
