@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,13 +12,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from simlib.errors import BadInput
 
 GUARD = Path(__file__).with_name("guard.py")
+PORTS = range(16384, 32768)
+"""Of which no system gives one to a connection that asks for none: Linux has those from 32768 on for that, macOS from 49152."""
 STARTS_WITHIN = 30.0
 """How long a part may take to answer after its start, s."""
 ASKED_EVERY = 0.005
@@ -27,10 +30,12 @@ STOPS_WITHIN = 10.0
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at 127.0.0.1."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A TCP port that nobody listens on at 127.0.0.1, and that no connection has before its program listens there."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def listens(port: int) -> bool:
