@@ -104,8 +104,7 @@ def called(flow: Flow, p: Parameters, here: Side, others: list[Task]) -> Steps:
         heard = [*task.unheard(), branch(RESULT.differs("timed_out"), answer)]
         server = [link.send(stream=f"{way}.there"), *there.receive(f"{task.step}.server")]
         done = [
-            *here.work(p.http_client, f"{task.step}.client.send"),
-            *here.turns(1),
+            *here.post(task.step),
             call([*server, rescue([*done, *heard], otherwise=refusal)], timeout=GIVEN_UP),
             *here.work(p.http_client, f"{task.step}.client.took"),
         ]

@@ -279,6 +279,11 @@ class Ground:
             yield from had(turn)
             yield from self.on_a_core(distribution, stream, place, more)
 
+    def post(self, side: Side, label: str, place: int) -> Story:
+        """Send a request that has content, which the client writes in a task of its own."""
+        yield from self.work(side, self.p.http_client, f"{label}.client.send", place)
+        yield from side.cpu.turns(1)
+
     def within(self, time: float, story: Story) -> Story:
         """A story, which is given up after a time; what it comes to, None where it is."""
         process, timer = self.env.active_process, self.env.timeout(time)
@@ -376,8 +381,7 @@ class Ground:
 
     def call_service(self, step: str, here: Side, side: Side, message: int, attempt: int, place: int) -> Story:
         way = f"{step}.network"
-        yield from self.work(here, self.p.http_client, f"{step}.client.send", place)
-        yield from here.cpu.turns(1)
+        yield from self.post(here, step, place)
         yield self.time(self.p.network, f"{way}.there.from.{here.name}", place)
         yield from self.work(side, self.p.http_server, f"{step}.server.receive", place)
         response = yield from self.do_step(step, side, message, attempt, place)

@@ -17,7 +17,6 @@ from simlib.brokers import own
 from simlib.domain import RESERVE
 from simlib.errors import unknown
 from simlib.flow import (
-    AWAITED,
     RESULT,
     Backoff,
     Flow,
@@ -260,7 +259,7 @@ class Feed(Copied):
     def consume(self, queue: Queue, side: Side, body: Steps, name: str = "", count: int | None = None) -> None:
         """Consumers at a side, who acknowledge what they have gone through, and hand back where that fails."""
         p, name = self.p, name or queue.name
-        through = [branch(AWAITED.equals(1), side.turns(p.client.delivery))] if p.event_loop else []
+        through = side.turns_of_who_waited(p.client.delivery)
         written = side.turns(1) if p.client.waits else []
         self.flow.consumers(queue, at=side.part, count=count or p.consumers, steps=[
             *through, *side.work(p.consume_client, f"{name}.take"), point(f"{name}.delivered"),

@@ -62,6 +62,14 @@ class Side:
         """So many turns of the event loop, the last of which the row goes on in; whoever waits comes before."""
         return [self.part.cpu.turn()] * count if self.parameters.event_loop else []
 
+    def turns_of_who_waited(self, count: int) -> Steps:
+        """So many turns where the row waited for what it was given: what is there is had without a task that is woken."""
+        return [branch(AWAITED.equals(1), self.turns(count))] if self.parameters.event_loop else []
+
+    def post(self, label: str) -> Steps:
+        """Send an HTTP request that has content, which the client writes in a task of its own (aiohttp on Python 3.11)."""
+        return [*self.work(self.parameters.http_client, f"{label}.client.send"), *self.turns(1)]
+
     def receive(self, label: str) -> Steps:
         """Take in an HTTP request."""
         return self.work(self.parameters.http_server, f"{label}.receive")
@@ -83,10 +91,9 @@ class Side:
     def transact(self, label: str, server: Steps) -> Steps:
         """A connection, and what the database's client does around the work of the server."""
         client = self.parameters.database_client
-        given = [branch(AWAITED.equals(1), self.turns(CONNECTION_GIVEN))] if self.parameters.event_loop else []
         return [
             self.database.seize(),
-            *given,
+            *self.turns_of_who_waited(CONNECTION_GIVEN),
             *self.work(client, f"{label}.ask"),
             *server,
             *self.work(client, f"{label}.took"),

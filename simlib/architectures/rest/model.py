@@ -153,8 +153,7 @@ def attempted(
     failed = branch(RESULT.equals("timed_out"), [fail("timed_out")], otherwise=[fail()])
     attempt = [
         connections.seize(stream=f"{label}.balancing"),
-        *here.work(p.http_client, f"{label}.client.send"),
-        *here.turns(1),
+        *here.post(label),
         rescue(asked, otherwise=[*here.work(p.http_client, f"{label}.client.failed"), failed]),
         *here.work(p.http_client, f"{label}.client.took"),
         connections.release(),

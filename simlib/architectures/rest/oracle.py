@@ -182,8 +182,7 @@ class Calls(Ground):
             with peer.connections.request() as connection:
                 yield from had(connection)
                 answer = Answer(TIMED_OUT)
-                yield from self.work(here, self.p.http_client, f"{label}.client.send", place)
-                yield from here.cpu.turns(1)
+                yield from self.post(here, label, place)
                 answer = yield from self.ask(label, here, peer.process, place, attempt, serve)
                 end = "took" if answer.response in (OK, REFUSED) else "failed"
                 yield from self.work(here, self.p.http_client, f"{label}.client.{end}", place)

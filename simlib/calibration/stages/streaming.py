@@ -69,8 +69,7 @@ def log_cpu(idle: Runs, busy: Runs, system: Mapping[str, float]) -> tuple[float,
     as accounting does while there are but queries, which the shop answers.
     """
     run = busy[STOCK_UPDATE]
-    resting = idle[STOCK_QUERY].meta
-    clock = resting["cpu_seconds"]["accounting"] / resting["wall"] * run.meta["wall"] / run.messages.num_rows
+    clock = by_the_clock(idle, "accounting", run)
     around = 2 * (system["http_server"] + system["database_client"])
     publish = (busy_cpu(run, "accounting") - clock - around) / 2
     visits = 1 + stamped(run, "shop.commit") / stamped(run, "shop.delivery")
@@ -80,12 +79,17 @@ def log_cpu(idle: Runs, busy: Runs, system: Mapping[str, float]) -> tuple[float,
 
 def broker_work(idle: Runs) -> Estimate:
     """Processor time of the broker for a batch, with its reading and the position behind it, s; none where it runs elsewhere."""
-    worked, rested = (idle[kind].meta for kind in (STOCK_UPDATE, STOCK_QUERY))
-    if "kafka" not in worked["cpu_seconds"]:
+    run = idle[STOCK_UPDATE]
+    if "kafka" not in run.meta["cpu_seconds"]:
         return Estimate(0.0, "a broker of the user's own takes none of this machine's cores", measured=False)
-    clock = rested["cpu_seconds"]["kafka"] / rested["wall"] * worked["wall"]
-    batches = idle[STOCK_UPDATE].messages.num_rows
-    return Estimate(max((worked["cpu_seconds"]["kafka"] - clock) / batches, SHORTEST), _BROKER)
+    work = run.meta["cpu_seconds"]["kafka"] / run.messages.num_rows - by_the_clock(idle, "kafka", run)
+    return Estimate(max(work, SHORTEST), _BROKER)
+
+
+def by_the_clock(idle: Runs, program: str, run: History) -> float:
+    """Processor time that a program takes without being asked, for each message of a run, s: as while there are but queries."""
+    resting = idle[STOCK_QUERY].meta
+    return float(resting["cpu_seconds"][program] / resting["wall"] * run.meta["wall"] / run.messages.num_rows)
 
 
 def stamped(run: History, block: str) -> int:
