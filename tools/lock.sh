@@ -15,10 +15,11 @@ fi
 
 compile() {
     "$uv" pip compile --quiet --no-config --python-version 3.11 --extra dev --no-annotate \
-        --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' ${UPGRADE:+--upgrade} "$@" pyproject.toml
+        --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command 'make lock' ${UPGRADE:+--upgrade} "$@" pyproject.toml
 }
 
 [ ! -e requirements.lock ] || cp requirements.lock "$work/pins.txt"
+# Extras stay in it: where a package asks for another with extras, older versions of pip (23.2) pass over a pin without them.
 # First what Python 3.11 gets; then the same versions for every Python and platform, so that results do not depend on either.
 compile --python-platform linux --output-file "$work/pins.txt"
 compile --universal --generate-hashes --constraints "$work/pins.txt" --output-file requirements.lock
