@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,21 @@ def test_every_declared_dependency_is_locked_once_at_a_version_that_satisfies_it
             )
     twice = {name: versions for name, versions in pins.items() if len(versions) > 1}
     assert not twice
+
+
+def test_a_pin_has_all_the_extras_that_the_locked_packages_ask_for():
+    """Or older versions of pip take another version for the name with extras, which has no hash."""
+    pins: dict[str, set[str]] = {}
+    for pin in requirements(logical_lines(LOCK)):
+        pins.setdefault(canonicalize_name(pin.name), set()).update(pin.extras)
+    asked: dict[str, set[str]] = {}
+    for name in pins:
+        with suppress(PackageNotFoundError):  # of another platform
+            for asking in map(Requirement, distribution(name).requires or []):
+                if asking.extras and (asking.marker is None or asking.marker.evaluate({"extra": ""})):
+                    asked.setdefault(canonicalize_name(asking.name), set()).update(asking.extras)
+    assert asked["confluent-kafka"]
+    assert {name: extras - pins[name] for name, extras in asked.items() if extras - pins[name]} == {}
 
 
 def test_every_python_gets_the_same_versions():
