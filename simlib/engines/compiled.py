@@ -3,8 +3,8 @@ engine does; the histories are the same to the bit."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,8 +18,9 @@ import pyarrow as pa
 from simlib import domain, draws
 from simlib import scenario as scenarios
 from simlib.domain import KINDS
-from simlib.engines import order, records
+from simlib.engines import kernel, order, records
 from simlib.engines.records import BINS, OUTCOME, assemble, must_fit, width_of
+from simlib.engines.workspace import Content, Workspace, unset
 from simlib.errors import BadInput, RunFailed
 from simlib.flow import blocks, lowering
 from simlib.flow.lowering import NOWHERE, SELECTS, Lowered, lower
@@ -49,22 +50,6 @@ from simlib.scenario import (
     Slowdown,
 )
 
-
-def _look_again() -> None:
-    """Numba's cache of the kernel looks at the kernel's own file only: make it look again where a file is newer that the
-    kernel has functions or constants from."""
-    file = Path(__file__).with_name("kernel.py")
-    others = [Path(str(module.__file__)) for module in (draws, domain, order, records, blocks, lowering, scenarios)]
-    with suppress(OSError):
-        if max(other.stat().st_mtime_ns for other in others) > file.stat().st_mtime_ns:
-            os.utime(file)
-
-
-_look_again()
-
-from simlib.engines import kernel  # noqa: E402  (after its file may have been touched)
-from simlib.engines.workspace import Content, Workspace, unset  # noqa: E402
-
 ROOM = {
     "heap": 4096,
     "rows": 1024,
@@ -87,6 +72,24 @@ WRITTEN = (
 """The columns of the messages that the kernel writes."""
 abandoned = threading.Event()
 """Set where runs in other threads are to end, because this process was interrupted."""
+MADE_OF = (draws, domain, order, records, blocks, lowering, scenarios)
+"""The modules that the kernel has functions or constants from."""
+
+
+def forget_stale(cache: Path, sources: Iterable[Path]) -> None:
+    """Delete what numba keeps of the kernel in a folder where the sources are others than those it was made of: numba looks at the
+    kernel's own file only."""
+    made_of = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    noted = cache / "kernel.made_of"
+    if noted.exists() and noted.read_text() == made_of:
+        return
+    for kept in cache.glob("kernel.*.nb?"):
+        kept.unlink(missing_ok=True)
+    noted.write_text(made_of)
+
+
+with suppress(OSError):
+    forget_stale(Path(kernel.run.stats.cache_path), [Path(str(module.__file__)) for module in MADE_OF])
 
 
 def run(

@@ -24,7 +24,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from simlib.domain import RESPONSES
-from simlib.draws import QUANTILES, closed_form, fold, uniform
+from simlib.draws import CONSTANT, QUANTILES, closed_form, fold, uniform
 from simlib.engines import order
 from simlib.engines.records import ANSWERED, APPLIED, BINS, DEAD_LETTERED, EXPIRED, NOTED, REJECTED, SUPERSEDED
 from simlib.flow.blocks import COMPARISONS, FIELDS
@@ -83,6 +83,11 @@ njit = partial(numba.njit, forceinline=False)
 """Of most functions: without the word, what an inlined function calls would be inlined, too."""
 inlined = numba.njit(cache=True, forceinline=True)
 """Of functions on the way of every event: a call costs more than what they do."""
+
+
+merged = numba.njit(cache=True, inline="always")
+"""Of the two that take every event further: what they call would have its result's slot cleared whenever one of them begins, some
+eighty stores for every event; as a part of their caller's own code, once."""
 
 
 def _apart(typing):  # type: ignore[no-untyped-def]
@@ -874,7 +879,10 @@ def give_token(s, i):  # type: ignore[no-untyped-def]
 @inlined
 def draw(s, law, stream, place):  # type: ignore[no-untyped-def]
     """A draw of a law at a place of a stream: as `draws.sample`."""
-    its, key = law_at(s, law), key_at(s, stream).value
+    its = law_at(s, law)
+    if its.family == CONSTANT:
+        return its.a
+    key = key_at(s, stream).value
     if its.family == QUANTILES:
         x = uniform(key, place) * (its.size - 1)
         i = int(x)
@@ -2699,7 +2707,7 @@ def change(s, t, i, level, version):  # type: ignore[no-untyped-def]
         r = following
 
 
-@inlined
+@merged
 def go(s, r):  # type: ignore[no-untyped-def]
     """Take a row from operation to operation until it waits or ends: each branch is one operation."""
     row = row_at(s, r)
@@ -3051,7 +3059,7 @@ def issue(s, message):  # type: ignore[no-untyped-def]
     return r
 
 
-@inlined
+@merged
 def happen(s, kind, of, more):  # type: ignore[no-untyped-def]
     """A timed event; the row that goes on, -1 for none."""
     r = -1
