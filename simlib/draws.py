@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
@@ -28,6 +29,7 @@ _S30, _S27, _S31, _S12, _ONE = np.uint64(30), np.uint64(27), np.uint64(31), np.u
 NO_TABLE = np.zeros(1)
 
 
+@lru_cache(10_000)
 def stream_key(seed: int, name: str) -> int:
     """The 64-bit key (as a signed integer) of the stream `name` under `seed`."""
     digest = hashlib.blake2b(f"{DRAWS}/{seed}/{name}".encode(), digest_size=8).digest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,13 @@ def to_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
 def coded(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
     """A column of names from their numbers, int8 of shape (n,); its dictionary holds all names, in their order."""
     buffers = [None, pa.py_buffer(np.ascontiguousarray(codes, np.int8))]
-    return pa.DictionaryArray.from_buffers(_NAME, codes.size, buffers, pa.array(names, pa.string()), 0)
+    return pa.DictionaryArray.from_buffers(_NAME, codes.size, buffers, _words(tuple(names)), 0)
+
+
+@lru_cache(1000)
+def _words(words: tuple[str, ...]) -> pa.StringArray:
+    """The same for every run of an architecture."""
+    return pa.array(words, pa.string())
 
 
 def texts(text: bytes, ends: np.ndarray) -> pa.StringArray:

@@ -89,7 +89,7 @@ def forget_stale(cache: Path, sources: Iterable[Path]) -> None:
 
 
 with suppress(OSError):
-    forget_stale(Path(kernel.run.stats.cache_path), [Path(str(module.__file__)) for module in MADE_OF])
+    forget_stale(Path(str(kernel.run.stats.cache_path)), [Path(str(module.__file__)) for module in MADE_OF])
 
 
 def run(

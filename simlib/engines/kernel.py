@@ -3268,7 +3268,7 @@ def run(s, events):  # type: ignore[no-untyped-def]
 # --- what a run leaves ----------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def part_columns(  # type: ignore[no-untyped-def]
     s, capacities, lengths, ends, capacity, start, end, busy, waiting, unacknowledged, waiting_max, completed
 ):
@@ -3300,7 +3300,7 @@ def by_appearance(codes):  # type: ignore[no-untyped-def]
     return found[:count]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def effect_columns(s, names, message, effect, store, sku, version, change, time, delivery):  # type: ignore[no-untyped-def]
     """The effects as columns of a history; by the numbers that `names`, shape (2, effects), gives those of effect and of store.
     Those that occur, in the order of their codes, and the greatest number of a delivery."""
@@ -3314,7 +3314,7 @@ def effect_columns(s, names, message, effect, store, sku, version, change, time,
     return by_appearance(effect), by_appearance(store), most
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def message_columns(  # type: ignore[no-untyped-def]
     s, outcomes, message, version, answer, responded, applied, response, outcome, read_from, attempts, deliveries, effects,
     duplicates,

@@ -63,11 +63,11 @@ class Workspace:
 def unset(name: str, count: int) -> np.ndarray:
     """So many records of a table, of which nothing is set. Arrow's memory stays with the process for a while after it is let go:
     pages that the system gives anew would cost a tenth of a short run."""
-    return np.frombuffer(pa.allocate_buffer(count * TABLES[name].itemsize), np.uint8).view(TABLES[name])
+    return np.frombuffer(pa.allocate_buffer(count * TABLES[name].itemsize), TABLES[name])
 
 
-def _bytes(size: int, make: Any = np.zeros) -> np.ndarray:
-    """So many bytes from the beginning of a line on."""
-    block = make(size + LINE, np.uint8)
+def _bytes(size: int) -> np.ndarray:
+    """So many zero bytes from the beginning of a line on; unlike `numpy.zeros`, made without a moment for another thread."""
+    block = np.frombuffer(bytearray(size + LINE), np.uint8)
     first = -block.ctypes.data % LINE
     return block[first : first + size]
