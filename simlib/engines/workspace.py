@@ -12,6 +12,9 @@ from simlib.engines.kernel import STATE, TABLES
 
 LINE = 64
 """Bytes of a line of the processor's cache; each table begins at one, but for those that come from elsewhere."""
+RETAINED = 1 << 22
+"""Bytes of a table, up to which its memory stays with the process for a while after it is let go: pages that the system gives anew
+would cost a tenth of a short run. Larger ones go back at once."""
 Content = np.ndarray | Sequence[Any] | int
 """Of a table: an array, which stays where it is; its records, or their values where they have one field; or how many there
 are, all zero."""
@@ -61,9 +64,10 @@ class Workspace:
 
 
 def unset(name: str, count: int) -> np.ndarray:
-    """So many records of a table, of which nothing is set. Arrow's memory stays with the process for a while after it is let go:
-    pages that the system gives anew would cost a tenth of a short run."""
-    return np.frombuffer(pa.allocate_buffer(count * TABLES[name].itemsize), TABLES[name])
+    """So many records of a table, of which nothing is set."""
+    size = count * TABLES[name].itemsize
+    pool = pa.system_memory_pool() if size > RETAINED else pa.default_memory_pool()
+    return np.frombuffer(pa.allocate_buffer(size, pool), TABLES[name])
 
 
 def _bytes(size: int) -> np.ndarray:
