@@ -51,12 +51,12 @@ from simlib.scenario import (
 )
 
 ROOM = {
-    "heap": 4096,
-    "rows": 1024,
-    "deliveries": 1024,
-    "joins": 512,
-    "entries": 1024,
-    "timers": 1024,
+    "heap": 1024,
+    "rows": 256,
+    "deliveries": 512,
+    "joins": 128,
+    "entries": 256,
+    "timers": 512,
     "faults": 64,
     "held": 8,
 }
