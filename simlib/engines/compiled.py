@@ -114,6 +114,7 @@ def run(
                 raise KeyboardInterrupt
         if not too_small(work.s, room):
             break
+        del work
     check(lowered, work.s)
     return _history(flow, lowered, arrivals, kinds, work, meta)
 

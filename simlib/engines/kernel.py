@@ -439,6 +439,36 @@ def put_off(s, time, kind, of, more):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def for_nobody(s, kind, of, more):  # type: ignore[no-untyped-def]
+    """Whether what was to come has been given up."""
+    if kind == UNACKED:
+        return delivery_at(s, of).ticket != more
+    row = row_at(s, of)
+    for i in range(row.depth):
+        if frame_at(s, of * s.most_scopes + i).ticket == more:
+            return False
+    return True
+
+
+@inlined
+def free_timer(s, k):  # type: ignore[no-untyped-def]
+    """The timer is no more; those behind it go on."""
+    free_timer_at(s, s.timers_free).value = k
+    s.timers_free += 1
+    return timer_at(s, k).next
+
+
+@inlined
+def drop_given_up(s, first):  # type: ignore[no-untyped-def]
+    """What comes for nobody leaves the line behind its first; the last is wanted."""
+    timer = timer_at(s, first.next)
+    while for_nobody(s, timer.what >> 40, timer.what & 0xFFFFFFFFFF, timer.more):
+        s.latest = max(s.latest, timer.time)
+        first.next = free_timer(s, first.next)
+        timer = timer_at(s, first.next)
+
+
+@inlined
 def set_timer(s, i, time, key, kind, of, more):  # type: ignore[no-untyped-def]
     """An event, of a length of timer, that mostly comes for nobody. Of each length only the first stands in the heap, which
     those that came for nobody before they were due never see; one that would not be the last stands there by itself."""
@@ -457,22 +487,11 @@ def set_timer(s, i, time, key, kind, of, more):  # type: ignore[no-untyped-def]
     timer.time, timer.key, timer.what, timer.more, timer.next = time, key, what, more, -1
     if line.last >= 0:
         timer_at(s, line.last).next = k
+        drop_given_up(s, timer_at(s, line.first))
     else:
         line.first = k
         push(s, time, key, what | (np.int64(i + 1) << 48), more)
     line.last = k
-
-
-@inlined
-def for_nobody(s, kind, of, more):  # type: ignore[no-untyped-def]
-    """Whether what was to come has been given up."""
-    if kind == UNACKED:
-        return delivery_at(s, of).ticket != more
-    row = row_at(s, of)
-    for i in range(row.depth):
-        if frame_at(s, of * s.most_scopes + i).ticket == more:
-            return False
-    return True
 
 
 @njit(cache=True)
@@ -480,10 +499,7 @@ def next_timer(s, i):  # type: ignore[no-untyped-def]
     """The first of the timers of a length is due: the next that is wanted takes its place in the heap."""
     line = length_at(s, i)
     while True:
-        k = line.first
-        free_timer_at(s, s.timers_free).value = k
-        s.timers_free += 1
-        line.first = timer_at(s, k).next
+        line.first = free_timer(s, line.first)
         if line.first < 0:
             line.last = -1
             return
@@ -491,7 +507,7 @@ def next_timer(s, i):  # type: ignore[no-untyped-def]
         if not for_nobody(s, timer.what >> 40, timer.what & 0xFFFFFFFFFF, timer.more):
             push(s, timer.time, timer.key, timer.what | (np.int64(i + 1) << 48), timer.more)
             return
-        s.latest = timer.time
+        s.latest = max(s.latest, timer.time)
 
 
 @inlined
