@@ -544,6 +544,21 @@ def test_tables_that_are_too_small_change_nothing(monkeypatch: pytest.MonkeyPatc
     assert differences(ordinary, simlib.run("message_queue", "burst", messages=600, rate="400/s")) == []
 
 
+def test_a_run_that_nothing_ends_ends_with_the_last_timer_of_any_length(differences: Differences) -> None:
+    flow = Flow("stuck")
+    shop = flow.part("shop")
+    token = shop.credit("token", 1)
+    for kind, lasts in ("long", 300.0), ("short", 1.0):
+        flow.source(kind, at=shop, interarrival=None, steps=[call([reply("ok")], timeout=lasts), token.take()])
+    none = np.zeros(4, np.int32)
+    arrivals = Arrivals(
+        np.array([10.0, 305.0, 312.0, 312.5]), np.array([0, 0, 1, 1], np.int8), none, none - 1, none + 1
+    )
+    one, other = (ENGINES[name](flow, arrivals, ["long", "short"], 1, None, {}) for name in ("simpy", "compiled"))
+    assert differences(one, other) == []
+    assert one.parts["end"].to_pylist()[-1] == 605.0
+
+
 def test_a_time_that_is_none_names_its_stream_and_message() -> None:
     class Broken(Exponential):
         def law(self) -> Any:
