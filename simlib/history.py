@@ -95,7 +95,7 @@ ATTEMPTS = pa.schema(
     ]
 )
 """The walk of messages through the blocks, on request."""
-NO_FAULTS, NO_ATTEMPTS = FAULTS.empty_table(), ATTEMPTS.empty_table()
+NO_FAULTS, NO_ATTEMPTS = (pa.Table.from_batches([], schema) for schema in (FAULTS, ATTEMPTS))
 """Of a run in which nothing was struck; and of one that nobody asked for the attempts."""
 SCHEMAS = {"messages": MESSAGES, "effects": EFFECTS, "parts": PARTS, "faults": FAULTS, "attempts": ATTEMPTS}
 
@@ -190,8 +190,9 @@ def coded(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
 
 @lru_cache(1000)
 def _words(words: tuple[str, ...]) -> pa.StringArray:
-    """The same for every run of an architecture."""
-    return pa.array(words, pa.string())
+    """The same for every run of an architecture; unlike `pyarrow.array`, made without importing pandas."""
+    encoded = [word.encode() for word in words]
+    return texts(b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int32))
 
 
 def texts(text: bytes, ends: np.ndarray) -> pa.StringArray:

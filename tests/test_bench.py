@@ -1,6 +1,8 @@
 """The benchmark compares what does the same work, and says what it measured."""
 
 import math
+import subprocess
+import sys
 
 from simlib import bench
 
@@ -13,3 +15,8 @@ def test_a_ratio_is_of_engines_that_agree_and_has_its_range():
     assert what == "queue: simpy / compiled"
     assert "(3)" in ratio
     assert time.endswith("ms")
+
+
+def test_a_first_run_waits_for_no_library_that_it_does_not_need():
+    run = "import simlib, sys; simlib.run('rest', messages=50); print('pandas' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", run], text=True) == "False\n"

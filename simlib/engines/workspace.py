@@ -13,8 +13,8 @@ from simlib.engines.kernel import STATE, TABLES
 LINE = 64
 """Bytes of a line of the processor's cache; each table begins at one, but for those that come from elsewhere."""
 RETAINED = 1 << 22
-"""Bytes of a table, up to which its memory stays with the process for a while after it is let go: pages that the system gives anew
-would cost a tenth of a short run. Larger ones go back at once."""
+"""Bytes of a table, up to which it lies in Arrow's memory, which stays with the process for a while after it is let go: pages that
+the system gives anew would cost a tenth of a short run. Larger ones go back at once."""
 Content = np.ndarray | Sequence[Any] | int
 """Of a table: an array, which stays where it is; its records, or their values where they have one field; or how many there
 are, all zero."""
@@ -66,12 +66,13 @@ class Workspace:
 def unset(name: str, count: int) -> np.ndarray:
     """So many records of a table, of which nothing is set."""
     size = count * TABLES[name].itemsize
-    pool = pa.system_memory_pool() if size > RETAINED else pa.default_memory_pool()
-    return np.frombuffer(pa.allocate_buffer(size, pool), TABLES[name])
+    small = size <= RETAINED
+    block = np.frombuffer(pa.allocate_buffer(size), np.uint8) if small else _bytes(size, np.empty)
+    return block.view(TABLES[name])
 
 
-def _bytes(size: int) -> np.ndarray:
-    """So many zero bytes from the beginning of a line on; unlike `numpy.zeros`, made without a moment for another thread."""
-    block = np.frombuffer(bytearray(size + LINE), np.uint8)
+def _bytes(size: int, make: Any = np.zeros) -> np.ndarray:
+    """So many bytes from the beginning of a line on; many of them in the large pages that numpy asks the system for."""
+    block = make(size + LINE, np.uint8)
     first = -block.ctypes.data % LINE
     return block[first : first + size]
