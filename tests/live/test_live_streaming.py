@@ -183,8 +183,9 @@ def test_a_process_that_is_killed_alone_leaves_its_partitions_to_the_other_and_n
 
 
 def test_polls_that_last_longer_than_the_group_waits_are_done_again_and_shorter_ones_are_not(run, workload):
-    """All that comes is there at once, and keeps both members in the one event loop busy for longer than two seconds."""
-    slow = workload(400.0, only="stock_update", handler_work=Constant(0.06), horizon=5.0)
+    """All that comes is there at once, and keeps both members in the one event loop busy for longer than three seconds: the client
+    looks at the time of the last poll once a second."""
+    slow = workload(400.0, only="stock_update", handler_work=Constant(0.09), horizon=12.0)
     impatient, patient = (
         columns(run("streaming", slow, 40, session_timeout=1.5, max_poll_interval=poll)) for poll in (1.5, 60.0)
     )
