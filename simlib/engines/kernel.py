@@ -459,13 +459,15 @@ def free_timer(s, k):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def drop_given_up(s, first):  # type: ignore[no-untyped-def]
-    """What comes for nobody leaves the line behind its first; the last is wanted."""
-    timer = timer_at(s, first.next)
-    while for_nobody(s, timer.what >> 40, timer.what & 0xFFFFFFFFFF, timer.more):
+def wanted(s, k):  # type: ignore[no-untyped-def]
+    """The first timer from one on that comes for somebody, -1 for none; those before it are no more."""
+    while k >= 0:
+        timer = timer_at(s, k)
+        if not for_nobody(s, timer.what >> 40, timer.what & 0xFFFFFFFFFF, timer.more):
+            break
         s.latest = max(s.latest, timer.time)
-        first.next = free_timer(s, first.next)
-        timer = timer_at(s, first.next)
+        k = free_timer(s, k)
+    return k
 
 
 @inlined
@@ -487,7 +489,8 @@ def set_timer(s, i, time, key, kind, of, more):  # type: ignore[no-untyped-def]
     timer.time, timer.key, timer.what, timer.more, timer.next = time, key, what, more, -1
     if line.last >= 0:
         timer_at(s, line.last).next = k
-        drop_given_up(s, timer_at(s, line.first))
+        first = timer_at(s, line.first)
+        first.next = wanted(s, first.next)
     else:
         line.first = k
         push(s, time, key, what | (np.int64(i + 1) << 48), more)
@@ -498,16 +501,12 @@ def set_timer(s, i, time, key, kind, of, more):  # type: ignore[no-untyped-def]
 def next_timer(s, i):  # type: ignore[no-untyped-def]
     """The first of the timers of a length is due: the next that is wanted takes its place in the heap."""
     line = length_at(s, i)
-    while True:
-        line.first = free_timer(s, line.first)
-        if line.first < 0:
-            line.last = -1
-            return
-        timer = timer_at(s, line.first)
-        if not for_nobody(s, timer.what >> 40, timer.what & 0xFFFFFFFFFF, timer.more):
-            push(s, timer.time, timer.key, timer.what | (np.int64(i + 1) << 48), timer.more)
-            return
-        s.latest = max(s.latest, timer.time)
+    line.first = wanted(s, free_timer(s, line.first))
+    if line.first < 0:
+        line.last = -1
+        return
+    timer = timer_at(s, line.first)
+    push(s, timer.time, timer.key, timer.what | (np.int64(i + 1) << 48), timer.more)
 
 
 @inlined
